@@ -1,0 +1,1 @@
+"""The running exchange: doors, interactions, search, security and storage."""

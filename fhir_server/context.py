@@ -1,0 +1,94 @@
+"""What a request carries through the house: Request in, Reply out, and the Context (who asks, what they may see, when)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from fhir_server.query.clauses import Clause
+from fhir_server.settings import Settings
+from fhir_server.store import Store
+
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One FHIR request below the base, from HTTP or from a bundle entry.
+
+    method: upper case; path: below the base, no leading or trailing slash, percent-decoded per segment ('Patient/1/_history/2');
+    query: (name, value) pairs as sent, decoded, in order; headers: lower-case names; res: the decoded body (None if absent);
+    body: raw bytes where the interaction needs them (Binary, patch), else b''; content_type: media type of `body` without parameters.
+    """
+
+    method: str
+    path: tuple[str, ...]
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    res: Resource | None = None
+    body: bytes = b""
+    content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer of an interaction; the door renders it (JSON or XML, pretty, summary, gzip).
+
+    res: the resource to send (None: no body); headers: names as sent (ETag, Last-Modified, Location); raw: (media type, bytes)
+    that replaces `res` when the answer is not FHIR (a Binary's content).
+    """
+
+    status: int
+    res: Resource | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    raw: tuple[str, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One row of a grant: these interactions on this type, on what matches `clause` (None: all resources of the type).
+
+    rtype: a resource type or '*'; actions: a subset of 'cruds' (SMART 2.2 scopes).
+    """
+
+    rtype: str
+    actions: frozenset[str]
+    clause: Clause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a caller may do. No row, no data.
+
+    subject: who acts (user or client id, never PHI); client: the OAuth client id or feed source; rights: union of rows;
+    patient: the patient id in context ('' if none); admin: may write definitions and use admin operations.
+    """
+
+    subject: str
+    client: str
+    rights: tuple[Right, ...]
+    patient: str = ""
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything an interaction needs to act for one caller; `now` is only for logs and defaults, stamps come from the store."""
+
+    request_id: str
+    grant: Grant
+    store: Store
+    spec: Any
+    terms: Any
+    settings: Settings
+    base: str  # the public base URL, no trailing slash: 'http://127.0.0.1:8080/fhir'
+    source: str  # who the facts come from (HL7 v2 sender or OAuth client)
+    now: datetime
+    prefer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # parsed Prefer header: return, handling
+    tenant: str = "default"
+
+
+def first(query: Sequence[tuple[str, str]], name: str) -> str | None:
+    """The first value of a query parameter, None if absent."""
+    return next((value for key, value in query if key == name), None)

@@ -1,0 +1,1 @@
+"""Package marker; see the README beside it."""

@@ -1,0 +1,58 @@
+"""All settings: one frozen dataclass; each field names its environment variable and says what it does. No other module reads the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+def setting(default: Any, variable: str, doc: str) -> Any:
+    """A dataclass field with its variable and its documentation."""
+    return field(default=default, metadata={"variable": variable, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the exchange is told from outside."""
+
+    host: str = setting("127.0.0.1", "FHIR_HOST", "address the HTTP door listens on")
+    port: int = setting(8080, "FHIR_PORT", "port of the HTTP door; 0 takes a free one")
+    mllp_host: str = setting(
+        "127.0.0.1", "FHIR_MLLP_HOST", "address of the MLLP door; another than loopback needs TLS with client certificates or FHIR_MLLP_ALLOW"
+    )
+    mllp_port: int = setting(2575, "FHIR_MLLP_PORT", "port of the MLLP door; 0 takes a free one, -1 closes the door")
+    data_dir: Path = setting(Path("data"), "FHIR_DATA_DIR", "folder of the embedded database, keys and indexes")
+    mongodb_uri: str = setting("", "FHIR_MONGODB_URI", "an external replica set or sharded cluster; empty starts the embedded mongod")
+    mongod: str = setting("", "FHIR_MONGOD", "path of a mongod to embed instead of the bundled one")
+    workers: int = setting(1, "FHIR_WORKERS", "number of server processes")
+    auth: str = setting("smart", "FHIR_AUTH", "smart: bearer tokens required; open: no tokens, loopback only")
+    base_url: str = setting("", "FHIR_BASE_URL", "public base URL of the FHIR API; empty: derived from the request on loopback")
+    max_body: int = setting(64 * 1024 * 1024, "FHIR_MAX_BODY", "largest request body in bytes, after decompression")
+    max_depth: int = setting(64, "FHIR_MAX_DEPTH", "deepest nesting of a JSON or XML body")
+    max_entries: int = setting(5000, "FHIR_MAX_ENTRIES", "most entries of a batch or transaction")
+    referential_integrity: str = setting("off", "FHIR_REFERENTIAL_INTEGRITY", "off: references may dangle on write; enforce: they must resolve")
+    validation: str = setting("enforce", "FHIR_VALIDATION", "level of the R4 gate: enforce, warn, off; per source as 'enforce,lab1=warn'")
+    page_size: int = setting(50, "FHIR_PAGE_SIZE", "default _count")
+    max_page_size: int = setting(1000, "FHIR_MAX_PAGE_SIZE", "largest _count; a larger one is reduced and shown so in self")
+    transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
+
+
+def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
+    """Settings from variables, then from `given` (flags; None means not given). Raises ValueError naming the variable."""
+    values: dict[str, Any] = {}
+    for one in fields(Settings):
+        text = environ.get(one.metadata["variable"])
+        if text is not None:
+            values[one.name] = _convert(one.metadata["variable"], text, one.default)
+    values.update({name: value for name, value in given.items() if value is not None})
+    return Settings(**values)
+
+
+def _convert(variable: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        return text.lower() in ("1", "true", "yes")
+    try:
+        return type(default)(text) if not isinstance(default, Path) else Path(text)
+    except ValueError as error:
+        raise ValueError(f"{variable} needs a value of type {type(default).__name__}") from error

@@ -1,0 +1,1 @@
+"""How other formats become FHIR, and back. Pure: bytes in, Bundle out."""

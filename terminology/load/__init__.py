@@ -1,0 +1,1 @@
+"""Loaders: one release format, one file."""

@@ -1,0 +1,1 @@
+"""Benchmarks: figures and the commands that print them."""
