@@ -22,6 +22,23 @@ class Settings:
         "127.0.0.1", "FHIR_MLLP_HOST", "address of the MLLP door; another than loopback needs TLS with client certificates or FHIR_MLLP_ALLOW"
     )
     mllp_port: int = setting(2575, "FHIR_MLLP_PORT", "port of the MLLP door; 0 takes a free one, -1 closes the door")
+    mllp_allow: str = setting(
+        "", "FHIR_MLLP_ALLOW", "addresses that may connect to the MLLP door: networks such as '10.1.0.0/16,192.0.2.7'; empty: any"
+    )
+    mllp_tls_cert: str = setting("", "FHIR_MLLP_TLS_CERT", "PEM file with the certificate chain of the MLLP door; empty: plain TCP")
+    mllp_tls_key: str = setting("", "FHIR_MLLP_TLS_KEY", "PEM file with the private key of the MLLP door, if it is not in the certificate file")
+    mllp_tls_client_ca: str = setting(
+        "", "FHIR_MLLP_TLS_CLIENT_CA", "PEM file of the authorities whose client certificates are required (mutual TLS)"
+    )
+    mllp_max_frame: int = setting(50 * 1024 * 1024, "FHIR_MLLP_MAX_FRAME", "largest HL7 v2 message over MLLP in bytes")
+    mllp_max_connections: int = setting(500, "FHIR_MLLP_MAX_CONNECTIONS", "most MLLP connections at once, per process")
+    mllp_idle_seconds: float = setting(3600.0, "FHIR_MLLP_IDLE_SECONDS", "an MLLP connection without a message is closed after so long; 0: never")
+    mllp_read_seconds: float = setting(60.0, "FHIR_MLLP_READ_SECONDS", "longest silence within an MLLP block")
+    mllp_write_seconds: float = setting(30.0, "FHIR_MLLP_WRITE_SECONDS", "longest wait for the other end to take an answer")
+    mllp_commit_bytes: bool = setting(False, "FHIR_MLLP_COMMIT_BYTES", "MLLP release 2: send the commit byte ACK once a message is stored")
+    sources: str = setting(
+        "", "FHIR_SOURCES", "JSON file that configures the HL7 v2 sources; empty: every sender is a source of its own with default rules"
+    )
     data_dir: Path = setting(Path("data"), "FHIR_DATA_DIR", "folder of the embedded database, keys and indexes")
     mongodb_uri: str = setting("", "FHIR_MONGODB_URI", "an external replica set or sharded cluster; empty starts the embedded mongod")
     mongod: str = setting("", "FHIR_MONGOD", "path of a mongod to embed instead of the bundled one")
