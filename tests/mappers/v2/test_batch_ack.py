@@ -1,0 +1,71 @@
+"""Batches are cut without touching a byte; acknowledgements say what and where, as their version asks."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mappers.v2 import ack, batch, message
+from mappers.v2.problem import Problem
+
+NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+ONE = b"MSH|^~\\&|A|B|C|D|2024||ADT^A01|1|P|2.5\rPID|1||7\r"
+TWO = b"MSH|^~\\&|A|B|C|D|2024||ADT^A08|2|P|2.5\rPID|1||8\r"
+PROBLEM = Problem("E", "PID^1^3^1", "101", "PID-3 is missing")
+
+
+def test_one_message_is_a_batch_of_one() -> None:
+    cut = batch.split(b"\x0b" + ONE)
+    assert (cut.messages, cut.batched) == ((ONE,), False)
+
+
+def test_file_and_batch_segments_are_taken_off() -> None:
+    cut = batch.split(b"FHS|^~\\&|F\rBHS|^~\\&|A|B|C|D|2024||||77\r" + ONE + TWO + b"BTS|2\rFTS|1\r")
+    assert cut.messages == (ONE, TWO)
+    assert (cut.counted, cut.batched) == (2, True)
+    assert cut.batch_header.startswith("BHS")
+
+
+def test_wide_batches() -> None:
+    cut = batch.split((ONE + TWO).decode().encode("utf-16"))
+    assert [message.parse(piece).control_id for piece in cut.messages] == ["1", "2"]
+
+
+def test_a_response_batch_counts_and_swaps() -> None:
+    out = batch.split(ack.batch([ONE, TWO], "BHS|^~\\&|A|B|C|D|2024||||77", now=NOW, control_id="9"))
+    assert len(out.messages) == out.counted == 2
+    assert out.batch_header == "BHS|^~\\&|C|D|A|B|20240102030405+0000||||9|77"
+
+
+def answer(raw: bytes, code: str, problems: list[Problem]) -> message.Message:
+    return message.parse(ack.build(message.parse(raw), code, problems, control_id="R1", now=NOW))
+
+
+@pytest.mark.parametrize("code", ack.CODES)
+def test_header_and_msa(code: str) -> None:
+    reply = answer(b"MSH|^~\\&|A^1.2^ISO|B|C|D|2024||ADT^A01^ADT_A01|x\\T\\1|T|2.5.1||||||8859/1\r", code, [])
+    got = [reply.get(f"MSH-{number}") for number in (3, 4, 5, 6, 9, 10, 11, 12, 18)]
+    assert got == ["C", "D", "A^1.2^ISO", "B", "ACK^A01^ACK", "R1", "T", "2.5.1", "8859/1"]
+    assert (reply.get("MSA-1"), reply.get("MSA-2")) == (code, "x&1")
+
+
+def test_one_err_per_problem_from_2_5() -> None:
+    reply = answer(ONE, "AE", [PROBLEM, Problem("W", "OBX^3^5", "103", "not in table | 0078")])
+    first, second = reply.all("ERR")
+    assert [first.get(place) for place in ("2", "3.1", "3.3", "4", "8")] == ["PID^1^3^1", "101", "HL70357", "E", "PID-3 is missing"]
+    assert (second.get("2.2"), second.get("4"), second.get("8")) == ("3", "W", "not in table | 0078")
+    assert reply.get("MSA-3") == ""
+
+
+def test_msa_3_and_err_1_before_2_5() -> None:
+    reply = answer(ONE.replace(b"2.5", b"2.3"), "AE", [PROBLEM, PROBLEM])
+    assert reply.get("MSH-9") == "ACK^A01"
+    assert reply.get("MSA-3") == "PID-3 is missing"
+    assert [reply.get(f"ERR-1({n}).{c}") for n, c in ((1, 1), (1, 3), (2, 2))] == ["PID", "3", "1"]
+    assert reply.get("ERR-1.4.1") == "101"
+
+
+@pytest.mark.parametrize("raw", [b"", b"junk", b"MSH|", b"MSH|^~\\&|\xff\xfe"])
+def test_even_broken_bytes_get_an_answer(raw: bytes) -> None:
+    reply = answer(raw, "AR", [Problem("E", "", "100", "no MSH")])
+    assert reply.get("MSA-1") == "AR"
+    assert [problem for problem in reply.problems if problem.severity == "E"] == []
