@@ -52,6 +52,11 @@ class Settings:
     validation: str = setting("enforce", "FHIR_VALIDATION", "level of the R4 gate: enforce, warn, off; per source as 'enforce,lab1=warn'")
     page_size: int = setting(50, "FHIR_PAGE_SIZE", "default _count")
     max_page_size: int = setting(1000, "FHIR_MAX_PAGE_SIZE", "largest _count; a larger one is reduced and shown so in self")
+    secret: str = setting("", "FHIR_SECRET", "signs page cursors; the same for all processes of one exchange; empty: a random one per process")
+    conditional_delete: str = setting(
+        "multiple", "FHIR_CONDITIONAL_DELETE", "several matches of a conditional delete: multiple deletes them all, single refuses"
+    )
+    max_delete: int = setting(1000, "FHIR_MAX_DELETE", "most resources that one conditional delete or one cascade may delete")
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
 
