@@ -1,0 +1,176 @@
+"""What a source says of a resource meets what is stored: absent keeps, `""` deletes, a value replaces, newer beats older. Pure.
+
+Every source has its own *contribution* per slot: the newest value it gave and when (event time, ties by receipt). A resource is what all
+contributions together say, so the order in which messages arrive does not matter. Slots are top-level elements; a list element has one slot
+per v2 field it came from (PID-13 and PID-14 both fill `telecom`, and one may be absent without deleting what the other gave).
+
+- single elements: the newest contribution of any source wins; `""` takes back only the source's own;
+- lists (identifiers, phones, names): each source's items stand beside the others'; a source replaces and deletes only its own;
+- what a FHIR client wrote counts as the contribution `~fhir`, as new as the version it was found in.
+
+State document (kind `feed_state`): {_id: 'Patient/1', sources: {source: {slot: {at: stamp, first: stamp, value: JSON text or None}}}}.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from conformance.codec import decode_value, encode
+
+Resource = dict[str, Any]
+State = dict[str, Any]
+FHIR = "~fhir"
+APART = frozenset({"resourceType", "id", "meta", "implicitRules", "text"})
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one message says of one resource.
+
+    stamp: sortable text, event time then receipt (`stamp`); nulls: (element, v2 field) pairs emptied by `""`; origins: per list element
+    the v2 field of each item; choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]').
+    """
+
+    res: Resource
+    source: str
+    stamp: str
+    nulls: Collection[tuple[str, str]] = ()
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    choice: Callable[[str], str] = str
+
+
+def stamp(event_time: str, entry: str) -> str:
+    """A sortable stamp: event time (UTC, ISO 8601 to the millisecond) and the inbox id of the message."""
+    return f"{event_time}|{entry}"
+
+
+def reconcile(current: Resource | None, state: State | None, said: Said) -> tuple[Resource, State]:
+    """The resource and state after this message; the inputs stay as they are. `current` is None for a new resource."""
+    sources: dict[str, dict[str, Any]] = {name: dict(slots) for name, slots in (state or {}).get("sources", {}).items()}
+    merged: Resource = dict(current) if current is not None else {"resourceType": said.res["resourceType"]}
+    slots = _slots(said)
+    before = {slot: _items(sources.get(said.source, {}).get(slot)) for slot in slots}
+    if current is not None:
+        _notice_edits(current, sources, {slot for slot, value in slots.items() if not isinstance(value, list)}, said.choice)
+    own = sources.setdefault(said.source, {})
+    for slot, value in slots.items():
+        old = own.get(slot)
+        first = min(said.stamp, old["first"]) if old else said.stamp
+        if old and old["at"] > said.stamp:
+            own[slot] = {**old, "first": first}
+        else:
+            own[slot] = {"at": said.stamp, "first": first, "value": None if value is None or value == [] else encode(value).decode()}
+    for slot, value in slots.items():
+        if isinstance(value, list):
+            _merge_list(merged, slot.partition("@")[0], before[slot], sources)
+        else:
+            _merge_single(merged, slot, sources, said.choice)
+    return merged, {"sources": sources}
+
+
+def _slots(said: Said) -> dict[str, Any]:
+    """Slot -> list of items, or fragment of JSON names for a single element, or None where the sender emptied it."""
+    slots: dict[str, Any] = {}
+    for name, value in said.res.items():
+        if name in APART:
+            continue
+        plain = name.removeprefix("_")
+        if isinstance(value, list):
+            for place, item in enumerate(value):
+                origin = said.origins.get(name, ())
+                slots.setdefault(f"{name}@{origin[place]}" if place < len(origin) else name, []).append(item)
+        else:
+            slots.setdefault(said.choice(plain), {})[name] = value
+    lists = {slot.partition("@")[0] for slot, value in slots.items() if isinstance(value, list)}
+    for element, emptied in said.nulls:
+        slot = f"{element}@{emptied}" if _is_list(element, lists, said) else said.choice(element)
+        slots.setdefault(slot, [] if "@" in slot else None)
+    return slots
+
+
+def _is_list(element: str, lists: Collection[str], said: Said) -> bool:
+    return element in lists or element in LISTS.get(said.res["resourceType"], ())
+
+
+# List elements that a sender can empty with "" while the message gives no item by which to see that they are lists.
+LISTS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "Patient": frozenset(
+            {"identifier", "name", "telecom", "address", "communication", "contact", "extension", "generalPractitioner", "link", "photo"}
+        ),
+        "Encounter": frozenset({"identifier", "type", "participant", "diagnosis", "account", "location", "reasonCode", "extension"}),
+        "Practitioner": frozenset({"identifier", "name", "telecom", "address", "qualification"}),
+        "Organization": frozenset({"identifier", "telecom", "address", "alias", "contact", "type"}),
+        "Location": frozenset({"identifier", "telecom", "alias", "type"}),
+        "RelatedPerson": frozenset({"identifier", "name", "telecom", "address", "relationship", "communication"}),
+        "Coverage": frozenset({"identifier", "payor", "class", "contract"}),
+        "Account": frozenset({"identifier", "subject", "coverage", "guarantor"}),
+        "AllergyIntolerance": frozenset({"identifier", "reaction", "note", "category"}),
+        "ServiceRequest": frozenset({"identifier", "category", "performer", "reasonCode", "note", "specimen", "supportingInfo", "insurance"}),
+    }
+)
+
+
+def _items(contribution: Mapping[str, Any] | None) -> list[Any]:
+    if contribution is None or contribution["value"] is None:
+        return []
+    value = decode_value(contribution["value"].encode())
+    return value if isinstance(value, list) else []
+
+
+def _notice_edits(current: Resource, sources: dict[str, dict[str, Any]], slots: Collection[str], choice: Callable[[str], str]) -> None:
+    """Record what a FHIR client changed in single elements since the feed last wrote."""
+    at = stamp(str(current.get("meta", {}).get("lastUpdated", "")), "")
+    for slot in slots:
+        found = {name: value for name, value in current.items() if not isinstance(value, list) and choice(name.removeprefix("_")) == slot}
+        if found != _winner(sources, slot):
+            sources.setdefault(FHIR, {})[slot] = {"at": at, "first": at, "value": encode(found).decode() if found else None}
+
+
+def _winner(sources: Mapping[str, Mapping[str, Any]], slot: str) -> dict[str, Any]:
+    """The fragment that all contributions to a single element amount to; {} for none."""
+    rows = sorted(((slots[slot]["at"], name, slots[slot]["value"]) for name, slots in sources.items() if slot in slots), reverse=True)
+    for _, name, value in rows:
+        if value is not None:
+            return dict(decode_value(value.encode()))
+        if name == FHIR:
+            return {}
+    return {}
+
+
+def _merge_single(merged: Resource, slot: str, sources: Mapping[str, Mapping[str, Any]], choice: Callable[[str], str]) -> None:
+    for name in [name for name in merged if name not in APART and choice(name.removeprefix("_")) == slot]:
+        del merged[name]
+    merged.update(_winner(sources, slot))
+
+
+def _merge_list(merged: Resource, element: str, before: list[Any], sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """What nobody's contribution explains stays in front; then all contributions, the earliest given first, the newest spelling of each item."""
+    rows = [
+        (contribution["first"], name, slot, contribution)
+        for name, slots in sources.items()
+        for slot, contribution in slots.items()
+        if slot.partition("@")[0] == element
+    ]
+    chosen: dict[str, tuple[str, Any]] = {}
+    for _, _, _, contribution in sorted(rows, key=lambda row: row[:3]):
+        for item in _items(contribution):
+            key = item_key(element, item)
+            if key not in chosen or chosen[key][0] < contribution["at"]:
+                chosen[key] = (contribution["at"], item)
+    explained = chosen.keys() | {item_key(element, item) for item in before}
+    result = [item for item in merged.get(element, ()) if item_key(element, item) not in explained]
+    result += [item for _, item in chosen.values()]
+    if result:
+        merged[element] = result
+    else:
+        merged.pop(element, None)
+
+
+def item_key(element: str, item: Any) -> str:
+    """What makes two items of a list the same: system and value of identifiers and telecoms, else the whole item."""
+    if isinstance(item, dict) and element in ("identifier", "telecom") and "value" in item:
+        return f"{item.get('system', '')}|{item['value']}"
+    return json.dumps(item, sort_keys=True, default=str)

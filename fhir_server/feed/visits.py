@@ -1,0 +1,151 @@
+"""The life of an Encounter: status, class, place and period are what all its events together say, whatever order they came in. Pure.
+
+Every ADT event that moves a visit is kept as a *step* in the encounter's state; a cancel takes the last step it cancels out of the sum, so
+that what was before stands again. `visit_events.csv` says what each event does (HL7 v2.8 chapter 3, 3.3; status codes of
+https://hl7.org/fhir/R4/valueset-encounter-status.html). Everything else of an Encounter goes through `reconcile`.
+
+A step: {event, at: stamp, time: FHIR dateTime, status?, class?, location?, start?, end?}; unset parts are absent.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+Resource = dict[str, Any]
+Step = dict[str, Any]
+FOLDED = ("status", "statusHistory", "class", "classHistory", "location", "period")
+EDIT = "~fhir"
+
+
+@dataclass(frozen=True, slots=True)
+class VisitEvent:
+    """One row of the table: kind is step, update (never touches the status) or cancel; status: what it sets, or leaves if nothing is cancelled."""
+
+    kind: str
+    status: str
+    cancels: frozenset[str]
+
+
+def _table() -> Mapping[str, VisitEvent]:
+    with Path(__file__).with_name("visit_events.csv").open(encoding="utf-8") as file:
+        return MappingProxyType(
+            {row["event"]: VisitEvent(row["kind"], row["status"], frozenset(row["cancels"].split())) for row in csv.DictReader(file)}
+        )
+
+
+EVENTS = _table()
+SEED = VisitEvent("seed", "", frozenset())
+
+
+def step(event: str, at: str, time: str, mapped: Resource) -> Step:
+    """The step that a message makes; `event` is 'A02', or any other trigger (ORU ...), which only counts while no ADT event is known."""
+    row = EVENTS.get(event, SEED)
+    made: Step = {"event": event if event in EVENTS else "", "at": at, "time": time}
+    status = {"step": row.status, "seed": mapped.get("status", "")}.get(row.kind, "")
+    period = mapped.get("period", {})
+    place = mapped.get("location", [])
+    parts = {"status": status, "class": mapped.get("class"), "location": _place(place), "start": period.get("start"), "end": period.get("end")}
+    made.update({name: value for name, value in parts.items() if value})
+    return made
+
+
+def _place(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Where the patient is: the first location that is not a past or a planned one."""
+    for row in rows:
+        if row.get("status") not in ("completed", "planned", "reserved"):
+            return {name: value for name, value in row.items() if name not in ("status", "period")}
+    return None
+
+
+def noticed(current: Resource, steps: Sequence[Step]) -> list[Step]:
+    """The steps, with one more where a FHIR client set the status since the feed last wrote."""
+    if steps and fold(steps).get("status") == current.get("status"):
+        return list(steps)
+    at = str(current.get("meta", {}).get("lastUpdated", ""))
+    return [*steps, step(EDIT, f"{at}|", at, current) | {"event": EDIT}]
+
+
+def added(steps: Sequence[Step], new: Step) -> list[Step]:
+    """The steps with a new one; the same message again replaces its own step."""
+    return sorted([one for one in steps if one["at"] != new["at"]] + [new], key=lambda one: str(one["at"]))
+
+
+def fold(steps: Sequence[Step]) -> Resource:
+    """Status, class, location, period and their histories after all steps; only what is known is present."""
+    kept = _effective(sorted(steps, key=lambda one: str(one["at"])))
+    out: Resource = {}
+    statuses = _spans(kept, "status")
+    classes = _spans(kept, "class")
+    if statuses:
+        out["status"] = statuses[-1][0]
+    if len(statuses) > 1:
+        out["statusHistory"] = [{"status": value, "period": _period(start, end)} for value, start, end in statuses[:-1]]
+    if classes:
+        out["class"] = classes[-1][0]
+    if len(classes) > 1:
+        out["classHistory"] = [{"class": value, "period": _period(start, end)} for value, start, end in classes[:-1]]
+    period = _visit_period(kept, out.get("status", ""))
+    if period:
+        out["period"] = period
+    places = _spans(kept, "location")
+    if places:
+        out["location"] = [_located(place, period, last=number == len(places)) for number, place in enumerate(places, 1)]
+    return out
+
+
+def _effective(steps: Sequence[Step]) -> list[Step]:
+    """The steps that still count: seeds only while nothing better is known, cancelled ones out, cancels without a match as their fallback."""
+    known = [one for one in steps if one["event"]]
+    kept: list[Step] = []
+    for one in known or steps:
+        row = EVENTS.get(one["event"], SEED)
+        if row.kind != "cancel":
+            kept.append(one)
+            continue
+        found = next((place for place in range(len(kept) - 1, -1, -1) if kept[place]["event"] in row.cancels), None)
+        if found is None:
+            kept.append({**one, "status": row.status} if row.status else one)
+            continue
+        del kept[found]
+        said = {name: one[name] for name in ("class", "location", "start") if name in one} | ({"status": row.status} if row.status else {})
+        missing = {name: value for name, value in said.items() if not any(name in other for other in kept)}
+        if missing:  # what stood before is not known to us: the cancel itself says what stands now
+            kept.append({"event": one["event"], "at": one["at"], "time": one["time"], **missing})
+    return kept
+
+
+def _spans(steps: Sequence[Step], name: str) -> list[tuple[Any, str, str]]:
+    """(value, since, until) of each value that differs from the one before; `until` of the last is ''."""
+    spans: list[tuple[Any, str, str]] = []
+    for one in steps:
+        if name not in one or (spans and spans[-1][0] == one[name]):
+            continue
+        if spans:
+            spans[-1] = (spans[-1][0], spans[-1][1], one["time"])
+        spans.append((one[name], one["time"], ""))
+    return spans
+
+
+def _period(start: str, end: str) -> Resource:
+    return {name: value for name, value in (("start", start), ("end", end)) if value}
+
+
+def _visit_period(steps: Sequence[Step], status: str) -> Resource:
+    started = [one["start"] for one in steps if "start" in one]
+    began = [one["time"] for one in steps if one["event"] in ("A01", "A04")]
+    ended = [one["end"] for one in steps if "end" in one] if status in ("finished", "") else []
+    discharged = [one["time"] for one in steps if one["event"] == "A03"]
+    start = started[-1] if started else began[0] if began else ""
+    end = ended[-1] if ended else discharged[-1] if discharged and status == "finished" else ""
+    return _period(start, end)
+
+
+def _located(place: tuple[Any, str, str], visit: Resource, *, last: bool) -> Resource:
+    value, start, end = place
+    end = end or (visit.get("end", "") if last else "")
+    row = {**value, "status": "completed" if end else "active"}
+    period = _period(start, end)
+    return {**row, "period": period} if period else row
