@@ -21,7 +21,8 @@ _PLACE = re.compile(r"\(byte (\d+)\)")
 _LONE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]')
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
-_SPACED_COLONS = (b" :", b"\n:", b"\t:", b"\r:")
+_SPACED = re.compile(rb"[ \t\n\r]:")
+_SPACED_KEY = re.compile(rb'"[ \t\n\r]+:')
 
 
 class Spelt(Decimal):
@@ -111,47 +112,52 @@ def decode_value(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
         raise _too_deep(max_depth) from error
     except ValueError as error:  # Python refuses integers of more than 4,300 digits
         raise _unstorable(data, max_depth) from error
-    if type(value) is int:
-        return value if -INT64 <= value < INT64 else _wide(value, "")
-    keys = _walk(value, max_depth, max_depth)
+    keys, wide = _walk(value, max_depth)
     # each key is followed by `":` unless blanks come between; a text may hold `":` too, so equal counts prove that no key was lost
-    if keys != data.count(b'":') or any(spaced in data for spaced in _SPACED_COLONS):
+    if keys != data.count(b'":') or (_SPACED.search(data) and _SPACED_KEY.search(data)):
         _refuse_duplicates(data)
     if b"\\u0000" in data:
         _refuse_nul(value, "")
-    return value
+    return _widen(value, "") if wide else value
 
 
-def _walk(value: Any, depth: int, limit: int) -> int:
-    """Count the keys below `value`; integers beyond int64 become decimals. Raises Refusal for nesting deeper than `limit`."""
-    keys = 0
-    kind = type(value)
-    if kind is dict:
-        if depth == 0:
+def _walk(value: Any, limit: int) -> tuple[int, bool]:
+    """Level by level: the number of keys in `value`, and whether an integer is beyond int64. Raises Refusal for more than `limit` levels."""
+    keys, depth, wide = 0, 0, type(value) is int and not -INT64 <= value < INT64
+    level = [value] if type(value) is dict or type(value) is list else []
+    while level:
+        if depth == limit:
             raise _too_deep(limit)
-        keys = len(value)
-        for name, inner in value.items():
-            kind = type(inner)
-            if kind is dict or kind is list:
-                keys += _walk(inner, depth - 1, limit)
-            elif kind is int and not -INT64 <= inner < INT64:
-                value[name] = _wide(inner, name)
-    elif kind is list:
-        if depth == 0:
-            raise _too_deep(limit)
-        for place, inner in enumerate(value):
-            kind = type(inner)
-            if kind is dict or kind is list:
-                keys += _walk(inner, depth - 1, limit)
-            elif kind is int and not -INT64 <= inner < INT64:
-                value[place] = _wide(inner, f"[{place}]")
-    return keys
+        depth += 1
+        below: list[Any] = []
+        for holder in level:
+            if type(holder) is dict:
+                keys += len(holder)
+                held = holder.values()
+            else:
+                held = holder
+            for inner in held:
+                kind = type(inner)
+                if kind is str:
+                    continue
+                if kind is dict or kind is list:
+                    below.append(inner)
+                elif kind is int and not -INT64 <= inner < INT64:
+                    wide = True
+        level = below
+    return keys, wide
 
 
-def _wide(value: int, name: str) -> Decimal:
-    """An integer beyond int64 as decimal. Raises Refusal 400 for more than 34 digits."""
+def _widen(value: Any, place: str) -> Any:
+    """The value with integers beyond int64 as decimals. Raises Refusal 400 for one of more than 34 digits."""
+    if isinstance(value, dict):
+        return {name: _widen(inner, f"{place}.{name}".removeprefix(".")) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_widen(inner, f"{place}[{at}]") for at, inner in enumerate(value)]
+    if type(value) is not int or -INT64 <= value < INT64:
+        return value
     if abs(value) >= 10**DIGITS:
-        raise _does_not_fit(name)
+        raise _does_not_fit(place)
     return Decimal(value)
 
 

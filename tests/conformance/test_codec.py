@@ -108,7 +108,7 @@ def test_keys_and_texts_that_look_like_keys_do_not_confuse_the_count(names: list
     ("body", "place"),
     [
         (b'{"a":1,}', "line 1, column 8"),
-        (b'{\n  "a": tru\n}', "line 2, column 12"),
+        (b'{\n  "a": tru\n}', "line 3, column 1"),
         (b'{"a":"\xff"}', "line 1, column 7"),
         ('{"ä":"\n"}'.encode(), "line 1, column 7"),
         (b"\xef\xbb\xbf{}", "byte order mark"),
