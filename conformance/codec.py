@@ -133,10 +133,7 @@ def _walk(value: Any, limit: int) -> tuple[int, bool]:
         for holder in level:
             if type(holder) is dict:
                 keys += len(holder)
-                held = holder.values()
-            else:
-                held = holder
-            for inner in held:
+            for inner in holder.values() if type(holder) is dict else holder:
                 kind = type(inner)
                 if kind is str:
                     continue
