@@ -1,0 +1,1 @@
+"""UCUM as data: the unit atoms and prefixes, lab synonyms, molar masses."""
