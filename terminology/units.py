@@ -13,6 +13,7 @@ from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from terminology.scales import SCALES, Scale
 
@@ -71,8 +72,8 @@ def atoms() -> tuple[Mapping[str, Atom], Mapping[str, Atom]]:
     units: dict[str, Atom] = {}
     with (FOLDER / "units.csv").open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
-            flags = row.pop("metric") == "y", row.pop("arbitrary") == "y"
-            atom = Atom(*flags, **row)
+            typed: dict[str, Any] = row | {"metric": row["metric"] == "y", "arbitrary": row["arbitrary"] == "y"}
+            atom = Atom(**typed)
             (prefixes if atom.kind == "prefix" else units)[atom.code] = atom
     return prefixes, units
 
