@@ -1,6 +1,7 @@
 """All settings: one frozen dataclass; each field names its environment variable and says what it does. No other module reads the environment."""
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -50,13 +51,26 @@ class Settings:
     max_entries: int = setting(5000, "FHIR_MAX_ENTRIES", "most entries of a batch or transaction")
     referential_integrity: str = setting("off", "FHIR_REFERENTIAL_INTEGRITY", "off: references may dangle on write; enforce: they must resolve")
     validation: str = setting("enforce", "FHIR_VALIDATION", "level of the R4 gate: enforce, warn, off; per source as 'enforce,lab1=warn'")
-    page_size: int = setting(50, "FHIR_PAGE_SIZE", "default _count")
+    page_size: int = setting(50, "FHIR_PAGE_SIZE", "the _count that applies where a request names none")
     max_page_size: int = setting(1000, "FHIR_MAX_PAGE_SIZE", "largest _count; a larger one is reduced and shown so in self")
     secret: str = setting("", "FHIR_SECRET", "signs page cursors; the same for all processes of one exchange; empty: a random one per process")
     conditional_delete: str = setting(
         "multiple", "FHIR_CONDITIONAL_DELETE", "several matches of a conditional delete: multiple deletes them all, single refuses"
     )
     max_delete: int = setting(1000, "FHIR_MAX_DELETE", "most resources that one conditional delete or one cascade may delete")
+    tls_cert: str = setting("", "FHIR_TLS_CERT", "PEM file of the server's certificate chain; empty: plain HTTP (behind a proxy or on loopback)")
+    tls_key: str = setting("", "FHIR_TLS_KEY", "PEM file of the certificate's private key")
+    tls_client_ca: str = setting("", "FHIR_TLS_CLIENT_CA", "PEM file of authorities; when set, HTTP clients must show a certificate of one of them")
+    trusted_proxies: str = setting("127.0.0.1", "FHIR_TRUSTED_PROXIES", "comma-separated addresses whose X-Forwarded-* headers are believed")
+    cors_origins: str = setting(
+        "*", "FHIR_CORS_ORIGINS", "comma-separated origins that browsers may call from; '*': any (tokens are never sent as cookies)"
+    )
+    issuers: str = setting("", "FHIR_ISSUERS", "JSON file: list of {issuer, audience, algorithms, jwks_file | jwks_uri} whose tokens are accepted")
+    metrics_token: str = setting("", "FHIR_METRICS_TOKEN", "bearer token for /metrics under --auth smart; empty: /metrics is closed there")
+    rate: int = setting(1000, "FHIR_RATE", "requests a second that one client may make of one worker under --auth smart; 0: no limit")
+    request_seconds: int = setting(60, "FHIR_REQUEST_SECONDS", "longest time one request may take; then 503")
+    concurrency: int = setting(512, "FHIR_CONCURRENCY", "most requests in work at once in one worker; beyond: 503")
+    log_level: str = setting("INFO", "FHIR_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR")
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
 
@@ -78,3 +92,21 @@ def _convert(variable: str, text: str, default: Any) -> Any:
         return type(default)(text) if not isinstance(default, Path) else Path(text)
     except ValueError as error:
         raise ValueError(f"{variable} needs a value of type {type(default).__name__}") from error
+
+
+def page() -> str:
+    """The settings as the Markdown page docs/settings.md."""
+    rows = [f"| `{one.metadata['variable']}` | `{one.default}` | {one.metadata['doc']} |" for one in fields(Settings)]
+    head = [
+        "# Settings",
+        "",
+        "Made by `python -m fhir_server.settings > docs/settings.md`; a test compares.",
+        "",
+        "| variable | default | what it does |",
+        "| --- | --- | --- |",
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,39 @@
+"""Prometheus metrics of the exchange, shared by all worker processes through files in the data directory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """requests: by method, shape of the path and status; seconds: latency by method and shape; messages: HL7 v2 by source and outcome."""
+
+    requests: Counter
+    seconds: Histogram
+    messages: Counter
+
+
+def open_metrics(folder: Path) -> Metrics:
+    """The process's metrics; `folder` is shared by the workers and emptied by the supervisor before they start."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue()
+    registry = CollectorRegistry()
+    return Metrics(
+        Counter("fhir_requests_total", "FHIR requests", ("method", "shape", "status"), registry=registry),
+        Histogram("fhir_request_seconds", "Latency of FHIR requests", ("method", "shape"), buckets=BUCKETS, registry=registry),
+        Counter("hl7v2_messages_total", "HL7 v2 messages", ("source", "outcome"), registry=registry),
+    )
+
+
+def exposition() -> bytes:
+    """All workers' metrics in the Prometheus text format."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return generate_latest(registry)

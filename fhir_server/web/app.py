@@ -1,0 +1,75 @@
+"""The HTTP application of one worker: FastAPI for health, metrics and HL7 v2 over HTTP; FHIR as a plain ASGI app beside it."""
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from conformance import codec
+from conformance.outcome import Refusal, outcome
+from fhir_server.metrics import exposition
+from fhir_server.web.asgi import App
+from fhir_server.web.body import read_body
+from fhir_server.web.door import Services, fhir_door
+from fhir_server.web.edge import edge
+
+Receive7 = Callable[[bytes, Mapping[str, str]], Awaitable[tuple[bytes, str]]]
+
+
+def build(services: Services, receive_v2: Receive7) -> App:
+    """The whole HTTP surface. `receive_v2(body, headers) -> (answer, media type)` is the HL7 v2 intake."""
+    beside = FastAPI(title="FHIR exchange", docs_url=None, redoc_url=None, openapi_url=None)
+    _health(beside, services)
+    _metrics(beside, services)
+    _hl7v2(beside, services, receive_v2)
+    beside.add_exception_handler(Refusal, _refused)
+    beside.add_exception_handler(404, _unknown)
+    return edge(fhir_door(services), beside, services.settings.cors_origins)
+
+
+def _health(app: FastAPI, services: Services) -> None:
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready")
+    async def ready() -> JSONResponse:
+        try:
+            await services.store.ready()
+        except Refusal as refusal:
+            return JSONResponse({"status": "not ready", "reason": str(refusal)}, 503)
+        return JSONResponse({"status": "ready"})
+
+
+def _metrics(app: FastAPI, services: Services) -> None:
+    @app.get("/metrics")
+    async def metrics(request: Request) -> PlainTextResponse:
+        if services.settings.auth != "open":
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
+            expected = services.settings.metrics_token
+            if not expected or not hmac.compare_digest(token.encode(), expected.encode()):
+                raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
+        else:
+            await services.authenticate(request.headers)
+        return PlainTextResponse(exposition(), media_type="text/plain; version=0.0.4")
+
+
+def _hl7v2(app: FastAPI, services: Services, receive_v2: Receive7) -> None:
+    @app.post("/hl7v2")
+    async def hl7v2(request: Request) -> Response:
+        await services.authenticate(request.headers)
+        body = await read_body(request.receive, request.headers, services.settings.max_body)
+        answer, media = await receive_v2(body, request.headers)
+        return Response(answer, media_type=media)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        raise error
+    body = codec.encode(outcome(error.issues))
+    return Response(body, error.status, headers=dict(error.headers), media_type="application/fhir+json")
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    return JSONResponse({"status": 404, "detail": "no such path; the FHIR base is /fhir"}, 404)

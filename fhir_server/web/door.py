@@ -1,0 +1,230 @@
+"""The FHIR door: ASGI in, Request and Context to `route`, Reply rendered out. The HTTP border: what is not a Refusal ends here as 500.
+
+https://hl7.org/fhir/R4/http.html
+"""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from conformance import codec, xml
+from conformance.outcome import Issue, Refusal, bad_request, outcome, too_large, unavailable, unsupported_media
+from fhir_server.context import Context, Grant, Reply, Request, Resource
+from fhir_server.logs import Access
+from fhir_server.metrics import Metrics
+from fhir_server.settings import Settings
+from fhir_server.store import Store
+from fhir_server.web import negotiate
+from fhir_server.web.asgi import App, Receive, Scope, Send, header_map, respond
+from fhir_server.web.body import read_body
+from fhir_server.web.gate import PUBLIC
+from fhir_server.web.render import accepts_gzip, binary_of, render
+
+log = logging.getLogger("fhir.web")
+FORM = "application/x-www-form-urlencoded"
+PATCH_TYPES = frozenset({"application/json-patch+json", "application/xml-patch+xml"})
+MAX_PAIRS = 1000
+FORMAT_PARAMS = frozenset({"_format", "_pretty"})
+BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+PUBLIC_PATHS = frozenset({("metadata",)})
+
+Route = Callable[[Context, Request], Awaitable[Reply]]
+Authenticate = Callable[[Mapping[str, str]], Awaitable[Grant]]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the assembly hands to every door of one worker."""
+
+    settings: Settings
+    spec: Any
+    terms: Any
+    store: Store
+    authenticate: Authenticate
+    route: Route
+    metrics: Metrics
+    access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One HTTP exchange while it is answered: parsed once, used for the answer even if the request is refused."""
+
+    method: str
+    path: tuple[str, ...]
+    query: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    request_id: str
+    base: str
+
+
+def fhir_door(services: Services) -> App:
+    """The ASGI application mounted at /fhir."""
+    admitted = [0]
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        exchange = _exchange(scope, services.settings)
+        want = negotiate.Wanted(negotiate.JSON)
+        pretty = False
+        request: Request | None = None
+        admitted[0] += 1
+        try:
+            if admitted[0] > services.settings.concurrency:
+                raise unavailable("the server is at its limit of concurrent requests")
+            pairs = _pairs(scope["query_string"])
+            want = negotiate.wanted(_last(pairs, "_format"), exchange.headers.get("accept", ""))
+            pretty = negotiate.pretty([value for name, value in pairs if name == "_pretty"])
+            async with asyncio.timeout(services.settings.request_seconds):
+                ctx = await _context(services, exchange)
+                request = await _request(services, exchange, pairs, receive)
+                reply = await services.route(ctx, request)
+        except Refusal as refusal:
+            reply = Reply(refusal.status, outcome(refusal.issues), refusal.headers)
+        except TimeoutError:
+            reply = _broken(503, "timeout", "the request took longer than this server allows")
+        except Exception:  # the HTTP border: a defect is logged by place and answered as 500, never shown
+            log.exception("request failed", extra={"fields": {"request_id": exchange.request_id}})
+            reply = _broken(500, "exception", "the server failed to answer; the request id finds the cause in its log")
+        finally:
+            admitted[0] -= 1
+        await _answer(services, exchange, request, reply, want, pretty, send)
+        _note(services, exchange, reply.status, time.perf_counter() - started)
+
+    return door
+
+
+def _broken(status: int, code: str, text: str) -> Reply:
+    return Reply(status, outcome([Issue("fatal", code, text)]), {"Retry-After": "1"} if status == 503 else {})
+
+
+def _exchange(scope: Scope, settings: Settings) -> Exchange:
+    headers = header_map(scope["headers"])
+    raw = scope.get("raw_path") or scope["path"].encode()
+    segments = raw.decode("latin-1").split("?", 1)[0].split("/")[2:]
+    path = tuple(unquote(segment) for segment in segments if segment)
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return Exchange(method, path, (), headers, scope["request_id"], _base(scope, headers, settings))
+
+
+def _base(scope: Scope, headers: Mapping[str, str], settings: Settings) -> str:
+    """The public base: as configured, else by Host (which open mode has checked to be loopback), never by Host in smart mode."""
+    if settings.base_url:
+        return settings.base_url.rstrip("/")
+    if settings.auth == "open":
+        return f"{scope['scheme']}://{headers.get('host', 'localhost')}/fhir"
+    return f"{scope['scheme']}://{settings.host}:{settings.port}/fhir"
+
+
+@lru_cache(2048)
+def _pairs(query_string: bytes) -> tuple[tuple[str, str], ...]:
+    """Decoded (name, value) pairs in order. Raises Refusal 400 on broken encoding, 413 on too many."""
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query_string), errors="strict", max_num_fields=MAX_PAIRS
+        )
+    except UnicodeDecodeError as error:
+        raise bad_request("the query string is not UTF-8 in percent-encoding") from error
+    except ValueError as error:
+        if query_string.count(b"&") >= MAX_PAIRS:
+            raise too_large(f"more than {MAX_PAIRS} query parameters") from error
+        raise bad_request("the query string is malformed: every part is name=value") from error
+    return tuple(pairs)
+
+
+def _last(pairs: tuple[tuple[str, str], ...], name: str) -> str:
+    return next((value for key, value in reversed(pairs) if key == name), "")
+
+
+async def _context(services: Services, exchange: Exchange) -> Context:
+    public = exchange.path in PUBLIC_PATHS and "authorization" not in exchange.headers
+    grant = PUBLIC if public and services.settings.auth != "open" else await services.authenticate(exchange.headers)
+    return Context(
+        request_id=exchange.request_id,
+        grant=grant,
+        store=services.store,
+        spec=services.spec,
+        terms=services.terms,
+        settings=services.settings,
+        base=exchange.base,
+        source=grant.client,
+        now=datetime.now(UTC),
+        prefer=negotiate.prefer(exchange.headers.get("prefer", "")),
+    )
+
+
+async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[str, str], ...], receive: Receive) -> Request:
+    query = tuple(pair for pair in pairs if pair[0] not in FORMAT_PARAMS)
+    if exchange.method not in BODY_METHODS:
+        return Request(exchange.method, exchange.path, query, exchange.headers)
+    body = await read_body(receive, exchange.headers, services.settings.max_body)
+    content_type = exchange.headers.get("content-type", "")
+    media, _ = negotiate.split_media(content_type)
+    if media == FORM:
+        form = tuple(pair for pair in _pairs(body.strip()) if pair[0] not in FORMAT_PARAMS)
+        return Request(exchange.method, exchange.path, query + form, exchange.headers, content_type=media)
+    if media in PATCH_TYPES:
+        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media)
+    res = _decode(services, exchange, body, content_type)
+    return Request(exchange.method, exchange.path, query, exchange.headers, res, content_type=media)
+
+
+def _decode(services: Services, exchange: Exchange, body: bytes, content_type: str) -> Resource | None:
+    if not body:
+        return None
+    kind = negotiate.body_format(content_type)
+    if kind == negotiate.JSON:
+        return codec.decode(body)
+    if kind == negotiate.XML:
+        res: Resource = xml.from_xml(body, services.spec)
+        return res
+    if exchange.path[:1] == ("Binary",) and content_type:
+        return _binary(body, content_type, exchange)
+    raise unsupported_media("the Content-Type is not one this server reads: application/fhir+json or application/fhir+xml")
+
+
+def _binary(body: bytes, content_type: str, exchange: Exchange) -> Resource:
+    """A raw upload as a Binary resource (https://hl7.org/fhir/R4/binary.html#rest)."""
+    res: Resource = {"resourceType": "Binary", "contentType": content_type, "data": base64.b64encode(body).decode()}
+    if exchange.method == "PUT" and len(exchange.path) > 1:
+        res["id"] = exchange.path[1]
+    if context := exchange.headers.get("x-security-context"):
+        res["securityContext"] = {"reference": context}
+    return res
+
+
+async def _answer(
+    services: Services, exchange: Exchange, request: Request | None, reply: Reply, want: negotiate.Wanted, pretty: bool, send: Send
+) -> None:
+    binary = binary_of(request, reply, want) if request else None
+    if binary:
+        reply = Reply(reply.status, None, reply.headers, (binary[0], base64.b64decode(binary[1])))
+    gzip = accepts_gzip(exchange.headers.get("accept-encoding", ""))
+    headers, body = render(reply, want, pretty=pretty, gzip=gzip, spec=services.spec)
+    await respond(send, reply.status, headers, body)
+
+
+def _note(services: Services, exchange: Exchange, status: int, seconds: float) -> None:
+    shape = _shape(exchange.path, services.spec.types)
+    counter, histogram = _children(services.metrics, exchange.method, shape, status)
+    counter.inc()
+    histogram.observe(seconds)
+    services.access(event="request", request_id=exchange.request_id, method=exchange.method, shape=shape, status=status, ms=round(seconds * 1000, 2))
+
+
+@lru_cache(4096)
+def _children(metrics: Metrics, method: str, shape: str, status: int) -> tuple[Any, Any]:
+    return metrics.requests.labels(method, shape, str(status)), metrics.seconds.labels(method, shape)
+
+
+def _shape(path: tuple[str, ...], types: frozenset[str]) -> str:
+    """The path without ids: 'Patient/id/_history/vid'. Unknown words become 'x', so that the set of labels stays small."""
+    words = [part if part in types or (part[:1] in "_$" and len(part) < 32 and part.isascii()) or part == "metadata" else "x" for part in path[:4]]
+    return "/".join(words)

@@ -1,0 +1,134 @@
+"""What the client wants back: format, FHIR version, pretty printing, Prefer. https://hl7.org/fhir/R4/http.html#mime-type
+
+`_format` wins over `Accept`; quality values order the alternatives; a `fhirVersion` other than 4.0 is not acceptable.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from conformance.outcome import bad_request, not_acceptable, unsupported_media
+
+JSON, XML, OTHER = "json", "xml", "other"
+MEDIA: Mapping[str, str] = {
+    "application/fhir+json": JSON,
+    "application/json": JSON,
+    "application/json+fhir": JSON,
+    "text/json": JSON,
+    "json": JSON,
+    "application/fhir+xml": XML,
+    "application/xml": XML,
+    "application/xml+fhir": XML,
+    "text/xml": XML,
+    "xml": XML,
+    "*/*": JSON,
+    "application/*": JSON,
+    "text/*": JSON,
+    "text/html": JSON,  # a browser that looks: JSON is what we show
+}
+VERSIONS = ("4.0", "4.0.1")
+RETURNS = ("minimal", "representation", "OperationOutcome")
+HANDLINGS = ("strict", "lenient")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """format: json | xml; exact: the client's own media type if it is none of FHIR's (a Binary's content); versioned: it named fhirVersion."""
+
+    format: str
+    exact: str = ""
+    versioned: bool = False
+
+
+@lru_cache(512)
+def wanted(format_param: str, accept: str) -> Wanted:
+    """The representation to answer with. Raises Refusal 406 if there is none that both sides know."""
+    if format_param:
+        media, version = split_media(format_param.replace(" ", "+"))
+        if media not in MEDIA:
+            raise not_acceptable("_format names no media type this server writes: use json or xml")
+        _check_version(version)
+        return Wanted(MEDIA[media], versioned=bool(version))
+    exact = ""
+    for media, version in _ranked(accept or "*/*"):
+        if media in MEDIA:
+            if version and version not in VERSIONS:
+                continue
+            return Wanted(MEDIA[media], exact, bool(version))
+        exact = exact or media
+    if exact:
+        return Wanted(JSON, exact)
+    raise not_acceptable("this server writes application/fhir+json and application/fhir+xml, fhirVersion 4.0")
+
+
+def _ranked(accept: str) -> list[tuple[str, str]]:
+    """(media type, fhirVersion) of an Accept header, best first; quality 0 is left out."""
+    rows = []
+    for order, part in enumerate(accept.split(",")):
+        media, version = split_media(part)
+        quality = _quality(part)
+        if media and quality > 0:
+            rows.append((-quality, order, media, version))
+    return [(media, version) for _, _, media, version in sorted(rows)]
+
+
+def _quality(part: str) -> float:
+    for piece in part.split(";")[1:]:
+        name, _, value = piece.strip().partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+@lru_cache(512)
+def split_media(text: str) -> tuple[str, str]:
+    """'application/fhir+json; fhirVersion=4.0' -> ('application/fhir+json', '4.0'); lower case, version '' if absent."""
+    media, *parameters = text.split(";")
+    version = ""
+    for piece in parameters:
+        name, _, value = piece.strip().partition("=")
+        if name.strip().lower() == "fhirversion":
+            version = value.strip().strip('"')
+    return media.strip().lower(), version
+
+
+def body_format(content_type: str) -> str:
+    """json | xml | other for a request body. Raises Refusal 415 for another FHIR version or a charset that is not UTF-8."""
+    media, version = split_media(content_type)
+    if version and version not in VERSIONS:
+        raise unsupported_media("the body's fhirVersion is not one this server reads: 4.0")
+    lowered = content_type.lower()
+    if "charset=" in lowered and lowered.rsplit("charset=", 1)[1].split(";")[0].strip(' "') not in ("utf-8", "utf8", "us-ascii"):
+        raise unsupported_media("FHIR bodies are UTF-8")
+    return MEDIA.get(media, OTHER) if media not in ("", "*/*", "application/*", "text/*", "text/html", "json", "xml") else OTHER
+
+
+def _check_version(version: str) -> None:
+    if version and version not in VERSIONS:
+        raise not_acceptable("fhirVersion must be 4.0")
+
+
+def pretty(values: Sequence[str]) -> bool:
+    """The `_pretty` parameter. Raises Refusal 400 unless true or false."""
+    if not values:
+        return False
+    if values[-1] not in ("true", "false"):
+        raise bad_request("_pretty must be true or false")
+    return values[-1] == "true"
+
+
+@lru_cache(512)
+def prefer(header: str) -> Mapping[str, str]:
+    """Prefer: the preferences that FHIR names (return, handling, respond-async); unknown ones are ignored as RFC 7240 says."""
+    found: dict[str, str] = {}
+    for part in header.replace(";", ",").split(","):
+        name, _, value = part.strip().partition("=")
+        name, value = name.strip().lower(), value.strip().strip('"')
+        if (name == "return" and value in RETURNS) or (name == "handling" and value in HANDLINGS):
+            found.setdefault(name, value)
+        elif name == "respond-async":
+            found[name] = "true"
+    return found

@@ -1,0 +1,65 @@
+"""Reply -> bytes on the wire: JSON or XML, pretty, gzip, HEAD. https://hl7.org/fhir/R4/http.html#mime-type"""
+
+import zlib
+from typing import Any
+
+from conformance import codec, xml
+from fhir_server.context import Reply, Request
+from fhir_server.web.asgi import Headers
+from fhir_server.web.negotiate import XML, Wanted
+
+JSON_TYPE = b"application/fhir+json;charset=utf-8"
+XML_TYPE = b"application/fhir+xml;charset=utf-8"
+VERSIONED = b";fhirVersion=4.0"
+GZIP_FROM = 1400  # bytes: below one network packet compression only costs
+GZIP_LEVEL = 1
+SAFE: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+
+def render(reply: Reply, want: Wanted, *, pretty: bool, gzip: bool, spec: Any) -> tuple[Headers, bytes]:
+    """Headers and body of an answer."""
+    headers: Headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()]
+    headers += SAFE
+    if reply.raw is not None:
+        media, body = reply.raw
+        # A stored document must never run as a page of this origin.
+        headers += [
+            (b"content-type", media.encode("latin-1", "replace")),
+            (b"content-disposition", b"attachment"),
+            (b"content-security-policy", b"sandbox"),
+        ]
+    elif reply.res is not None:
+        media_type, body = _resource(reply.res, want, pretty, spec)
+        headers.append((b"content-type", media_type))
+    else:
+        return headers, b""
+    if gzip and len(body) >= GZIP_FROM:
+        machine = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+        body = machine.compress(body) + machine.flush()
+        headers.append((b"content-encoding", b"gzip"))
+    headers += [(b"vary", b"accept, accept-encoding"), (b"content-length", str(len(body)).encode())]
+    return headers, body
+
+
+def _resource(res: dict[str, Any], want: Wanted, pretty: bool, spec: Any) -> tuple[bytes, bytes]:
+    suffix = VERSIONED if want.versioned else b""
+    if want.format == XML:
+        return XML_TYPE + suffix, xml.to_xml(res, spec, pretty=pretty)
+    return JSON_TYPE + suffix, codec.encode_pretty(res) if pretty else codec.encode(res)
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """True if Accept-Encoding allows gzip (quality above 0)."""
+    for part in accept_encoding.split(","):
+        coding, _, parameters = part.strip().lower().partition(";")
+        if coding.strip() in ("gzip", "*"):
+            return parameters.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def binary_of(request: Request, reply: Reply, want: Wanted) -> tuple[str, str] | None:
+    """(contentType, base64) if a Binary was read by a client that wants its content and not FHIR (https://hl7.org/fhir/R4/binary.html#rest)."""
+    res = reply.res
+    if not want.exact or request.method != "GET" or reply.status != 200 or res is None or res.get("resourceType") != "Binary":
+        return None
+    return str(res.get("contentType", "application/octet-stream")), str(res.get("data", ""))
