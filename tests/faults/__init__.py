@@ -1,0 +1,1 @@
+"""Races, kills and full disks."""

@@ -1,0 +1,1 @@
+"""Whole stories over real sockets: a running server, HTTP and MLLP clients."""
