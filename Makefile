@@ -1,18 +1,36 @@
-# make setup | run | test | check | bench: each does the set-up it needs.
+# Each target does the set-up it needs: `make run` and `make test` are all a fresh clone wants.
 PY := .venv/bin/python
+PYTHON ?= python3
 
-.PHONY: setup run test check bench
+.PHONY: setup run test test-slow check bench clean
 setup: .venv/.done
 .venv/.done: pyproject.toml
-	python3 -m venv .venv
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed (set PYTHON=...)" if sys.version_info < (3, 11) else 0)'
+	@echo "Setting up .venv (first time only) ..."
+	@$(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(PY) -m fhir_server.cli doctor
+	@touch $@
+
 run: setup
-	$(PY) -m fhir_server.cli serve --auth open --demo
+	@$(PY) -m fhir_server.cli serve --auth open --demo
+
 test: setup
 	$(PY) -m pytest -m "not slow"
+
+test-slow: setup
+	$(PY) -m pytest -m slow
+
 check: setup
-	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports && $(PY) -m tests.house.rules
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -m tests.house.rules
+
 bench: setup
 	$(PY) -m tests.bench
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
