@@ -1,0 +1,89 @@
+"""Reads of current versions, inside or outside a transaction."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from fhir_server.store import Stored
+from fhir_server.store.mongo.blob import Blobs
+from fhir_server.store.mongo.client import Database
+from fhir_server.store.mongo.document import SHOWN, Document, decoded, stored
+
+HISTORY = "history"
+PAST = {"_id": 0, "t": 1, "i": 1, "v": 1, "at": 1, "m": 1, "res": 1, "x": 1, "blob": 1}
+VID_DIGITS = 10
+MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to read: a tenant's database, its blobs, and the session of a transaction (None outside)."""
+
+    database: Database
+    blobs: Blobs
+    session: AsyncClientSession | None = None
+
+
+def version_id(rtype: str, rid: str, vid: int) -> str:
+    """`_id` in the history collection; sorts by version within a resource."""
+    return f"{rtype}/{rid}/{vid:0{VID_DIGITS}d}"
+
+
+async def get(place: Place, rtype: str, rid: str) -> Stored | None:
+    """See `Reader.get`."""
+    row = await place.database[rtype].find_one({"_id": rid}, SHOWN, session=place.session)
+    if row is not None:
+        return (await with_blobs(place, rtype, [row]))[0]
+    return await _tombstone(place, rtype, rid)
+
+
+async def _tombstone(place: Place, rtype: str, rid: str) -> Stored | None:
+    """The newest superseded version is a tombstone if there is no current one; a live version there means a change that we read half of."""
+    wanted = {"_id": {"$gt": f"{rtype}/{rid}/", "$lt": f"{rtype}/{rid}0"}, "m": "DELETE"}
+    rows = await place.database[HISTORY].find(wanted, PAST, session=place.session).sort("_id", -1).limit(1).to_list()
+    return superseded(rows[0]) if rows else None
+
+
+def superseded(row: Document, res: Document | None = None) -> Stored:
+    """A row of the history collection; its blob, if any, is given as `res`."""
+    document = {"_id": row["i"], "vid": row["v"], "at": row["at"], "m": row["m"], "res": res or row["res"]}
+    if "x" in row:
+        document["x"] = row["x"]
+    return stored(row["t"], document, (row["at"], row["t"], row["i"], row["v"]))
+
+
+async def past_version(place: Place, rtype: str, rid: str, vid: int) -> Stored | None:
+    """A superseded version or tombstone."""
+    row = await place.database[HISTORY].find_one({"_id": version_id(rtype, rid, vid)}, PAST, session=place.session)
+    return None if row is None else (await past(place, [row]))[0]
+
+
+async def past(place: Place, rows: Sequence[Document]) -> list[Stored]:
+    """Rows of the history collection as versions, large bodies loaded."""
+    bodies = [decoded(await place.blobs.get(row["blob"])) if "blob" in row else None for row in rows]
+    return [superseded(row, body) for row, body in zip(rows, bodies)]
+
+
+async def get_many(place: Place, refs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stored]:
+    """See `Reader.get_many`."""
+    by_type: dict[str, list[str]] = defaultdict(list)
+    for rtype, rid in dict.fromkeys(refs):
+        by_type[rtype].append(rid)
+    found: dict[tuple[str, str], Stored] = {}
+    for rtype, rids in by_type.items():
+        rows = await place.database[rtype].find({"_id": {"$in": rids}}, SHOWN, session=place.session).to_list()
+        for one in await with_blobs(place, rtype, rows):
+            found[rtype, one.rid] = one
+    return found
+
+
+async def with_blobs(place: Place, rtype: str, rows: Sequence[Document], position: tuple[Any, ...] = ()) -> list[Stored]:
+    """Rows of a type's collection as versions, large bodies loaded."""
+    for row in rows:
+        if "blob" in row:
+            row["res"] = decoded(await place.blobs.get(row["blob"]))
+    return [stored(rtype, row, position) for row in rows]

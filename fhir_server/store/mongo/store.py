@@ -1,0 +1,201 @@
+"""`store.Store` on MongoDB: one tenant's database."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pymongo.errors import AutoReconnect, PyMongoError, WriteConcernError
+
+from conformance.outcome import unavailable
+from fhir_server.query.clauses import Clause
+from fhir_server.store import Change, Sort, Stored, Tx
+from fhir_server.store.mongo import find, history, read, transaction
+from fhir_server.store.mongo.blob import Blobs
+from fhir_server.store.mongo.client import Client, Database, check, connect, database
+from fhir_server.store.mongo.document import SHOWN, bare
+from fhir_server.store.mongo.errors import as_refusal, surfaced
+from fhir_server.store.mongo.guard import Queues
+from fhir_server.store.mongo.history import Window
+from fhir_server.store.mongo.horizon import MARGIN_SECONDS, Horizon
+from fhir_server.store.mongo.indexes import create_own, create_type, is_type
+from fhir_server.store.mongo.write import packed
+
+T = TypeVar("T")
+READY_SECONDS = 1.0
+EXPORT_PAGE = 500
+STEPS = 50  # of history.PAGE versions that one filtered history request looks through at the most
+
+
+@dataclass(slots=True, eq=False)
+class MongoStore:
+    """One tenant's resources. Made by `open_store`; `close` it at the end."""
+
+    client: Client
+    database: Database
+    blobs: Blobs
+    horizon: Horizon
+    transaction_seconds: float
+    place: read.Place
+    queues: Queues = field(default_factory=Queues)
+    known: set[str] = field(default_factory=set)
+    _creating: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def ensure(self, rtypes: Iterable[str]) -> None:
+        """Create the collections and indexes of these types, unless this process knows that they exist."""
+        with surfaced():
+            for rtype in sorted(set(rtypes) - self.known):
+                async with self._creating:
+                    if rtype not in self.known:
+                        await create_type(self.database, rtype)
+                        self.known.add(rtype)
+
+    async def get(self, rtype: str, rid: str) -> Stored | None:
+        """See `Reader.get`."""
+        with surfaced():
+            return await read.get(self.place, rtype, rid)
+
+    async def get_many(self, refs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stored]:
+        """See `Reader.get_many`."""
+        with surfaced():
+            return await read.get_many(self.place, refs)
+
+    async def find(
+        self, rtype: str, clause: Clause, *, sort: Sequence[Sort] = (), limit: int = 0, after: tuple[Any, ...] = (), only_ids: bool = False
+    ) -> list[Stored]:
+        """See `Reader.find`."""
+        with surfaced():
+            return await find.find(self.place, rtype, clause, sort, limit, after, only_ids)
+
+    async def count(self, rtype: str, clause: Clause, limit: int = 0) -> int:
+        """See `Reader.count`."""
+        with surfaced():
+            return await find.count(self.place, rtype, clause, limit)
+
+    async def insert(self, change: Change) -> Stored:
+        """See `Store.insert`. A body beyond the inline limit goes through a transaction, which references its blob."""
+        if change.rtype not in self.known:
+            await self.ensure([change.rtype])
+        with surfaced():
+            flight = await self.horizon.take()
+        lost = False
+        try:
+            document = bare(change, 1, flight.at)
+            blobs: list[tuple[str, str]] = []
+            data = await packed(self.place, document, f"{change.rtype}/{change.rid}/1", blobs)
+            if blobs:
+                return (await self.transact(lambda tx: tx.put([change])))[0]
+            await self.database[change.rtype].insert_one(data)
+        except PyMongoError as error:
+            lost = isinstance(error, AutoReconnect | WriteConcernError)
+            raise as_refusal(error) from error
+        except asyncio.CancelledError:
+            lost = True
+            raise
+        finally:
+            (self.horizon.lose if lost else self.horizon.land)(flight)
+        return Stored(change.rtype, change.rid, 1, document["at"], document["res"], change.method)
+
+    async def transact(self, body: Callable[[Tx], Awaitable[T]]) -> T:
+        """See `Store.transact`."""
+        return await transaction.transact(self, body)
+
+    async def version(self, rtype: str, rid: str, vid: int) -> Stored | None:
+        """See `Store.version`. The current version is looked at first: one that is superseded meanwhile is then found in history."""
+        with surfaced():
+            row = await self.database[rtype].find_one({"_id": rid, "vid": vid}, SHOWN)
+            if row is not None:
+                return (await read.with_blobs(self.place, rtype, [row]))[0]
+            return await read.past_version(self.place, rtype, rid, vid)
+
+    async def history(
+        self,
+        rtype: str | None,
+        rid: str | None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int,
+        after: tuple[Any, ...] = (),
+        ascending: bool = False,
+        clause: Clause | None = None,
+    ) -> list[Stored]:
+        """See `Store.history`."""
+        window = Window(since, until, after, ascending, limit)
+        with surfaced():
+            if rtype is not None and rid is not None:
+                found = await history.of_resource(self.place, rtype, rid, window)
+                return found if clause is None else await history.visible(self.place, rtype, found, clause)
+            edge = await self.horizon.complete_until()
+            window = replace(window, until=min(until, edge) if until else edge)
+            rtypes = await self.types() if rtype is None else [rtype]
+            if clause is None or rtype is None:
+                return await history.of_types(self.place, rtypes, window, rtype is None)
+            return await self._filtered(rtype, window, clause)
+
+    async def _filtered(self, rtype: str, window: Window, clause: Clause) -> list[Stored]:
+        found: list[Stored] = []
+        step = replace(window, limit=max(history.PAGE, window.limit))
+        for _ in range(STEPS):
+            page = await history.of_types(self.place, [rtype], step, False)
+            found += await history.visible(self.place, rtype, page, clause)
+            if len(page) < step.limit or len(found) >= window.limit:
+                return found[: window.limit]
+            step = replace(step, after=page[-1].position)
+        return found[: window.limit]
+
+    async def export(self, rtype: str, clause: Clause) -> AsyncIterator[Stored]:
+        """See `Store.export`."""
+        after: tuple[Any, ...] = ()
+        while True:
+            page = await self.find(rtype, clause, sort=[Sort("_id")], limit=EXPORT_PAGE, after=after)
+            for one in page:
+                yield one
+            if len(page) < EXPORT_PAGE:
+                return
+            after = page[-1].position
+
+    async def types(self) -> frozenset[str]:
+        """See `Store.types`."""
+        with surfaced():
+            names = await self.database.list_collection_names()
+        return frozenset(name for name in names if is_type(name))
+
+    async def ready(self) -> None:
+        """See `Store.ready`."""
+        with surfaced():
+            async with asyncio.timeout(READY_SECONDS):
+                hello = await self.client.admin.command("hello")
+        if not hello.get("isWritablePrimary"):
+            raise unavailable("the database has no primary now")
+
+    async def close(self) -> None:
+        """Say that this process writes no more, and disconnect."""
+        await self.horizon.close()
+        await self.client.close()
+
+
+async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float = 30, **options: Any) -> MongoStore:
+    """The store of tenant database `name`; collections and indexes are ready when it returns.
+
+    Raises WrongDatabase (standalone, unusable URI), Refusal 503 if the database cannot be reached. To be called in the process that uses it.
+    """
+    horizon_id = f"fhir-{uuid.uuid4().hex}"
+    client = connect(uri, name=horizon_id, **options)
+    try:
+        members = await check(client)
+        tenant = database(client, name)
+        blobs = Blobs(tenant)
+        horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, horizon_id)
+        store = MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs))
+        with surfaced():
+            await create_own(tenant)
+            await blobs.prepare()
+            await horizon.prepare()
+            await store.ensure(await store.types())
+    except BaseException:
+        await client.close()
+        raise
+    return store

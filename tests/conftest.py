@@ -1,0 +1,33 @@
+"""Fixtures that every folder may use: a real embedded database per test session, a fresh store per test."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from fhir_server.store import embedded
+from fhir_server.store.embedded import Embedded
+from fhir_server.store.mongo.store import MongoStore, open_store
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """One embedded database for the session (for each process of pytest-xdist); `.uri` for clients."""
+    running = embedded.start(tmp_path_factory.mktemp("data"), cache_gb=0.25, transaction_seconds=10)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def database_name() -> str:
+    """A database of this test's own."""
+    return f"test_{uuid.uuid4().hex[:16]}"
+
+
+@pytest.fixture
+async def store(mongod: Embedded, database_name: str) -> AsyncIterator[MongoStore]:
+    """An empty store, dropped afterwards."""
+    opened = await open_store(mongod.uri, name=database_name, transaction_seconds=10)
+    yield opened
+    await opened.client.drop_database(database_name)
+    await opened.close()
