@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 UNKNOWN_POLICIES = ("own", "default", "defer", "refuse")
-OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 # Identifier types (HL7 table 0203) that name one patient within their authority; accounts, visits and insurance numbers never do.
 PATIENT_TYPES = ("", "MR", "MRN", "PI", "PT", "PNT", "EPI", "EMPI", "MPI")
 
@@ -27,8 +26,8 @@ class Source:
     """One configured sender.
 
     name: how it is called everywhere, [A-Za-z0-9._-]; senders: 'MSH-3|MSH-4' pairs, '*' for any; certificates: names of client
-    certificates; clients: OAuth client ids; zone: IANA name or offset for times without one; authority: system for identifiers without an
-    assigning authority; authorities: namespace id -> system; patient_types: identifier types that identify a patient, best first;
+    certificates; clients: OAuth client ids; zone: IANA name for times without offset; authority: system for identifiers without an
+    assigning authority; authorities: namespace id in upper case -> system; patient_types: identifier types that identify a patient, best first;
     owns: elements only this source may write, per type ('Patient.address'); snapshots: a report lists all its results, missing ones are
     withdrawn; processing: accepted MSH-11 ids; conflict: 'defer' or 'accept' a match whose demographics disagree; tables: folder of this
     sender's mapping tables; answer_to: 'host:port' for later application ACKs; sequence: keep the sequence number protocol (MSH-13);
@@ -114,11 +113,10 @@ def _check(source: Source) -> None:
         raise ValueError(f"sources: {source.name}: 'conflict' must be defer or accept")
     if any(sender.count("|") != 1 for sender in source.senders):
         raise ValueError(f"sources: {source.name}: 'senders' are 'MSH-3|MSH-4' pairs")
-    if not OFFSET.fullmatch(source.zone):
-        try:
-            ZoneInfo(source.zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"sources: {source.name}: 'zone' is neither an offset nor a known time zone") from error
+    try:
+        ZoneInfo(source.zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"sources: {source.name}: 'zone' is not a known time zone (for a fixed offset: Etc/GMT-1 is one hour east)") from error
 
 
 def recognise(known: Registry, application: str, facility: str, *, certificate: str = "", client: str = "") -> Source:

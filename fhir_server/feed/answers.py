@@ -1,0 +1,96 @@
+"""What is said to the sender: which failure answers AE, AR or nothing (table `failures.csv`), and the bytes of the answer.
+
+AE says that the message itself must change (or a person decide); AR that it may be accepted at another time or by another system, which for
+a store failure invites a resend. In enhanced mode the immediate answer is CA once the message is stored, CE or CR otherwise.
+HL7 v2.8 chapter 2, 2.9.2 and tables 0008, 0155.
+"""
+
+import csv
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from conformance.outcome import Issue
+from mappers.v2 import ack
+from mappers.v2.message import Message, parse
+from mappers.v2.problem import Problem
+
+COMMIT = MappingProxyType({"AA": "CA", "AE": "CE", "AR": "CR"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One row of the table: the status the message gets in the inbox, the acknowledgement code, a condition of table 0357 and its text."""
+
+    status: str
+    code: str
+    condition: str
+    text: str
+
+
+def _table() -> Mapping[str, Failure]:
+    with Path(__file__).with_name("failures.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return MappingProxyType({row["failure"]: Failure(row["status"], row["code"], row["condition"], row["text"]) for row in rows})
+
+
+FAILURES = _table()
+
+
+class Failed(Exception):
+    """A message cannot be accepted: `kind` is a row of the table, `problems` what is wrong (the row's own text if none are given)."""
+
+    def __init__(self, kind: str, problems: Sequence[Problem] = (), expected: str = "") -> None:
+        super().__init__(kind)
+        self.failure = FAILURES[kind]
+        self.problems = tuple(problems) or (Problem("E", "", self.failure.condition, self.failure.text),)
+        self.expected = expected
+
+
+def new_control_id() -> str:
+    """MSH-10 of an answer: unique, 20 characters."""
+    return uuid.uuid4().hex[:20].upper()
+
+
+def answer(message: Message, code: str, problems: Sequence[Problem], expected: str = "") -> bytes:
+    """An acknowledgement of a message."""
+    return ack.build(message, code, problems, control_id=new_control_id(), now=datetime.now(UTC), expected_sequence=expected)
+
+
+def batched(given: Sequence[bytes], header: str) -> bytes:
+    """A response batch around these answers; `header` is the raw BHS of what is answered."""
+    return ack.batch(given, header, now=datetime.now(UTC), control_id=new_control_id())
+
+
+def reject(head: bytes, reason: str) -> bytes | None:
+    """The answer to a block that could not be taken (`reason` is a row of the table); its first bytes may hold MSH."""
+    failure = FAILURES[reason]
+    problem = Problem("E", "", failure.condition, failure.text)
+    start = head.find(b"MSH")
+    if start < 0:
+        return ack.unreadable([problem], control_id=new_control_id(), now=datetime.now(UTC))
+    line = head[start:].replace(b"\n", b"\r").split(b"\r", 1)[0]
+    return answer(parse(line), failure.code, [problem])
+
+
+def as_rows(problems: Sequence[Problem]) -> tuple[dict[str, Any], ...]:
+    """Problems as the inbox keeps them."""
+    return tuple({"severity": one.severity, "code": one.code, "place": one.location, "text": one.text} for one in problems)
+
+
+def of_issues(issues: Sequence[Issue], place_of: Mapping[str, str]) -> list[Problem]:
+    """Problems of a refused resource: the rule that is broken, and the v2 place that filled the element where it is known.
+
+    place_of: FHIR expression prefix ('Patient.birthDate') -> ERL.
+    """
+    found = []
+    for issue in issues:
+        if issue.severity in ("error", "fatal"):
+            place = next((where for prefix, where in place_of.items() if issue.expression.startswith(prefix)), "")
+            where = f" ({issue.expression})" if issue.expression else ""
+            found.append(Problem("E", place, "103" if issue.code == "code-invalid" else "102", f"{issue.text}{where}"))
+    return found

@@ -1,0 +1,374 @@
+"""A mapped message meets what is stored, inside one transaction: find, reconcile, write. Called again as a whole if the transaction is retried.
+
+Order of work: patients are found first (everything else belongs to them), then what has identifiers, then what is only told apart by its
+content, then results by their order; then the stored versions are read once, reconciled, and written once, with a Provenance that ties the
+versions to the message.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fhir_server.feed import identity, results, visits
+from fhir_server.feed.items import Item, Work, linked, targets
+from fhir_server.feed.ledger import Ledger
+from fhir_server.feed.orders import Anchor, anchors, group_key, result_uid
+from fhir_server.feed.provenance import provenance
+from fhir_server.feed.reconcile import Said, reconcile, stamp
+from fhir_server.feed.times import event_time, sortable, zone_of
+from fhir_server.store import Stored, Tx
+from fhir_server.store.inbox import Document, Inbox
+from mappers.v2.problem import Problem
+
+Resource = dict[str, Any]
+SHARED_TYPES = frozenset({"Practitioner", "PractitionerRole", "Organization", "Location", "Device", "Medication", "Substance"})
+RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
+STATE = "feed_state"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One version to write: the resource with its id, the version it supersedes (None for a new one)."""
+
+    res: Resource
+    prior: Stored | None
+
+
+Commit = Callable[[Tx, Sequence[Write]], Awaitable[list[Stored]]]  # (transaction, versions) -> stored versions, through the one door to disk
+Lookup = Callable[[Tx, str, Sequence[str]], Awaitable[list[str]]]  # (transaction, type, 'system|value' ...) -> ids of what clients created
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What `apply` works with."""
+
+    inbox: Inbox
+    commit: Commit
+    lookup: Lookup
+    choice: Callable[[str, str], str]  # (type, JSON name) -> element name, 'deceased[x]'
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """refs: versions written ('Observation/1/_history/2'), the Provenance last; problems: warnings that came up."""
+
+    refs: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+class Deferred(Exception):
+    """A person must decide: `problems` say why."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("deferred")
+        self.problems = problems
+
+
+@dataclass(slots=True, eq=False)
+class Meeting:
+    """The state of one `apply`: what is decided so far."""
+
+    means: Means
+    tx: Tx
+    work: Work
+    ledger: Ledger
+    refs: dict[str, str] = field(default_factory=dict)
+    states: dict[str, Document] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    withdrawn: dict[str, str] = field(default_factory=dict)  # 'Observation/1' -> why
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def decide(self, item: Item, ref: str) -> None:
+        """The item is (or becomes) this resource."""
+        item.new = not ref
+        item.ref = ref or f"{item.rtype}/{uuid.uuid4()}"
+        self.refs[item.url] = item.ref
+
+
+async def apply(means: Means, tx: Tx, work: Work) -> Applied:
+    """Write what the message says. Raises Deferred where a person must decide, Refusal where a resource breaks the rules."""
+    meeting = Meeting(means, tx, work, Ledger(means.inbox, tx))
+    items = list(work.items)
+    found = anchors(work.message, work.source)
+    await _load_first(meeting, items, found)
+    for item in items:
+        if item.rtype == "Patient":
+            await _find_patient(meeting, item)
+    await _find_by_identifier(meeting, [item for item in items if item.rtype not in RESULT_TYPES and item.keys and not item.ref])
+    late = await _find_by_content(meeting, [item for item in items if item.rtype not in RESULT_TYPES and not item.ref], settled=False)
+    await _find_results(meeting, items, found)
+    await _find_by_content(meeting, late, settled=True)
+    await tx.guard(sorted({f"feed|{item.ref}" for item in items if item.rtype == "Patient"}))
+    writes = await _writes(meeting, items)
+    refs = [f"{write.res['resourceType']}/{write.res['id']}/_history/{(write.prior.vid if write.prior else 0) + 1}" for write in writes]
+    if refs:
+        record = provenance(work, refs)
+        writes.append(Write(record, None))
+        refs.append(f"Provenance/{record['id']}/_history/1")
+        await means.commit(tx, writes)
+    await meeting.ledger.save()
+    await means.inbox.save(tx, STATE, [meeting.states[key] for key in sorted(meeting.changed)])
+    return Applied(tuple(refs), tuple(meeting.problems))
+
+
+async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, Anchor]) -> None:
+    """Everything that can be looked up by the message alone, in one query per kind."""
+    source = meeting.work.source
+    for item in items:
+        if item.rtype == "Patient":
+            keys = identity.patient_keys(source, item.segment) if item.segment is not None else ()
+            item.keys = keys or tuple(key for key in [identity.demographic_key(source, item.res)] if key)
+        elif item.rtype not in RESULT_TYPES:
+            item.keys = identity.identifier_keys(source, item.res)
+    await meeting.ledger.load([key for item in items for key in item.keys])
+    meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, {anchor.id for anchor in found.values() if anchor.numbered}))
+
+
+async def _find_patient(meeting: Meeting, item: Item) -> None:
+    refs = list(dict.fromkeys([await meeting.ledger.alias(ref) for key in item.keys for ref in meeting.ledger.refs(key)]))
+    place = f"{item.segment.name}^{item.segment.occurrence}^3" if item.segment is not None else ""
+    if len(refs) > 1:
+        raise Deferred(Problem("E", place, "205", "the identifiers belong to different stored patients"))
+    if not refs and item.keys:
+        known = await meeting.means.lookup(meeting.tx, "Patient", [key.partition("|")[2] for key in item.keys if "|~" not in key])
+        if len(known) > 1:
+            raise Deferred(Problem("E", place, "205", "several stored patients have this identifier"))
+        refs = [f"Patient/{rid}" for rid in known]
+    meeting.decide(item, refs[0] if refs else "")
+    if not item.keys:
+        meeting.problems.append(Problem("W", place, "101", "no identifier names the patient: a new patient record was made"))
+    for key in item.keys:
+        meeting.ledger.keep(key, item.ref, item.ref)
+
+
+async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
+    for item in items:
+        patient = identity.patient_of(linked(item.res, meeting.refs))
+        ref = ""
+        for key in item.keys:
+            ref = ref or await meeting.ledger.find(key, patient)
+        if not ref and item.rtype in SHARED_TYPES:
+            known = await meeting.means.lookup(meeting.tx, item.rtype, [key.partition("|")[2] for key in item.keys])
+            ref = f"{item.rtype}/{known[0]}" if known else ""
+        if not ref and patient and any(meeting.ledger.refs(key) for key in item.keys):
+            place = f"{item.segment.name}^{item.segment.occurrence}" if item.segment is not None else ""
+            meeting.problems.append(Problem("W", place, "205", f"this {item.rtype} number was used for another patient"))
+        _settle(meeting, item, ref, patient)
+
+
+def _settle(meeting: Meeting, item: Item, ref: str, patient: str) -> None:
+    meeting.decide(item, ref)
+    for key in item.keys:
+        meeting.ledger.keep(key, item.ref, patient)
+    if item.rtype in SHARED_TYPES:
+        item.digest = results.full_digest(item.res)
+        item.write = item.new or not meeting.ledger.same(item.keys[0], meeting.work.source.name, item.digest)
+        if item.new:
+            meeting.ledger.same(item.keys[0], meeting.work.source.name, item.digest)
+
+
+async def _find_by_content(meeting: Meeting, items: Sequence[Item], *, settled: bool) -> list[Item]:
+    """Find items whose references are all decided, round by round. Unless `settled`, those that wait for results are returned."""
+    urls = {item.url for item in meeting.work.items}
+    pending = list(items)
+    while pending:
+        ready = [item for item in pending if all(target in meeting.refs for target in targets(item.res) if target in urls)]
+        if not ready and not settled:
+            return pending
+        ready = ready or pending
+        for item in ready:
+            item.keys = item.keys or (_natural(meeting, item),)
+        await meeting.ledger.load([key for item in ready for key in item.keys])
+        for item in ready:
+            patient = identity.patient_of(linked(item.res, meeting.refs))
+            ref = await meeting.ledger.find(item.keys[0], patient)
+            _settle(meeting, item, ref, patient)
+        pending = [item for item in pending if not item.ref]
+    return []
+
+
+def _natural(meeting: Meeting, item: Item) -> str:
+    """The key by content; equal things of one message that nobody shares are told apart by their order."""
+    key = identity.natural_key(meeting.work.source, linked(item.res, meeting.refs))
+    if item.rtype in SHARED_TYPES:
+        return key
+    meeting.seen[key] = meeting.seen.get(key, 0) + 1
+    return key if meeting.seen[key] == 1 else f"{key}#{meeting.seen[key]}"
+
+
+async def _find_results(meeting: Meeting, items: Sequence[Item], found: dict[int, Anchor]) -> None:
+    """Observations of OBX and reports of OBR by their order; other Observations and reports by their content."""
+    groups: dict[str, list[Item]] = {}
+    by_id = {anchor.id: anchor for anchor in found.values()}
+    loose = []
+    for item in items:
+        if item.rtype not in RESULT_TYPES:
+            continue
+        anchor = found.get(item.segment.index) if item.segment is not None else None
+        if anchor is None:
+            loose.append(item)
+        else:
+            groups.setdefault(anchor.id, []).append(item)
+    await _find_by_content(meeting, loose, settled=True)
+    for id, members in groups.items():
+        await _find_order(meeting, by_id[id], members)
+
+
+async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item]) -> None:
+    """The track of one order for this patient, and what of it each result is."""
+    observations = [item for item in members if item.rtype == "Observation"]
+    reports = [item for item in members if item.rtype == "DiagnosticReport"]
+    for item in members:
+        item.res = linked(item.res, meeting.refs)
+    patient = identity.patient_of(members[0].res)
+    id = anchor.id if anchor.numbered else f"{anchor.id}|{patient}"
+    if not anchor.numbered:
+        meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, [id]))
+    sent = _sent(observations)
+    track, others = await _track(meeting, id, anchor, patient, sent)
+    plan = results.plan(
+        track,
+        sent,
+        event_time=sortable(event_time(meeting.work.message, "result", zone_of(meeting.work.source.zone), meeting.work.received, anchor.segment)),
+        entry=meeting.work.entry,
+        new_id=lambda: str(uuid.uuid4()),
+        snapshot=meeting.work.source.snapshots,
+        report_status=anchor.status,
+    )
+    for item, row in zip(observations, plan.written):
+        item.ref, item.new, item.write, item.keep = f"Observation/{row.rid}" if row.rid else "", row.is_new, row.write, row.keep
+        if item.ref:
+            meeting.refs[item.url] = item.ref
+    meeting.withdrawn.update({f"Observation/{rid}": "superseded" for rid in plan.withdrawn})
+    for number, item in enumerate(reports):
+        _report(meeting, item, plan, track, number)
+    _keep_track(meeting, id, anchor, [*others, plan.track], {item.ref for item in reports if item.new})
+
+
+def _sent(observations: Sequence[Item]) -> list[results.Result]:
+    parts: dict[int, int] = {}
+    sent = []
+    for item in observations:
+        if item.segment is None or item.segment.name != "OBX":
+            raise ValueError("an Observation of an order comes from an OBX")
+        part = parts[item.segment.index] = parts.get(item.segment.index, -1) + 1
+        sent.append(results.Result(group_key(item.segment, part), result_uid(item.segment), item.segment.get("11").upper(), item.res))
+    return sent
+
+
+async def _track(
+    meeting: Meeting, id: str, anchor: Anchor, patient: str, sent: Sequence[results.Result]
+) -> tuple[results.Track, list[results.Track]]:
+    """This patient's track of an order, and those of other patients; a wrong-patient correction empties the others."""
+    mine: results.Track | None = None
+    others: list[results.Track] = []
+    for track in meeting.states.get(id, {}).get("tracks", ()):
+        if await meeting.ledger.alias(track["patient"]) == patient:
+            mine = {**track, "patient": patient}
+        elif track["groups"] and results.is_correction(track, sent, anchor.status, anchor.collected):
+            meeting.withdrawn.update({f"Observation/{rid}": "wrong patient" for rid in results.all_ids(track)})
+            if track["report"]:
+                meeting.withdrawn[f"DiagnosticReport/{track['report']}"] = "wrong patient"
+            others.append({**track, "groups": [], "report": ""})
+            meeting.problems.append(Problem("W", f"OBR^{anchor.segment.occurrence}^3", "205", "the results were withdrawn from another patient"))
+        else:
+            others.append(track)
+    return mine or results.new_track(patient, "", anchor.collected), others
+
+
+def _report(meeting: Meeting, item: Item, plan: results.Plan, track: results.Track, number: int) -> None:
+    known = track["report"] if not number else ""
+    meeting.decide(item, f"DiagnosticReport/{known}" if known else "")
+    if not number:
+        plan.track["report"] = item.rid
+    item.older, item.withdrawn = plan.older, plan.withdrawn
+
+
+def _keep_track(meeting: Meeting, id: str, anchor: Anchor, tracks: Sequence[results.Track], made: set[str]) -> None:
+    document = {
+        "_id": id,
+        "tracks": list(tracks),
+        "orders": list(anchor.orders),
+        "patients": sorted({track["patient"] for track in tracks if track["patient"]}),
+    }
+    if document != meeting.states.get(id):
+        meeting.states[id] = document
+        meeting.changed.add(id)
+
+
+async def _writes(meeting: Meeting, items: Sequence[Item]) -> list[Write]:
+    """The versions to write, from what is stored now."""
+    wanted = [item for item in items if item.ref and item.write]
+    known = [item.ref for item in wanted if not item.new] + list(meeting.withdrawn)
+    pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in dict.fromkeys(known))]
+    stored = await meeting.tx.get_many(pairs)
+    meeting.states.update(
+        await meeting.means.inbox.load(meeting.tx, STATE, [item.ref for item in wanted if not item.new and item.rtype not in RESULT_TYPES])
+    )
+    writes: dict[str, Write] = {}
+    for item in wanted:
+        prior = stored.get((item.rtype, item.rid))
+        if prior is None and not item.new:
+            prior = await meeting.tx.get(item.rtype, item.rid)
+        current = writes[item.ref].res if item.ref in writes else prior.res if prior is not None else None
+        res = {**_after(meeting, item, current), "id": item.rid}
+        if current is None or _differs(current, res):
+            writes[item.ref] = Write(res, prior)
+    for ref in meeting.withdrawn:
+        rtype, _, rid = ref.partition("/")
+        prior = stored.get((rtype, rid))
+        if prior is not None and prior.res is not None and ref not in writes:
+            writes[ref] = Write(results.withdraw(prior.res), prior)
+    return list(writes.values())
+
+
+def _differs(current: Resource, res: Resource) -> bool:
+    return {name: value for name, value in current.items() if name != "meta"} != {name: value for name, value in res.items() if name != "meta"}
+
+
+def _after(meeting: Meeting, item: Item, current: Resource | None) -> Resource:
+    """The resource after this message."""
+    sent = linked(item.res, meeting.refs)
+    if item.rtype == "Observation":
+        return results.overlay(current, sent) if item.keep and current is not None else sent
+    if item.rtype == "DiagnosticReport" and item.segment is not None and item.segment.name == "OBR":
+        return _report_after(meeting, item, current, sent)
+    if item.rtype == "Patient" and current is not None and meeting.work.source.conflict == "defer" and identity.is_conflict(current, sent):
+        disagree = ", ".join(identity.disagreements(current, sent))
+        raise Deferred(Problem("E", "PID^1^3", "205", f"the identifier belongs to a stored patient whose {disagree} disagree"))
+    return _reconciled(meeting, item, current, sent)
+
+
+def _report_after(meeting: Meeting, item: Item, current: Resource | None, sent: Resource) -> Resource:
+    references = [row["reference"] for row in sent.get("result", ()) if not row.get("reference", "").startswith("urn:")]
+    return results.report(current, sent, references, item.withdrawn, item.older)
+
+
+def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Resource) -> Resource:
+    at = stamp(meeting.work.person_time, meeting.work.entry)
+    state = meeting.states.get(item.ref)
+    folded: Resource = {}
+    steps: list[Document] = []
+    if item.rtype == "Encounter":
+        steps = list((state or {}).get("steps", ()))
+        if current is not None:
+            steps = visits.noticed(current, steps)
+        steps = visits.added(
+            steps, visits.step(meeting.work.message.trigger if meeting.work.message.code == "ADT" else "", at, meeting.work.person_time, sent)
+        )
+        folded = visits.fold(steps)
+        sent_class = {"class": sent["class"]} if "class" in sent else {}
+        sent = {name: value for name, value in sent.items() if name not in visits.FOLDED}
+    said = Said(sent, meeting.work.source.name, at, item.nulls, item.origins, lambda name: meeting.means.choice(item.rtype, name))
+    merged, after = reconcile(current, state, said)
+    if item.rtype == "Encounter":
+        kept = {"status": "unknown", **{name: part["class"] for part in (sent_class, current or {}) for name in ("class",) if "class" in part}}
+        merged = {name: value for name, value in merged.items() if name not in visits.FOLDED} | kept | folded
+        after["steps"] = steps
+    document = {"_id": item.ref, **after}
+    if document != state:
+        meeting.states[item.ref] = document
+        meeting.changed.add(item.ref)
+    return merged

@@ -1,0 +1,316 @@
+"""The way of a message through the exchange: stored durably, mapped, applied in one transaction, answered after the commit.
+
+Both doors (MLLP, `POST /hl7v2`) and the background worker end here. Whatever happens, the raw bytes stay in the inbox, and a message is
+applied exactly once: the resources, the feed's own documents and the inbox status with the stored answer are one transaction, and a resend
+of an accepted message gets that answer.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from conformance.outcome import Refusal
+from fhir_server.feed import answers, receipt
+from fhir_server.feed.answers import COMMIT, FAILURES, Failed
+from fhir_server.feed.apply import Deferred, Means
+from fhir_server.feed.receipt import Sender
+from fhir_server.feed.sources import Registry, Source, recognise
+from fhir_server.feed.statistics import Statistics
+from fhir_server.feed.work import Mapped, apply_all, map_message
+from fhir_server.store import Store, Tx
+from fhir_server.store.inbox import ACCEPTED, Busy, Entry, Inbox
+from mappers.v2 import batch
+from mappers.v2.message import Message, parse
+from mappers.v2.problem import Problem
+
+LOG = logging.getLogger("fhir_server.feed")
+WAIT_SECONDS = 25.0  # longest wait for an earlier message of the same patient, or for another process at the same message
+POLL_SECONDS = 0.02
+TRANSIENT = frozenset({429, 500, 503, 507})
+SILENT_CODES = frozenset({"ACK", "MCF"})  # answers are never answered
+
+
+def owner_name() -> str:
+    """This process among all that share the inbox."""
+    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """The running feed of one tenant in one process.
+
+    convert: (message, source) -> Conversion of mappers.v2; mean: source name -> what `apply` writes with; wake: set when the background
+    worker has something to do.
+    """
+
+    store: Store
+    inbox: Inbox
+    registry: Registry
+    convert: Callable[[Message, Source], Any]
+    mean: Callable[[Source], Means]
+    owner: str = field(default_factory=owner_name)
+    statistics: Statistics = field(default_factory=Statistics)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: list[tuple[Entry, "asyncio.Future[tuple[Entry, bool]]"]] = field(default_factory=list)
+    writing: bool = False
+
+
+class Behind(Exception):
+    """An earlier message of the same patient is not finished yet: its entry."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__("behind")
+        self.entry = entry
+
+
+async def nothing_more() -> None:
+    """The `stored` callback of a door that says nothing when a message is stored."""
+
+
+async def receive(
+    feed: Feed, raw: bytes, sender: Sender, stored: Callable[[], Awaitable[None]] = nothing_more, charset: str | None = None
+) -> bytes | None:
+    """Take one body (a message, or a batch) and give the bytes to answer, None for no answer."""
+    split = batch.split(raw)
+    if not split.messages:
+        return await _unreadable(feed, raw, sender, stored)
+    if len(split.messages) == 1 and not split.batched:
+        return await _receive_one(feed, split.messages[0], sender, stored, charset)
+    given = [await _receive_one(feed, piece, sender, nothing_more, charset) for piece in split.messages]
+    await stored()
+    return answers.batched([answer for answer in given if answer is not None], split.batch_header or split.file_header)
+
+
+async def _unreadable(feed: Feed, raw: bytes, sender: Sender, stored: Callable[[], Awaitable[None]]) -> bytes | None:
+    (entry, is_new) = await _store(feed, receipt.unreadable_entry(raw, sender, feed.owner))
+    await stored()
+    feed.statistics.count("unreadable", "received")
+    answer = answers.reject(b"", "unreadable")
+    if is_new:
+        failure = FAILURES["unreadable"]
+        problems = answers.as_rows([Problem("E", "", failure.condition, failure.text)])
+        await feed.inbox.finish(None, entry, {"status": failure.status, "problems": problems, "answer": answer or b"", "done": datetime.now(UTC)})
+    feed.statistics.count("unreadable", "answer:AR")
+    return answer
+
+
+async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[[], Awaitable[None]], charset: str | None) -> bytes | None:
+    message = parse(raw, charset)
+    if message.code in SILENT_CODES:
+        feed.statistics.count("answers", "received")
+        return None
+    source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"), certificate=sender.certificate, client=sender.client)
+    feed.statistics.count(source.name, "received")
+    accept, application = message.get("MSH-15").upper(), message.get("MSH-16").upper()
+    enhanced = accept in ("AL", "ER", "SU") or (accept == "NE" and application == "NE")
+    made = receipt.entry_of(message, raw, source, sender, "" if enhanced else feed.owner)
+    try:
+        entry, is_new = await _store(feed, made)
+    except Refusal:
+        failure = FAILURES["not-stored"]
+        code = COMMIT["AE"] if enhanced else failure.code
+        return _say(feed, source, message, code, [Problem("E", "", failure.condition, failure.text)], accept if enhanced else application)
+    await stored()
+    if enhanced:
+        return await _committed(feed, entry, is_new, message, source, accept)
+    answer = await work_out(feed, entry, message, source) if is_new else await _again(feed, entry, message, source)
+    return answer if _wanted(application, answer) else None
+
+
+def _say(feed: Feed, source: Source, message: Message, code: str, problems: Sequence[Problem], condition: str, expected: str = "") -> bytes | None:
+    feed.statistics.count(source.name, f"answer:{code}")
+    answer = answers.answer(message, code, problems, expected)
+    return answer if _wanted(condition, answer) else None
+
+
+def _wanted(condition: str, answer: bytes) -> bool:
+    """MSH-15 or MSH-16 (table 0155): AL always, NE never, ER only errors, SU only successes; empty counts as AL."""
+    accepted = answer_code(answer)[1:] == "A"
+    return condition in ("", "AL") or (condition == "SU" and accepted) or (condition == "ER" and not accepted) or condition not in ("NE", "ER", "SU")
+
+
+def answer_code(answer: bytes) -> str:
+    """MSA-1 of an answer's bytes."""
+    return parse(answer).get("MSA-1")
+
+
+async def _store(feed: Feed, entry: Entry) -> tuple[Entry, bool]:
+    """Store an entry durably; entries that arrive while a write is under way go together in the next one."""
+    future: asyncio.Future[tuple[Entry, bool]] = asyncio.get_running_loop().create_future()
+    feed.waiting.append((entry, future))
+    if not feed.writing:
+        feed.writing = True
+        try:
+            while feed.waiting:
+                await _store_waiting(feed)
+        finally:
+            feed.writing = False
+    return await future
+
+
+async def _store_waiting(feed: Feed) -> None:
+    taken, feed.waiting = feed.waiting[:64], feed.waiting[64:]
+    keys: set[str] = set()
+    now = [pair for pair in taken if not (pair[0].key in keys or keys.add(pair[0].key))]  # type: ignore[func-returns-value]
+    feed.waiting = [pair for pair in taken if pair not in now] + feed.waiting
+    try:
+        results = await feed.inbox.receive([entry for entry, _ in now])
+    except (Refusal, Busy) as error:
+        for _, future in now:
+            future.set_exception(error)
+        return
+    for (_, future), result in zip(now, results):
+        future.set_result(result)
+
+
+async def _committed(feed: Feed, entry: Entry, is_new: bool, message: Message, source: Source, accept: str) -> bytes | None:
+    """Enhanced mode: the message is stored, say so; the background worker does the rest."""
+    if not is_new and entry.commit:
+        feed.statistics.count(source.name, "duplicate")
+        if entry.status not in ACCEPTED and entry.status != "received":
+            await feed.inbox.mark(entry.id, {"status": "received", "owner": "", "until": None})
+        feed.wake.set()
+        return entry.commit if _wanted(accept, entry.commit) else None
+    commit = answers.answer(message, "CA", [])
+    await feed.inbox.mark(entry.id, {"commit": commit})
+    feed.wake.set()
+    feed.statistics.count(source.name, "answer:CA")
+    return commit if _wanted(accept, commit) else None
+
+
+async def _again(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
+    """A message that the inbox knows already: the stored answer if it was accepted, else another attempt."""
+    feed.statistics.count(source.name, "duplicate")
+    deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+    while True:
+        current = await feed.inbox.get(entry.id)
+        if current is None:
+            raise Busy
+        if current.status in ACCEPTED and current.answer:
+            return current.answer
+        now = datetime.now(UTC)
+        until = now + receipt.LEASE
+        taken = await feed.inbox.take(entry.id, feed.owner, until, receipt.FOREVER if is_gone(current.owner) else now)
+        if taken is not None:
+            return await work_out(feed, taken, message, source)
+        if asyncio.get_running_loop().time() > deadline:
+            failure = FAILURES["store"]
+            return answers.answer(message, failure.code, [Problem("E", "", failure.condition, failure.text)])
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def is_gone(owner: str) -> bool:
+    """True if this owner was a process of this machine that no longer runs: its messages need not wait for the end of its lease."""
+    host, _, rest = owner.partition(":")
+    if host != socket.gethostname() or not rest:
+        return False
+    try:
+        os.kill(int(rest.partition(":")[0]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+async def work_out(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
+    """Process an entry that this process holds; its final state is stored before the answer is given."""
+    try:
+        answer = await _processed(feed, entry, message, source)
+    except Busy:
+        current = await feed.inbox.get(entry.id)
+        if current is not None and current.status in ACCEPTED and current.answer:
+            return current.answer
+        raise
+    except (Failed, Deferred, Refusal) as error:
+        answer = await _failed(feed, entry, message, source, error)
+    feed.statistics.count(source.name, f"answer:{answer_code(answer)}")
+    return answer
+
+
+async def _processed(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
+    mapped = map_message(feed.convert, entry, message, source)
+    if mapped.excluded:
+        answer = answers.answer(message, "AA", mapped.problems)
+        await feed.inbox.finish(None, entry, _final("excluded", mapped.problems, answer, entry, ()))
+        feed.statistics.count(source.name, "excluded")
+        return answer
+    deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+    while True:
+        try:
+            return await feed.store.transact(lambda tx: _in_transaction(feed, tx, entry, mapped))
+        except Behind as behind:
+            if asyncio.get_running_loop().time() > deadline:
+                raise Failed("store") from behind
+            await _wait_for(feed, behind.entry)
+
+
+async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> bytes:
+    related = await feed.inbox.earlier(tx, entry)
+    for one in related:
+        if one.status == "received" and one.id < entry.id and set(one.order) & set(entry.order):
+            raise Behind(one)
+    flags = entry.flags
+    problems = list(mapped.problems)
+    if any(one.key != entry.key and one.id < entry.id and one.control_id == entry.control_id for one in related):
+        flags = tuple(dict.fromkeys([*flags, "control-id-reused"]))
+        problems.append(Problem("W", "MSH^1^10", "205", "this control id was used before for another message"))
+    applied = await apply_all(feed.mean(mapped.source), tx, mapped)
+    problems += applied.problems
+    answer = answers.answer(mapped.message, "AA", problems)
+    status = "warning" if any(problem.severity == "W" for problem in problems) else "processed"
+    await feed.inbox.finish(tx, entry, {**_final(status, problems, answer, entry, applied.refs), "flags": flags})
+    feed.statistics.count(entry.source, status)
+    return answer
+
+
+def _final(status: str, problems: Sequence[Problem], answer: bytes, entry: Entry, refs: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "status": status,
+        "problems": answers.as_rows(problems),
+        "answer": answer,
+        "refs": refs,
+        "done": datetime.now(UTC),
+        "due": bool(entry.commit),
+    }
+
+
+async def _wait_for(feed: Feed, earlier: Entry) -> None:
+    """An earlier message of the same patient comes first: wait a moment, or do its work if whoever held it is gone."""
+    now = datetime.now(UTC)
+    taken = await feed.inbox.take(earlier.id, feed.owner, now + receipt.LEASE, receipt.FOREVER if is_gone(earlier.owner) else now)
+    if taken is None:
+        await asyncio.sleep(POLL_SECONDS)
+        return
+    await resume(feed, taken)
+
+
+async def resume(feed: Feed, entry: Entry) -> bytes:
+    """Work on an entry taken from the inbox (after a crash, in enhanced mode, on replay)."""
+    message = parse(entry.raw)
+    source = next((one for one in feed.registry.sources if one.name == entry.source), None)
+    if source is None:
+        source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"))
+    return await work_out(feed, entry, message, source)
+
+
+async def _failed(feed: Feed, entry: Entry, message: Message, source: Source, error: Failed | Deferred | Refusal) -> bytes:
+    """The final state of a message that is not accepted, and its answer."""
+    if isinstance(error, Refusal):
+        transient = error.status in TRANSIENT
+        error = Failed("store") if transient else Failed("validation", answers.of_issues(error.issues, {}))
+    failure = FAILURES["conflict"] if isinstance(error, Deferred) else error.failure
+    problems = list(error.problems)
+    answer = answers.answer(message, failure.code, problems, "" if isinstance(error, Deferred) else error.expected)
+    LOG.warning("message not accepted", extra={"source": source.name, "entry": entry.id, "status": failure.status, "code": failure.code})
+    feed.statistics.count(source.name, failure.status)
+    try:
+        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, ()))
+    except Refusal:
+        LOG.warning("the failure could not be stored; the message is taken up again when its lease ends", extra={"entry": entry.id})
+    return answer

@@ -1,0 +1,84 @@
+"""The identity documents of one transaction: loaded, matched, extended, saved. `identity` documents: {_id: key, tracks, digests}.
+
+tracks: [{ref: 'Patient/1', patient: 'Patient/1' | ''}], one per patient for things that belong to a patient (two patients may have orders
+of the same number); digests: [[source, digest]] of what each source last said of a shared thing (a doctor, a ward), so that saying it again
+costs nothing. Aliases of merged resources are documents 'alias|Patient/2' {ref: 'Patient/1'} of the same kind.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from fhir_server.store import Tx
+from fhir_server.store.inbox import Document, Inbox
+
+KIND = "identity"
+MAX_CHAIN = 32
+
+
+@dataclass(slots=True, eq=False)
+class Ledger:
+    """Identity documents as this transaction sees them."""
+
+    inbox: Inbox
+    tx: Tx | None
+    documents: dict[str, Document] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+
+    async def load(self, keys: Iterable[str]) -> None:
+        """Have these documents at hand."""
+        wanted = [key for key in keys if key not in self.documents and key not in self.missing]
+        if wanted:
+            self.documents.update(await self.inbox.load(self.tx, KIND, wanted))
+            self.missing |= set(wanted) - self.documents.keys()
+
+    def refs(self, key: str) -> list[str]:
+        """Resources that a loaded key names."""
+        return [row["ref"] for row in self.documents.get(key, {}).get("tracks", ())]
+
+    async def find(self, key: str, patient: str) -> str:
+        """The resource a loaded key names for this patient ('' for things of no patient); '' if there is none yet."""
+        tracks = self.documents.get(key, {}).get("tracks", ())
+        for row in tracks:
+            if row["patient"] == patient:
+                return str(row["ref"])
+        for row in tracks:
+            if row["patient"] and await self.alias(row["patient"]) == patient:
+                return str(row["ref"])
+        return ""
+
+    async def alias(self, ref: str) -> str:
+        """The resource that stands for this one after merges: itself if it was never merged."""
+        for _ in range(MAX_CHAIN):
+            key = f"alias|{ref}"
+            await self.load([key])
+            if key not in self.documents:
+                return ref
+            ref = str(self.documents[key]["ref"])
+        raise RuntimeError("a chain of merges has no end")
+
+    def keep(self, key: str, ref: str, patient: str = "") -> None:
+        """Let a key name this resource."""
+        document = self.documents.setdefault(key, {"_id": key, "tracks": []})
+        if not any(row["ref"] == ref and row["patient"] == patient for row in document["tracks"]):
+            document["tracks"] = [*document["tracks"], {"ref": ref, "patient": patient}]
+            self._touch(key)
+
+    def same(self, key: str, source: str, digest: str) -> bool:
+        """True if the source said just this the last time; notes it otherwise."""
+        document = self.documents.setdefault(key, {"_id": key, "tracks": []})
+        said = dict(document.get("digests", ()))
+        if said.get(source) == digest:
+            return True
+        said[source] = digest
+        document["digests"] = [list(pair) for pair in said.items()]
+        self._touch(key)
+        return False
+
+    def _touch(self, key: str) -> None:
+        self.missing.discard(key)
+        self.changed.add(key)
+
+    async def save(self) -> None:
+        """Write what changed."""
+        await self.inbox.save(self.tx, KIND, [self.documents[key] for key in sorted(self.changed)])

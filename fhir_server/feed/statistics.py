@@ -1,0 +1,49 @@
+"""Counters of the feed per source, for metrics and alerts: plain numbers of this process; what must survive a restart is in the inbox."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from fhir_server.feed.sources import Registry
+from fhir_server.store.inbox import FAILED, Inbox
+
+
+@dataclass(slots=True)
+class Statistics:
+    """counts: (source, what) -> number, `what` being 'received', 'duplicate', a status of the inbox, or 'answer:AA'; seconds: time spent."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def count(self, source: str, what: str) -> None:
+        """One more."""
+        self.counts[(source, what)] += 1
+
+    def rows(self) -> Iterator[tuple[str, str, int]]:
+        """(source, what, number) of every counter."""
+        for (source, what), number in sorted(self.counts.items()):
+            yield source, what, number
+
+
+async def alerts(inbox: Inbox, registry: Registry, now: datetime | None = None) -> list[dict[str, Any]]:
+    """Per source what an operator should see: silent (minutes since the last message beyond the limit), queue age in seconds, error rate."""
+    moment = now or datetime.now(UTC)
+    rows: dict[str, dict[str, Any]] = {}
+    for one in await inbox.summary():
+        row = rows.setdefault(one["source"], {"source": one["source"], "messages": 0, "failed": 0, "waiting": 0, "queue_seconds": 0.0, "last": None})
+        row["messages"] += one["count"]
+        row["failed"] += one["count"] if one["status"] in FAILED else 0
+        row["last"] = max(filter(None, (row["last"], one["newest"])))
+        if one["status"] == "received":
+            row["waiting"] += one["count"]
+            row["queue_seconds"] = (moment - one["oldest"]).total_seconds()
+    limits = {source.name: source.silent_minutes for source in registry.sources}
+    for name in limits:
+        rows.setdefault(name, {"source": name, "messages": 0, "failed": 0, "waiting": 0, "queue_seconds": 0.0, "last": None})
+    for name, row in rows.items():
+        silent = (moment - row["last"]).total_seconds() / 60 if row["last"] else float("inf")
+        row["silent"] = bool(limits.get(name)) and silent > limits[name]
+        row["error_rate"] = row["failed"] / row["messages"] if row["messages"] else 0.0
+    return [rows[name] for name in sorted(rows)]

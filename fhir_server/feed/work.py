@@ -1,0 +1,71 @@
+"""From a message to what is applied: the checks before mapping, the mapping, and the order merge - apply inside the transaction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fhir_server.feed.answers import Failed
+from fhir_server.feed.apply import Applied, Means, apply
+from fhir_server.feed.items import Work, items_of
+from fhir_server.feed.sources import Source
+from fhir_server.feed.times import event_time, sortable, zone_of
+from fhir_server.store import Tx
+from fhir_server.store.inbox import Entry
+from mappers.v2.message import Message
+from mappers.v2.problem import Problem, failed
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A mapped message before its transaction. excluded: it is kept out of production and nothing is applied."""
+
+    entry: str
+    message: Message
+    source: Source
+    bundle: dict[str, Any]
+    facts: Any
+    problems: tuple[Problem, ...]
+    received: datetime
+    excluded: bool = False
+
+    def work(self) -> Work:
+        """Fresh items: a transaction that is retried starts again from what was mapped."""
+        at = event_time(self.message, "person", zone_of(self.source.zone), self.received)
+        items = items_of(self.bundle, self.facts, self.message)
+        return Work(self.entry, self.message, self.source, items, sortable(at), self.received)
+
+
+def map_message(convert: Callable[[Message, Source], Any], entry: Entry, message: Message, source: Source) -> Mapped:
+    """Check and map by `convert`, the mapper. Raises Failed with the row of the failure table that applies."""
+    _check(message, source)
+    if source.processing and message.processing_id not in source.processing:
+        note = Problem("W", "MSH^1^11", "202", "kept, but not processed: the processing id is not one of production")
+        return Mapped(entry.id, message, source, {}, None, (*message.problems, note), entry.received, excluded=True)
+    conversion = convert(message, source)
+    problems = (*message.problems, *conversion.problems)
+    if failed(list(problems)):
+        raise Failed(_kind(conversion.problems), problems)
+    return Mapped(entry.id, message, source, conversion.bundle, conversion.facts, problems, entry.received)
+
+
+def _check(message: Message, source: Source) -> None:
+    if message.header is None:
+        raise Failed("unreadable", message.problems)
+    if not message.control_id:
+        raise Failed("no-control-id", [Problem("E", "MSH^1^10", "101", "MSH-10 (message control id) is missing")])
+    if source.policy:
+        raise Failed("unknown-source" if source.policy == "defer" else "refused-source")
+    if failed(list(message.problems)):
+        raise Failed("parse", message.problems)
+
+
+def _kind(problems: Sequence[Problem]) -> str:
+    """Unsupported types and events are rejected (AR), other mapping errors are errors (AE)."""
+    codes = {problem.code for problem in problems if problem.severity == "E"}
+    return "unsupported-type" if "200" in codes else "unsupported-event" if "201" in codes else "mapping"
+
+
+async def apply_all(means: Means, tx: Tx, mapped: Mapped) -> Applied:
+    """Everything a message does, in one transaction."""
+    return await apply(means, tx, mapped.work())
