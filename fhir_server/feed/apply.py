@@ -38,6 +38,8 @@ class Write:
 Commit = Callable[[Tx, Sequence[Write]], Awaitable[list[Stored]]]  # (transaction, versions) -> stored versions, through the one door to disk
 Lookup = Callable[[Tx, str, Sequence[str]], Awaitable[list[str]]]  # (transaction, type, 'system|value' ...) -> ids of what clients created
 
+Referrers = Callable[[Tx | None, str, int], Awaitable[list[Stored]]]  # (transaction, 'Patient/1', limit) -> resources that refer to it
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -46,6 +48,7 @@ class Means:
     inbox: Inbox
     commit: Commit
     lookup: Lookup
+    referrers: Referrers
     choice: Callable[[str, str], str]  # (type, JSON name) -> element name, 'deceased[x]'
 
 
@@ -87,8 +90,11 @@ class Meeting:
         self.refs[item.url] = item.ref
 
 
-async def apply(means: Means, tx: Tx, work: Work) -> Applied:
-    """Write what the message says. Raises Deferred where a person must decide, Refusal where a resource breaks the rules."""
+Then = Callable[[Meeting, dict[str, Write]], Awaitable[None]]
+
+
+async def apply(means: Means, tx: Tx, work: Work, then: Then | None = None) -> Applied:
+    """Write what the message says, and what `then` adds. Raises Deferred where a person must decide, Refusal where a resource breaks the rules."""
     meeting = Meeting(means, tx, work, Ledger(means.inbox, tx))
     items = list(work.items)
     found = anchors(work.message, work.source)
@@ -101,8 +107,11 @@ async def apply(means: Means, tx: Tx, work: Work) -> Applied:
     await _find_results(meeting, items, found)
     await _find_by_content(meeting, late, settled=True)
     await tx.guard(sorted({f"feed|{item.ref}" for item in items if item.rtype == "Patient"}))
-    writes = await _writes(meeting, items)
-    refs = [f"{write.res['resourceType']}/{write.res['id']}/_history/{(write.prior.vid if write.prior else 0) + 1}" for write in writes]
+    pending = await _writes(meeting, items)
+    if then is not None:
+        await then(meeting, pending)
+    writes = list(pending.values())
+    refs = [version(write) for write in writes]
     if refs:
         record = provenance(work, refs)
         writes.append(Write(record, None))
@@ -111,6 +120,11 @@ async def apply(means: Means, tx: Tx, work: Work) -> Applied:
     await meeting.ledger.save()
     await means.inbox.save(tx, STATE, [meeting.states[key] for key in sorted(meeting.changed)])
     return Applied(tuple(refs), tuple(meeting.problems))
+
+
+def version(write: Write) -> str:
+    """The versioned reference that a write makes: versions of one resource are numbered without gaps."""
+    return f"{write.res['resourceType']}/{write.res['id']}/_history/{(write.prior.vid if write.prior else 0) + 1}"
 
 
 async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, Anchor]) -> None:
@@ -122,6 +136,7 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
             item.keys = keys or tuple(key for key in [identity.demographic_key(source, item.res)] if key)
         elif item.rtype not in RESULT_TYPES:
             item.keys = identity.identifier_keys(source, item.res)
+        item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get(item.rtype, ())]))
     await meeting.ledger.load([key for item in items for key in item.keys])
     meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, {anchor.id for anchor in found.values() if anchor.numbered}))
 
@@ -298,8 +313,8 @@ def _keep_track(meeting: Meeting, id: str, anchor: Anchor, tracks: Sequence[resu
         meeting.changed.add(id)
 
 
-async def _writes(meeting: Meeting, items: Sequence[Item]) -> list[Write]:
-    """The versions to write, from what is stored now."""
+async def _writes(meeting: Meeting, items: Sequence[Item]) -> dict[str, Write]:
+    """The versions to write by 'Type/id', from what is stored now."""
     wanted = [item for item in items if item.ref and item.write]
     known = [item.ref for item in wanted if not item.new] + list(meeting.withdrawn)
     pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in dict.fromkeys(known))]
@@ -321,7 +336,7 @@ async def _writes(meeting: Meeting, items: Sequence[Item]) -> list[Write]:
         prior = stored.get((rtype, rid))
         if prior is not None and prior.res is not None and ref not in writes:
             writes[ref] = Write(results.withdraw(prior.res), prior)
-    return list(writes.values())
+    return writes
 
 
 def _differs(current: Resource, res: Resource) -> bool:
@@ -361,7 +376,7 @@ def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Re
         folded = visits.fold(steps)
         sent_class = {"class": sent["class"]} if "class" in sent else {}
         sent = {name: value for name, value in sent.items() if name not in visits.FOLDED}
-    said = Said(sent, meeting.work.source.name, at, item.nulls, item.origins, lambda name: meeting.means.choice(item.rtype, name))
+    said = Said(sent, meeting.work.source.name, at, item.nulls, lambda name: meeting.means.choice(item.rtype, name))
     merged, after = reconcile(current, state, said)
     if item.rtype == "Encounter":
         kept = {"status": "unknown", **{name: part["class"] for part in (sent_class, current or {}) for name in ("class",) if "class" in part}}

@@ -1,7 +1,8 @@
 """What the mapper made of a message, ready to meet the store: one Item per bundle entry, references found and rewritten. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -17,15 +18,14 @@ NOT_STORED = frozenset({"MessageHeader", "Provenance", "Bundle", "OperationOutco
 class Item:
     """One resource on its way into the store.
 
-    url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls, origins: see `reconcile.Said`; key: the identity key
+    url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls: see `reconcile.Said`; key: the identity key
     it was found or is kept under; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
     """
 
     url: str
     res: Resource
     segment: Segment | None = None
-    nulls: frozenset[tuple[str, str]] = frozenset()
-    origins: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    nulls: frozenset[str] = frozenset()
     keys: tuple[str, ...] = ()
     ref: str = ""
     new: bool = False
@@ -49,30 +49,71 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text)."""
+    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); also_known: type -> further keys that find it."""
 
     entry: str
     message: Message
     source: Source
     items: Sequence[Item]
     person_time: str
-    received: Any
+    received: datetime
+    also_known: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def items_of(bundle: Resource, facts: Any, message: Message) -> list[Item]:
-    """The items of a mapped bundle; `facts.entries` say where each entry came from."""
+def items_of(bundle: Resource, facts: Any, message: Message, left_out: frozenset[str] = frozenset()) -> list[Item]:
+    """The items of a mapped bundle; `facts.entries` say where each entry came from. What MRG made, and types `left_out`, are no items."""
     known = {fact.full_url: fact for fact in facts.entries}
-    items = []
-    for entry in bundle["entry"]:
-        res = entry["resource"]
-        fact = known.get(entry["fullUrl"])
-        if res["resourceType"] in NOT_STORED:
-            continue
-        if fact is None:
-            items.append(Item(entry["fullUrl"], res))
+    items, gone = [], set()
+    for entry in bundle.get("entry", ()):
+        url, res, fact = entry["fullUrl"], entry["resource"], known.get(entry["fullUrl"])
+        if res["resourceType"] in NOT_STORED or res["resourceType"] in left_out or (fact is not None and fact.segment == "MRG"):
+            gone.add(url)
+        elif fact is None:
+            items.append(Item(url, res))
         else:
-            items.append(Item(entry["fullUrl"], res, message.segments[fact.index], frozenset(fact.nulls), fact.origins))
+            segment = message.segments[fact.index]
+            items.append(Item(url, res, segment, frozenset(fact.nulls) | emptied(segment)))
+    for item in items:
+        if gone and not gone.isdisjoint(targets(item.res)):
+            item.res = without(item.res, gone)
     return items
+
+
+def without(value: Any, gone: Collection[str]) -> Any:
+    """A copy without the elements that refer to what is gone."""
+    if isinstance(value, dict):
+        return {name: without(part, gone) for name, part in value.items() if not _refers(part, gone)}
+    if isinstance(value, list):
+        return [without(part, gone) for part in value if not _refers(part, gone)]
+    return value
+
+
+def _refers(part: Any, gone: Collection[str]) -> bool:
+    """True if this element is, or consists of, nothing but references to what is gone (a link to the retired patient)."""
+    if isinstance(part, dict):
+        return part.get("reference") in gone or _refers(part.get("other"), gone)
+    return isinstance(part, list) and bool(part) and all(_refers(one, gone) for one in part)
+
+
+# Fields that fill one kind of a list element beside others: segment, field -> slot (see `reconcile.slot_of`).
+EMPTIED = MappingProxyType(
+    {
+        ("PID", 13): "telecom@home",
+        ("PID", 14): "telecom@work",
+        ("PID", 18): "identifier@AN",
+        ("PID", 19): "identifier@SS",
+        ("PID", 20): "identifier@DL",
+        ("NK1", 5): "telecom@home",
+        ("NK1", 6): "telecom@work",
+    }
+)
+
+
+def emptied(segment: Segment) -> frozenset[str]:
+    """Slots of list elements that the segment empties with `""` while other fields may fill the same element."""
+    if '""' not in segment.line:
+        return frozenset()
+    return frozenset(slot for (name, number), slot in EMPTIED.items() if name == segment.name and segment.is_null(number))
 
 
 def targets(value: Any) -> Iterator[str]:

@@ -75,6 +75,46 @@ class Ledger:
         self._touch(key)
         return False
 
+    def retire(self, key: str) -> None:
+        """Mark a key as the number of a patient that was merged away."""
+        document = self.documents.setdefault(key, {"_id": key, "tracks": []})
+        if not document.get("retired"):
+            document["retired"] = True
+            self._touch(key)
+
+    def is_retired(self, key: str) -> bool:
+        """True if this number's patient was merged away."""
+        return bool(self.documents.get(key, {}).get("retired"))
+
+    def move(self, key: str, old: str, new: str) -> None:
+        """Let a key name `new` wherever it named `old`."""
+        document = self.documents.setdefault(key, {"_id": key, "tracks": []})
+        swapped = [
+            {"ref": new if row["ref"] == old else row["ref"], "patient": new if row["patient"] == old else row["patient"]}
+            for row in document["tracks"]
+        ]
+        document["tracks"] = [row for place, row in enumerate(swapped) if row not in swapped[:place]]
+        self._touch(key)
+
+    def reassign(self, key: str, ref: str, patient: str) -> None:
+        """Let what a key names belong to another patient."""
+        if key in self.documents:
+            document = self.documents[key]
+            document["tracks"] = [{**row, "patient": patient} if row["ref"] == ref else row for row in document["tracks"]]
+            self._touch(key)
+
+    def point(self, alias: str, ref: str) -> None:
+        """Let an alias document name `ref`."""
+        self.documents[alias] = {"_id": alias, "ref": ref}
+        self._touch(alias)
+
+    def adopt(self, rows: Iterable[Document]) -> None:
+        """Have these documents at hand, unless they are already."""
+        for row in rows:
+            if row["_id"] not in self.documents:
+                self.documents[row["_id"]] = row
+                self.missing.discard(row["_id"])
+
     def _touch(self, key: str) -> None:
         self.missing.discard(key)
         self.changed.add(key)

@@ -1,8 +1,9 @@
 """What a source says of a resource meets what is stored: absent keeps, `""` deletes, a value replaces, newer beats older. Pure.
 
 Every source has its own *contribution* per slot: the newest value it gave and when (event time, ties by receipt). A resource is what all
-contributions together say, so the order in which messages arrive does not matter. Slots are top-level elements; a list element has one slot
-per v2 field it came from (PID-13 and PID-14 both fill `telecom`, and one may be absent without deleting what the other gave).
+contributions together say, so the order in which messages arrive does not matter. Slots are top-level elements; some lists have one slot per
+kind of item (`telecom@home`, `identifier@SS`), because several v2 fields fill them (PID-13 and PID-14, PID-3 and PID-19) and one field may
+be absent without deleting what another gave.
 
 - single elements: the newest contribution of any source wins; `""` takes back only the source's own;
 - lists (identifiers, phones, names): each source's items stand beside the others'; a source replaces and deletes only its own;
@@ -13,7 +14,7 @@ State document (kind `feed_state`): {_id: 'Patient/1', sources: {source: {slot: 
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -29,15 +30,14 @@ APART = frozenset({"resourceType", "id", "meta", "implicitRules", "text"})
 class Said:
     """What one message says of one resource.
 
-    stamp: sortable text, event time then receipt (`stamp`); nulls: (element, v2 field) pairs emptied by `""`; origins: per list element
-    the v2 field of each item; choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]').
+    stamp: sortable text, event time then receipt (`stamp`); nulls: elements or slots emptied by `""` ('gender', 'telecom@home');
+    choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]').
     """
 
     res: Resource
     source: str
     stamp: str
-    nulls: Collection[tuple[str, str]] = ()
-    origins: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    nulls: Collection[str] = ()
     choice: Callable[[str], str] = str
 
 
@@ -50,7 +50,7 @@ def reconcile(current: Resource | None, state: State | None, said: Said) -> tupl
     """The resource and state after this message; the inputs stay as they are. `current` is None for a new resource."""
     sources: dict[str, dict[str, Any]] = {name: dict(slots) for name, slots in (state or {}).get("sources", {}).items()}
     merged: Resource = dict(current) if current is not None else {"resourceType": said.res["resourceType"]}
-    slots = _slots(said)
+    slots = _slots(said, sources.get(said.source, {}))
     before = {slot: _items(sources.get(said.source, {}).get(slot)) for slot in slots}
     if current is not None:
         _notice_edits(current, sources, {slot for slot, value in slots.items() if not isinstance(value, list)}, said.choice)
@@ -70,24 +70,50 @@ def reconcile(current: Resource | None, state: State | None, said: Said) -> tupl
     return merged, {"sources": sources}
 
 
-def _slots(said: Said) -> dict[str, Any]:
+def _slots(said: Said, own: Collection[str]) -> dict[str, Any]:
     """Slot -> list of items, or fragment of JSON names for a single element, or None where the sender emptied it."""
     slots: dict[str, Any] = {}
     for name, value in said.res.items():
         if name in APART:
             continue
-        plain = name.removeprefix("_")
         if isinstance(value, list):
-            for place, item in enumerate(value):
-                origin = said.origins.get(name, ())
-                slots.setdefault(f"{name}@{origin[place]}" if place < len(origin) else name, []).append(item)
+            for item in value:
+                slots.setdefault(slot_of(name, item), []).append(item)
         else:
-            slots.setdefault(said.choice(plain), {})[name] = value
+            slots.setdefault(said.choice(name.removeprefix("_")), {})[name] = value
     lists = {slot.partition("@")[0] for slot, value in slots.items() if isinstance(value, list)}
-    for element, emptied in said.nulls:
-        slot = f"{element}@{emptied}" if _is_list(element, lists, said) else said.choice(element)
-        slots.setdefault(slot, [] if "@" in slot else None)
+    for null in said.nulls:
+        element, _, kind = null.partition("@")
+        if kind or not _is_list(element, lists, said):
+            slots.setdefault(null if kind else said.choice(element), [] if kind else None)
+            continue
+        for slot in [element, *(one for one in own if one.partition("@")[0] == element)]:
+            slots.setdefault(slot, [])
     return slots
+
+
+# List element -> path to what tells its kinds apart; HL7 v2 fills each kind from fields of its own.
+KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "telecom": ("use",),
+        "address": ("use",),
+        "identifier": ("type", "coding", "code"),
+        "name": ("use",),
+        "extension": ("url",),
+        "participant": ("type", "coding", "code"),
+    }
+)
+
+
+def slot_of(element: str, item: Any) -> str:
+    """The slot of a list item: 'telecom@home', or the element itself where items have no kinds."""
+    path = KINDS.get(element)
+    if path is None:
+        return element
+    for name in path:
+        item = item[0] if isinstance(item, list) and item else item
+        item = item.get(name) if isinstance(item, dict) else None
+    return f"{element}@{item}" if isinstance(item, str) else element
 
 
 def _is_list(element: str, lists: Collection[str], said: Said) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from fhir_server.feed.answers import Failed
 from fhir_server.feed.apply import Applied, Means, apply
 from fhir_server.feed.items import Work, items_of
+from fhir_server.feed.merge import also_known, left_out, merge
 from fhir_server.feed.sources import Source
 from fhir_server.feed.times import event_time, sortable, zone_of
 from fhir_server.store import Tx
@@ -32,8 +33,8 @@ class Mapped:
     def work(self) -> Work:
         """Fresh items: a transaction that is retried starts again from what was mapped."""
         at = event_time(self.message, "person", zone_of(self.source.zone), self.received)
-        items = items_of(self.bundle, self.facts, self.message)
-        return Work(self.entry, self.message, self.source, items, sortable(at), self.received)
+        items = items_of(self.bundle, self.facts, self.message, left_out(self.message))
+        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, also_known(self.message, self.source))
 
 
 def map_message(convert: Callable[[Message, Source], Any], entry: Entry, message: Message, source: Source) -> Mapped:
@@ -68,4 +69,4 @@ def _kind(problems: Sequence[Problem]) -> str:
 
 async def apply_all(means: Means, tx: Tx, mapped: Mapped) -> Applied:
     """Everything a message does, in one transaction."""
-    return await apply(means, tx, mapped.work())
+    return await apply(means, tx, mapped.work(), merge)

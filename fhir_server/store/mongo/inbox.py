@@ -42,7 +42,7 @@ async def prepare(database: AsyncDatabase[Document]) -> None:
         if name not in present:
             await database.create_collection(name, check_exists=False)
     await database["inbox"].create_indexes(INDEXES)
-    await database["identity"].create_indexes([IndexModel([("tracks.ref", ASCENDING)], name="ref")])
+    await database["identity"].create_indexes([IndexModel([(name, ASCENDING)], name=name, sparse=True) for name in ("tracks.ref", "ref")])
     await database["feed_state"].create_indexes([IndexModel([(name, ASCENDING)], name=name, sparse=True) for name in ("patients", "orders")])
     await database["merges"].create_indexes([IndexModel([("refs", ASCENDING)], name="refs"), IndexModel([("state", ASCENDING)], name="state")])
 
