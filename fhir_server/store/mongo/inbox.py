@@ -4,8 +4,8 @@ Collections: `inbox` (one document per message), `inbox_raw` (GridFS, raw bytes 
 All of them are written with the database's own concern (majority, journaled) or inside the caller's transaction.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -18,10 +18,10 @@ from pymongo.errors import BulkWriteError
 
 from fhir_server.store import Tx
 from fhir_server.store.inbox import FAILED, Busy, Document, Entry
+from fhir_server.store.mongo.errors import DUPLICATE_KEY, surfaced
 
 RAW_INLINE = 4 * 1024 * 1024
 KINDS = ("identity", "feed_state", "merges")
-DUPLICATE = 11000
 NAMES = tuple(one.name for one in fields(Entry) if one.name != "id")
 TUPLES = ("order", "problems", "refs", "flags")
 WITHOUT_RAW = {"raw": 0}
@@ -65,7 +65,13 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 
 
 def _session(tx: Tx | None) -> Any:
+    """The driver session of a MongoTx; None outside transactions."""
     return None if tx is None else tx.session  # type: ignore[attr-defined]
+
+
+def _border(tx: Tx | None) -> AbstractContextManager[None]:
+    """Driver errors become refusals; inside a transaction its own border sees them, because it must know which to try again."""
+    return surfaced() if tx is None else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +82,24 @@ class MongoInbox:
 
     async def receive(self, entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:
         """See `Inbox.receive`."""
-        rows = [await self._with_blob(_document(entry)) for entry in entries]
-        known: set[int] = set()
-        try:
-            await self.database["inbox"].insert_many(rows, ordered=False)
-        except BulkWriteError as error:
-            failures = error.details["writeErrors"]
-            if any(failure["code"] != DUPLICATE for failure in failures):
-                raise
-            known = {failure["index"] for failure in failures}
-        answers = []
-        for place, entry in enumerate(entries):
-            answers.append((await self._same(entry), False) if place in known else (entry, True))
-        return answers
+        with surfaced():
+            rows = [await self._with_blob(_document(entry)) for entry in entries]
+            known: set[int] = set()
+            try:
+                await self.database["inbox"].insert_many(rows, ordered=False)
+            except BulkWriteError as error:
+                failures = error.details["writeErrors"]
+                if any(failure["code"] != DUPLICATE_KEY for failure in failures):
+                    raise
+                known = {failure["index"] for failure in failures}
+            answers = []
+            for place, entry in enumerate(entries):
+                answers.append((await self._same(entry), False) if place in known else (entry, True))
+            return answers
 
     async def _with_blob(self, row: Document) -> Document:
         if len(row["raw"]) > RAW_INLINE:
-            with contextlib.suppress(FileExists):  # the same entry, offered again after a failed insert
+            with suppress(FileExists):  # the same entry, offered again after a failed insert
                 await self._bucket().upload_from_stream_with_id(row["_id"], row["_id"], row["raw"])
             row["raw"], row["blob"] = b"", True
         return row
@@ -116,110 +123,124 @@ class MongoInbox:
 
     async def get(self, id: str, *, raw: bool = False) -> Entry | None:
         """See `Inbox.get`."""
-        row = await self.database["inbox"].find_one({"_id": id}, None if raw else WITHOUT_RAW)
-        if row is None:
-            return None
-        return await self._loaded(row) if raw else _entry(row)
+        with surfaced():
+            row = await self.database["inbox"].find_one({"_id": id}, None if raw else WITHOUT_RAW)
+            if row is None:
+                return None
+            return await self._loaded(row) if raw else _entry(row)
 
     async def claim(self, owner: str, until: datetime, now: datetime, limit: int) -> list[Entry]:
         """See `Inbox.claim`."""
-        taken: list[Entry] = []
-        free = {"status": "received", "$or": [{"until": None}, {"until": {"$lt": now}}]}
-        rows = await self.database["inbox"].find(free, {"_id": 1}).sort("_id", ASCENDING).limit(limit).to_list()
-        for row in rows:
-            entry = await self.take(row["_id"], owner, until, now)
-            if entry is not None:
-                taken.append(entry)
-        return taken
+        with surfaced():
+            taken: list[Entry] = []
+            free = {"status": "received", "$or": [{"until": None}, {"until": {"$lt": now}}]}
+            rows = await self.database["inbox"].find(free, {"_id": 1}).sort("_id", ASCENDING).limit(limit).to_list()
+            for row in rows:
+                entry = await self.take(row["_id"], owner, until, now)
+                if entry is not None:
+                    taken.append(entry)
+            return taken
 
     async def take(self, id: str, owner: str, until: datetime, now: datetime) -> Entry | None:
         """See `Inbox.take`."""
-        free = {"status": "received", "$or": [{"until": None}, {"until": {"$lt": now}}]}
-        row = await self.database["inbox"].find_one_and_update(
-            {"_id": id, "$or": [free, {"status": {"$in": sorted(FAILED)}}]},
-            {"$set": {"status": "received", "owner": owner, "until": until}, "$inc": {"attempt": 1}},
-            return_document=ReturnDocument.AFTER,
-        )
-        return None if row is None else await self._loaded(row)
+        with surfaced():
+            free = {"status": "received", "$or": [{"until": None}, {"until": {"$lt": now}}]}
+            row = await self.database["inbox"].find_one_and_update(
+                {"_id": id, "$or": [free, {"status": {"$in": sorted(FAILED)}}]},
+                {"$set": {"status": "received", "owner": owner, "until": until}, "$inc": {"attempt": 1}},
+                return_document=ReturnDocument.AFTER,
+            )
+            return None if row is None else await self._loaded(row)
 
     async def extend(self, owner: str, until: datetime) -> int:
         """See `Inbox.extend`."""
-        done = await self.database["inbox"].update_many({"status": "received", "owner": owner}, {"$set": {"until": until}})
-        return int(done.modified_count)
+        with surfaced():
+            done = await self.database["inbox"].update_many({"status": "received", "owner": owner}, {"$set": {"until": until}})
+            return int(done.modified_count)
 
     async def release(self, id: str, owner: str) -> None:
         """See `Inbox.release`."""
-        await self.database["inbox"].update_one({"_id": id, "status": "received", "owner": owner}, {"$set": {"owner": "", "until": None}})
+        with surfaced():
+            await self.database["inbox"].update_one({"_id": id, "status": "received", "owner": owner}, {"$set": {"owner": "", "until": None}})
 
     async def earlier(self, tx: Tx | None, entry: Entry) -> list[Entry]:
         """See `Inbox.earlier`."""
-        before = {"status": "received", "order": {"$in": list(entry.order)}, "_id": {"$lt": entry.id}}
-        stem = entry.key.rpartition("\x1f")[0] + "\x1f"
-        reused = {"key": {"$gte": stem, "$lt": stem + "g", "$ne": entry.key}}
-        branches = [before, reused] if entry.order else [reused]
-        rows = await self.database["inbox"].find({"$or": branches}, WITHOUT_RAW, session=_session(tx)).sort("_id", ASCENDING).to_list()
-        return [_entry(row) for row in rows]
+        with _border(tx):
+            before = {"status": "received", "order": {"$in": list(entry.order)}, "_id": {"$lt": entry.id}}
+            stem = entry.key.rpartition("\x1f")[0] + "\x1f"
+            reused = {"key": {"$gte": stem, "$lt": stem + "g", "$ne": entry.key}}
+            branches = [before, reused] if entry.order else [reused]
+            rows = await self.database["inbox"].find({"$or": branches}, WITHOUT_RAW, session=_session(tx)).sort("_id", ASCENDING).to_list()
+            return [_entry(row) for row in rows]
 
     async def finish(self, tx: Tx | None, entry: Entry, changes: Mapping[str, Any]) -> None:
         """See `Inbox.finish`."""
-        held = {"_id": entry.id, "status": "received", "owner": entry.owner, "attempt": entry.attempt}
-        done = await self.database["inbox"].update_one(held, {"$set": _plain(changes)}, session=_session(tx))
-        if done.matched_count != 1:
-            raise Busy
+        with _border(tx):
+            held = {"_id": entry.id, "status": "received", "owner": entry.owner, "attempt": entry.attempt}
+            done = await self.database["inbox"].update_one(held, {"$set": _plain(changes)}, session=_session(tx))
+            if done.matched_count != 1:
+                raise Busy
 
     async def mark(self, id: str, changes: Mapping[str, Any]) -> None:
         """See `Inbox.mark`."""
-        await self.database["inbox"].update_one({"_id": id}, {"$set": _plain(changes)})
+        with surfaced():
+            await self.database["inbox"].update_one({"_id": id}, {"$set": _plain(changes)})
 
     async def search(self, filters: Mapping[str, Any], *, after: str = "", limit: int = 50, newest_first: bool = True) -> list[Entry]:
         """See `Inbox.search`."""
-        wanted: Document = {
-            name: value for name, value in filters.items() if name in ("source", "status", "event", "control_id", "order", "due", "origin")
-        }
-        if "ref" in filters:
-            wanted["refs"] = {"$gte": filters["ref"] + "/_history/", "$lt": filters["ref"] + "/_history0"}
-        times = {sign: filters[name] for name, sign in (("received_ge", "$gte"), ("received_lt", "$lt")) if name in filters}
-        if times:
-            wanted["received"] = times
-        if after:
-            wanted["_id"] = {"$lt" if newest_first else "$gt": after}
-        found = self.database["inbox"].find(wanted, WITHOUT_RAW).sort("_id", DESCENDING if newest_first else ASCENDING).limit(limit)
-        return [_entry(row) for row in await found.to_list()]
+        with surfaced():
+            wanted: Document = {
+                name: value for name, value in filters.items() if name in ("source", "status", "event", "control_id", "order", "due", "origin")
+            }
+            if "ref" in filters:
+                wanted["refs"] = {"$gte": filters["ref"] + "/_history/", "$lt": filters["ref"] + "/_history0"}
+            times = {sign: filters[name] for name, sign in (("received_ge", "$gte"), ("received_lt", "$lt")) if name in filters}
+            if times:
+                wanted["received"] = times
+            if after:
+                wanted["_id"] = {"$lt" if newest_first else "$gt": after}
+            found = self.database["inbox"].find(wanted, WITHOUT_RAW).sort("_id", DESCENDING if newest_first else ASCENDING).limit(limit)
+            return [_entry(row) for row in await found.to_list()]
 
     async def summary(self) -> list[Document]:
         """See `Inbox.summary`."""
-        group = {
-            "_id": {"source": "$source", "status": "$status"},
-            "count": {"$sum": 1},
-            "oldest": {"$min": "$received"},
-            "newest": {"$max": "$received"},
-        }
-        rows = await (await self.database["inbox"].aggregate([{"$group": group}])).to_list()
-        return [{**row.pop("_id"), **row} for row in rows]
+        with surfaced():
+            group = {
+                "_id": {"source": "$source", "status": "$status"},
+                "count": {"$sum": 1},
+                "oldest": {"$min": "$received"},
+                "newest": {"$max": "$received"},
+            }
+            rows = await (await self.database["inbox"].aggregate([{"$group": group}])).to_list()
+            return [{**row.pop("_id"), **row} for row in rows]
 
     async def load(self, tx: Tx | None, kind: str, ids: Iterable[str]) -> dict[str, Document]:
         """See `Inbox.load`."""
-        wanted = sorted(set(ids))
-        if not wanted:
-            return {}
-        rows = await self.database[kind].find({"_id": {"$in": wanted}}, session=_session(tx)).to_list()
-        return {row["_id"]: row for row in rows}
+        with _border(tx):
+            wanted = sorted(set(ids))
+            if not wanted:
+                return {}
+            rows = await self.database[kind].find({"_id": {"$in": wanted}}, session=_session(tx)).to_list()
+            return {row["_id"]: row for row in rows}
 
     async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000) -> list[Document]:
         """See `Inbox.find`."""
-        found = self.database[kind].find({name: {"$in": list(values)}}, session=_session(tx)).sort("_id", ASCENDING).limit(limit)
-        return list(await found.to_list())
+        with _border(tx):
+            found = self.database[kind].find({name: {"$in": list(values)}}, session=_session(tx)).sort("_id", ASCENDING).limit(limit)
+            return list(await found.to_list())
 
     async def save(self, tx: Tx | None, kind: str, documents: Sequence[Document]) -> None:
         """See `Inbox.save`."""
-        if documents:
-            writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
-            await self.database[kind].bulk_write(writes, ordered=True, session=_session(tx))
+        with _border(tx):
+            if documents:
+                writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
+                await self.database[kind].bulk_write(writes, ordered=True, session=_session(tx))
 
     async def drop(self, tx: Tx | None, kind: str, ids: Sequence[str]) -> None:
         """See `Inbox.drop`."""
-        if ids:
-            await self.database[kind].delete_many({"_id": {"$in": list(ids)}}, session=_session(tx))
+        with _border(tx):
+            if ids:
+                await self.database[kind].delete_many({"_id": {"$in": list(ids)}}, session=_session(tx))
 
 
 def _plain(changes: Mapping[str, Any]) -> Document:
