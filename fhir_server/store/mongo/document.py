@@ -7,6 +7,7 @@ it is kept in `x` as [text, step, step, ...]. Integers beyond 64 bits become Dec
 MongoDB's limit keeps its resource as a blob (`blob.py`) and only the digest here.
 """
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -57,8 +58,22 @@ class _FromDecimal128(TypeDecoder):
         return _decimal(value.bid)
 
 
+RAW: "CodecOptions[RawBSONDocument]" = CodecOptions(document_class=RawBSONDocument)
+
+
+class _Seen(threading.local):
+    """Whether the document being encoded holds a Spelt: then, and only then, it is searched for the places."""
+
+    spelt = False
+
+
+_seen = _Seen()
+
+
 def _fallback(value: Any) -> Any:
     if isinstance(value, Decimal):
+        if type(value) is Spelt:
+            _seen.spelt = True
         return _decimal128(str(value))
     raise InvalidDocument(f"{type(value).__name__} cannot be stored")
 
@@ -73,15 +88,8 @@ def bare(change: Change, vid: int, at: datetime) -> Document:
         meta = {**change.res.get("meta", {}), "versionId": str(vid), "lastUpdated": instant(at)}
         res = _with_meta(change.res, meta)
         document["res"] = res
-        document.update(spelt(res))
     document.update(change.index)
     return document
-
-
-def spelt(res: Document) -> Document:
-    """{x: spellings} of a resource, {} if its numbers need none."""
-    found = [[text, *path] for path, text in _spellings(res, ())]
-    return {"x": found} if found else {}
 
 
 def _with_meta(res: Document, meta: Document) -> Document:
@@ -98,9 +106,14 @@ def instant(at: datetime) -> str:
 
 
 def encoded(document: Document) -> bytes:
-    """BSON of a document. Raises Refusal 422 for what cannot be stored, naming the rule."""
+    """BSON of a document, which gets its spellings `x` where its resource needs them. Raises Refusal 422 for what cannot be stored, naming the rule."""
+    _seen.spelt = False
     try:
-        return _encoded(document)
+        data = _encoded(document)
+        if _seen.spelt and "x" not in document and document.get("res"):
+            document["x"] = [[text, *path] for path, text in _spellings(document["res"], ())]
+            data = _encoded(document)
+        return data
     except InvalidDocument as error:
         raise refuse("structure", "an element's name holds a NUL character or a value is of a kind that cannot be stored", status=422) from error
     except UnicodeEncodeError as error:
@@ -111,6 +124,7 @@ def _encoded(document: Document) -> bytes:
     try:
         return bson.encode(document, codec_options=CODEC)
     except (OverflowError, InvalidDocument):  # the one for a bare number, the other for a number inside something
+        _seen.spelt = True
         return bson.encode(_narrowed(document), codec_options=CODEC)
 
 

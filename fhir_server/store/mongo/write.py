@@ -11,7 +11,7 @@ from pymongo.errors import OperationFailure
 
 from conformance.outcome import conflict
 from fhir_server.store import Change, Stored
-from fhir_server.store.mongo.document import INLINE_BYTES, Document, bare, encoded, raw, spelt
+from fhir_server.store.mongo.document import INLINE_BYTES, Document, bare, encoded, raw
 from fhir_server.store.mongo.errors import TRANSIENT
 from fhir_server.store.mongo.read import HISTORY, Place, version_id
 
@@ -116,5 +116,4 @@ def _row(rtype: str, rid: str, vid: int, at: datetime, method: str, res: Documen
 async def _past(place: Place, prior: Stored, blobs: list[tuple[str, str]]) -> RawBSONDocument:
     """The row of history of a version that is superseded."""
     row = _row(prior.rtype, prior.rid, prior.vid, prior.at, prior.method, prior.res)
-    row.update(spelt(prior.res or {}))
     return await packed(place, row, f"{prior.rtype}/{prior.rid}/{prior.vid}", blobs)
