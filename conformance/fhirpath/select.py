@@ -1,0 +1,195 @@
+"""The search subset of FHIRPath as loops over JSON, without nodes: paths, choices, `where`, `as`, `ofType`, `extension`, `resolve() is`, `[n]`, unions.
+
+The type of the root is known when an expression is compiled, and with it the JSON key and the FHIR type of every step; so a selection is a short list of
+dictionary look-ups. What lies outside the subset raises Unfit, and the complete engine takes over.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from conformance.fhirpath import syntax as ast
+from conformance.fhirpath.model import ABSTRACT_RESOURCES, Model
+
+Root = dict[str, Any]
+Op = Callable[[list[Any], Root], list[Any]]
+Test = Callable[[Any, Root], bool]
+
+
+class Unfit(Exception):
+    """The expression is outside the subset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One way from the root to values of one FHIR type. rtype: the resource type the root must have, '' for any."""
+
+    rtype: str
+    ops: tuple[Op, ...]
+    type: str
+    content: str
+
+
+def branches(tree: ast.Node, context: str, model: Model) -> list[Branch]:
+    """All branches of an expression that starts at a resource or, if `context` is a type or backbone, at an element of it. Raises Unfit."""
+    match tree:
+        case ast.Binary("|", left, right):
+            return branches(left, context, model) + branches(right, context, model)
+        case ast.Name(name):
+            return _root(name, context, model)
+        case ast.Variable("resource" | "rootResource"):
+            raise Unfit
+        case ast.Dot(left, ast.Name(name)):
+            return [found for branch in branches(left, context, model) for found in _child(branch, name, model)]
+        case ast.Dot(left, ast.Call(name, args)):
+            return [found for branch in branches(left, context, model) for found in _call(branch, name, args, model)]
+        case ast.At(left, ast.Literal((int(place),))):
+            return [replace(branch, ops=(*branch.ops, _index(place))) for branch in branches(left, context, model)]
+    raise Unfit
+
+
+def _root(name: str, context: str, model: Model) -> list[Branch]:
+    if name in ABSTRACT_RESOURCES:
+        return [Branch("", (), name, name)]
+    if name in model.spec.types and not context:
+        return [Branch(name, (), name, name)]
+    if not context:
+        raise Unfit
+    return _child(Branch("", (), context, context), name, model)
+
+
+def _child(branch: Branch, name: str, model: Model) -> list[Branch]:
+    if branch.type in ABSTRACT_RESOURCES and branch.ops:
+        raise Unfit
+    found = [Branch(branch.rtype, (*branch.ops, _get(step.key)), step.type, step.content) for step in model.steps(branch.content, name)]
+    if not found:
+        raise Unfit
+    return found
+
+
+def _call(branch: Branch, name: str, args: tuple[ast.Node, ...], model: Model) -> list[Branch]:
+    match name, args:
+        case (("ofType" | "as"), (ast.Name(type_),)):
+            return [branch] if _fits(branch.type, type_, model) else []
+        case "extension", (ast.Literal((str(url),)),):
+            return [Branch(branch.rtype, (*branch.ops, _get("extension"), _filter(_equals("url", url))), "Extension", "Extension")]
+        case "where", (test,):
+            return [replace(branch, ops=(*branch.ops, _filter(_test(test, branch, model))))]
+    raise Unfit
+
+
+def _fits(type_: str, wanted: str, model: Model) -> bool:
+    return type_ == wanted if wanted in model.spec.primitives else model.is_a(type_, wanted)
+
+
+def _test(tree: ast.Node, branch: Branch, model: Model) -> Test:
+    match tree:
+        case ast.Binary("=", ast.Name(name), ast.Literal((str(text),))):
+            steps = model.steps(branch.content, name)
+            if len(steps) == 1 and steps[0].content == "Element":
+                return _equals(name, text)
+        case ast.TypeTest("is", ast.Call("resolve", ()), rtype) if rtype in model.spec.types:
+            return _refers(rtype)
+        case ast.Call("hasExtension", (ast.Literal((str(url),)),)):
+            return lambda item, _: any(row.get("url") == url for row in item.get("extension", ()))
+    raise Unfit
+
+
+def _get(key: str) -> Op:
+    def run(items: list[Any], _: Root) -> list[Any]:
+        found: list[Any] = []
+        for item in items:
+            value = item.get(key)
+            if value is None:
+                continue
+            if type(value) is list:
+                found += value if None not in value else [one for one in value if one is not None]
+            else:
+                found.append(value)
+        return found
+
+    return run
+
+
+def _index(place: int) -> Op:
+    return lambda items, _: items[place : place + 1]
+
+
+def _filter(test: Test) -> Op:
+    return lambda items, root: [item for item in items if test(item, root)]
+
+
+def _equals(name: str, text: str) -> Test:
+    def run(item: Any, _: Root) -> bool:
+        value = item.get(name)
+        return value == text or (type(value) is list and value == [text])
+
+    return run
+
+
+def _refers(rtype: str) -> Test:
+    """True for a reference to that type: by its text, by `type`, or by the contained resource it names."""
+    part = rtype + "/"
+
+    def run(item: Any, root: Root) -> bool:
+        text = item.get("reference") if type(item) is dict else item
+        if type(text) is str:
+            if text.startswith("#"):
+                return any(res.get("id") == text[1:] and res.get("resourceType") == rtype for res in root.get("contained", ()))
+            if text.startswith(part) or f"/{part}" in text:
+                return True
+            if not text.startswith("urn:"):
+                return False
+        return type(item) is dict and item.get("type") == rtype
+
+    return run
+
+
+def runner(found: list[Branch], typed: bool) -> Callable[[Root], list[Any]]:
+    """The branches as one function of a resource: values, or (value, FHIR type) pairs."""
+    if typed:
+        return _typed(found)
+    if len(found) == 1:
+        return _one(found[0])
+    each = [_one(branch) for branch in found]
+
+    def run(res: Root) -> list[Any]:
+        values: list[Any] = []
+        for walk in each:
+            values += walk(res)
+        return values
+
+    return run
+
+
+def _one(branch: Branch) -> Callable[[Root], list[Any]]:
+    rtype, ops = branch.rtype, branch.ops
+    if len(ops) == 1 and not rtype:
+        only = ops[0]
+        return lambda res: only([res], res)
+
+    def run(res: Root) -> list[Any]:
+        if rtype and res.get("resourceType") != rtype:
+            return []
+        items = [res]
+        for op in ops:
+            items = op(items, res)
+            if not items:
+                break
+        return items
+
+    return run
+
+
+def _typed(found: list[Branch]) -> Callable[[Root], list[Any]]:
+    each = [(_one(branch), branch.type) for branch in found]
+
+    def run(res: Root) -> list[Any]:
+        values: list[Any] = []
+        for walk, type_ in each:
+            items = walk(res)
+            if items:
+                values += [(item, item["resourceType"] if type_ == "Resource" else type_) for item in items]
+        return values
+
+    return run

@@ -1,0 +1,115 @@
+"""Search expressions as closures. https://hl7.org/fhir/R4/searchparameter-definitions.html#SearchParameter.expression"""
+
+from typing import Any
+
+import pytest
+
+from conformance import path
+from conformance.fhirpath.compile import compile_tree
+from conformance.fhirpath.lenient import lenient
+from conformance.fhirpath.parser import parse
+from conformance.path import Services, search_path, search_path_typed
+from conformance.spec import load_spec
+from tests.conformance.examples import examples
+
+OBSERVATION = {
+    "resourceType": "Observation",
+    "contained": [{"resourceType": "Patient", "id": "p"}],
+    "subject": {"reference": "#p"},
+    "performer": [
+        {"reference": "Practitioner/1"},
+        {"reference": "http://other.org/fhir/Patient/2/_history/3"},
+        {"reference": "urn:uuid:1", "type": "Patient"},
+        {"display": "x"},
+    ],
+    "code": {"text": "a"},
+    "effectiveDateTime": "2020-05",
+    "component": [
+        {"code": {"text": "b"}, "valueQuantity": {"value": 1}},
+        {"code": {"text": "c"}, "valueString": "s"},
+        {"code": {"text": "d"}, "_valueString": {"extension": [{"url": "x", "valueCode": "y"}]}},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Observation.code.text", [("a", "string")]),
+        ("Observation.effective", [("2020-05", "dateTime")]),
+        ("Observation.component.value", [({"value": 1}, "Quantity"), ("s", "string")]),
+        ("(Observation.component.value as Quantity)", [({"value": 1}, "Quantity")]),
+        ("Observation.component.value.ofType(string)", [("s", "string")]),
+        ("Observation.component.value as Quantity | Observation.value", [({"value": 1}, "Quantity")]),
+        ("Observation.component[1].code.text", [("c", "string")]),
+        ("Observation.component.where(code = 'c')", []),
+        ("Observation.code.where(text = 'a').text", [("a", "string")]),
+        ("Observation.subject.where(resolve() is Patient)", [({"reference": "#p"}, "Reference")]),
+        ("Observation.subject.where(resolve() is Group)", []),
+        (
+            "Observation.performer.where(resolve() is Patient).reference",
+            [("http://other.org/fhir/Patient/2/_history/3", "string"), ("urn:uuid:1", "string")],
+        ),
+        ("Observation.performer.where(resolve() is Practitioner)", [({"reference": "Practitioner/1"}, "Reference")]),
+        ("Observation.effective.as(DateTime)", [("2020-05", "dateTime")]),
+        ("Observation.effective.exists() and Observation.status != 'x'", []),
+        ("Observation.effective.exists()", [(True, "boolean")]),
+        ("DomainResource.contained", [(OBSERVATION["contained"][0], "Patient")]),  # type: ignore[index]
+        ("Patient.name", []),
+        ("Patient.name | Observation.code.text", [("a", "string")]),
+    ],
+)
+def test_a_search_expression_gives_values_with_their_types(text: str, expected: list[Any]) -> None:
+    assert search_path_typed(text)(OBSERVATION) == expected
+    assert search_path(text)(OBSERVATION) == [value for value, _ in expected]
+
+
+def test_a_component_expression_starts_at_its_element() -> None:
+    element = OBSERVATION["component"][0]  # type: ignore[index]
+    assert search_path_typed("value.as(Quantity) | value.as(Range)", context="Observation.component")(element, OBSERVATION) == [
+        ({"value": 1}, "Quantity")
+    ]
+    assert search_path("%resource.code.text", context="Observation.component")(element, OBSERVATION) == ["a"]
+
+
+def test_every_published_expression_compiles() -> None:
+    spec = load_spec()
+    count = 0
+    for rtype in spec.types:
+        for param in spec.params(rtype).values():
+            count += bool(param.expression and search_path_typed(param.expression))
+            for _, component in param.components:
+                assert search_path_typed(component, context=rtype)
+    assert count > 2000
+
+
+def test_the_quick_form_agrees_with_the_complete_engine_on_the_examples() -> None:
+    spec = load_spec()
+    model = path.model_of(spec)
+    compared = 0
+    for res in examples(17):
+        for param in spec.params(res["resourceType"]).values():
+            if not param.expression or "resolve()" in param.expression:
+                continue
+            slow = path._slow_search(compile_tree(lenient(parse(param.expression), model), model), model, "", True)
+            quick = search_path_typed(param.expression)(res)
+            expected = slow(res)
+            assert [value for value in quick if value not in expected] == [], param
+            assert [value for value in expected if value not in quick] == [], param
+            compared += len(quick)
+    assert compared > 2000
+
+
+def test_resolve_is_agrees_with_resolving_every_reference() -> None:
+    spec = load_spec()
+    checked = 0
+    for res in examples(5):
+        for param in spec.params(res["resourceType"]).values():
+            if "resolve()" not in param.expression or res.get("contained"):
+                continue
+            run = path.compile_items(
+                param.expression, services=Services(resolve=lambda text: {"resourceType": text.split("/")[-2]} if "/" in text else None)
+            )
+            assert [item.value for item in run(res)] == search_path(param.expression)(res)
+            checked += 1
+    assert checked > 40
