@@ -128,8 +128,9 @@ class MongoStore:
             if rtype is not None and rid is not None:
                 found = await history.of_resource(self.place, rtype, rid, window)
                 return found if clause is None else await history.visible(self.place, rtype, found, clause)
-            edge = await self.horizon.complete_until()
-            window = replace(window, until=min(until, edge) if until else edge)
+            if ascending or not after:  # a later page backwards in time lies behind an edge that was complete already
+                edge = await self.horizon.complete_until()
+                window = replace(window, until=min(until, edge) if until else edge)
             rtypes = await self.types() if rtype is None else [rtype]
             if clause is None or rtype is None:
                 return await history.of_types(self.place, rtypes, window, rtype is None)
