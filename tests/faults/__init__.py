@@ -1,1 +1,1 @@
-"""Races, kills and full disks."""
+"""Faults made for real: processes killed, disks filled, members lost."""
