@@ -1,289 +1,312 @@
-"""FHIR XML <-> dict, driven by the Spec's elements. https://hl7.org/fhir/R4/xml.html
+"""FHIR XML <-> the same dict as JSON gives, driven by R4's elements. https://hl7.org/fhir/R4/xml.html and https://hl7.org/fhir/R4/json.html#xml
 
-The dict is the JSON form, so everything behind the door knows one representation. Decimals and narrative keep their text: a number is taken
-as it is spelt, a `div` is cut out of (and put back into) the document as it stands.
+Reading refuses document type declarations (and with them every entity), encodings other than UTF-8, unknown elements and attributes, stray text, and nesting
+beyond a limit. Writing tells the members in the order of the standard. The narrative is kept as it is, in its own namespace. Comments are dropped outside it.
 """
 
 import re
-from dataclasses import dataclass, field
+from copy import deepcopy
+from decimal import Decimal, InvalidOperation
+from html.entities import html5
 from typing import Any
-from xml.parsers import expat
 
 from lxml import etree
 
-from conformance.codec import decode_value
+from conformance.codec import MAX_DEPTH, fits, number, text_of
 from conformance.outcome import Refusal, bad_request, not_acceptable, refuse, too_large
 from conformance.spec import Element, Spec
 
-FHIR, XHTML = "http://hl7.org/fhir", "http://www.w3.org/1999/xhtml"
-XSI = "http://www.w3.org/2001/XMLSchema-instance"
-MAX_DEPTH = 64
-INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-INTEGERS = frozenset({"integer", "positiveInt", "unsignedInt"})
-ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
-NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # https://www.w3.org/TR/xml/#charsets
-_SAFE_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
-
-
-# --- reading ---
-
-
-@dataclass(slots=True)
-class Node:
-    """One XML element: its local name, attributes, children in order; for narrative, the source text of the whole `div`."""
-
-    name: str
-    attributes: dict[str, str]
-    children: "list[Node]" = field(default_factory=list)
-    source: str = ""
+FHIR = "http://hl7.org/fhir"
+XHTML = "http://www.w3.org/1999/xhtml"
+_TAG = "{" + FHIR + "}"
+_INTEGERS = frozenset(("integer", "positiveInt", "unsignedInt"))
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_ENCODING = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
+_ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]*);")
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_XML_ENTITIES = frozenset(("amp", "lt", "gt", "quot", "apos"))
 
 
 def from_xml(data: bytes, spec: Spec, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """The resource in `data` (UTF-8). Raises Refusal 400 (malformed, DTD, unknown element; with its place) or 413 (nesting)."""
-    root = _Reader(data, max_depth).read()
-    if root.name not in spec.types:
-        raise bad_request("the root element is not an R4 resource type")
-    return _resource(root, spec)
+    """The resource of an XML document. Raises Refusal 400 (malformed, with line and column; not R4, with the element's path) or 413 (nesting)."""
+    return _Reader(spec, max_depth).resource(_parse(data), "", 0)
+
+
+def _parse(data: bytes) -> etree._Element:
+    head = data[:400].lstrip(b"\xef\xbb\xbf \t\r\n")
+    encoding = _ENCODING.match(head)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head or (encoding and encoding.group(1).lower() not in (b"utf-8", b"utf8", b"us-ascii")):
+        raise bad_request("the XML must be encoded in UTF-8")
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise bad_request("a document type declaration is not allowed")
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=True, encoding="utf-8")
+    try:
+        return etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        line, column = error.position
+        raise refuse("structure", f"malformed XML at line {line}, column {column}") from error
 
 
 class _Reader:
-    """expat's handlers and what they build. (A class because expat calls back.)"""
+    """Reads elements against the Spec; places are FHIRPath-like ('Patient.name[1].given')."""
 
-    def __init__(self, data: bytes, max_depth: int) -> None:
-        self.data, self.max_depth = data, max_depth
-        self.stack: list[Node] = []
-        self.root: Node | None = None
-        self.div_depth = 0
-        self.div_start = 0
-        self.parser = expat.ParserCreate("utf-8", " ")
-        self.parser.StartElementHandler = self.start
-        self.parser.EndElementHandler = self.end
-        self.parser.CharacterDataHandler = self.text
-        self.parser.StartDoctypeDeclHandler = self.doctype
+    def __init__(self, spec: Spec, max_depth: int) -> None:
+        self.spec = spec
+        self.max_depth = max_depth
 
-    def read(self) -> Node:
-        """Parse all of it."""
-        if self.data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in self.data[:4]:
-            raise refuse("structure", "FHIR XML is UTF-8")
-        try:
-            self.parser.Parse(self.data, True)
-        except expat.ExpatError as error:
-            raise refuse("structure", f"malformed XML at line {error.lineno}, column {error.offset + 1}: {expat.ErrorString(error.code)}") from error
-        if self.root is None:
-            raise refuse("structure", "the XML document has no element")
-        return self.root
+    def resource(self, node: etree._Element, place: str, depth: int) -> dict[str, Any]:
+        name = _local(node)
+        if name not in self.spec.types:
+            raise bad_request(f"{place or 'the document'} is not a resource of R4 in the namespace {FHIR}", place)
+        res: dict[str, Any] = {"resourceType": name}
+        self.attributes(node, (), place or name, res)
+        self.children(node, name, place or name, res, depth)
+        return res
 
-    def doctype(self, *declared: object) -> None:
-        """https://hl7.org/fhir/R4/security.html#xml: no DTD, so no entity of any kind."""
-        raise refuse("structure", "a DOCTYPE is not allowed in FHIR XML")
+    def attributes(self, node: etree._Element, allowed: tuple[str, ...], place: str, found: dict[str, Any]) -> None:
+        for name, text in node.attrib.items():
+            if str(name) in allowed:
+                found[str(name)] = str(text)
+            elif not str(name).startswith("{http://www.w3.org/2001/XMLSchema-instance}"):
+                raise bad_request(f"an attribute of {place} is not known", place)
 
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        space, _, name = tag.rpartition(" ")
-        if self.div_depth:
-            self.div_depth += 1
-            if self.div_depth > self.max_depth * 4:
-                raise too_large("the narrative is nested too deeply")
+    def children(self, node: etree._Element, content: str, place: str, found: dict[str, Any], depth: int) -> None:
+        """Read the child elements into `found`. Raises Refusal."""
+        if depth >= self.max_depth:
+            raise too_large(f"the body is nested deeper than {self.max_depth} levels")
+        if node.text and not node.text.isspace():
+            raise bad_request(f"{place} holds text where only elements may stand", place)
+        properties = self.spec.properties(content)
+        for child in node:
+            if child.tail and not child.tail.isspace():
+                raise bad_request(f"{place} holds text where only elements may stand", place)
+            if not isinstance(child.tag, str):
+                continue
+            name = _local(child)
+            row = properties.get(name)
+            if row is None or row[0].attribute or (row[1] == "xhtml") != (name == "div"):
+                raise bad_request(
+                    f"{place} has an element that R4 does not know there" + (f": {name}" if name.isalnum() and len(name) < 64 else ""), place
+                )
+            self.child(child, row, name, place, found, depth)
+
+    def child(self, node: etree._Element, row: tuple[Element, str], name: str, place: str, found: dict[str, Any], depth: int) -> None:
+        element, type_ = row
+        many = element.max is None or element.max > 1
+        here = f"{place}.{name}[{len(found.get(name, found.get('_' + name, ())))}]" if many else f"{place}.{name}"
+        if not many and (name in found or "_" + name in found):
+            raise bad_request(f"{here} stands twice where once is allowed", here)
+        if type_ in self.spec.primitives:
+            value, extra = self.primitive(node, type_, here, depth)
+            _add_primitive(found, name, value, extra, many)
             return
-        if len(self.stack) >= self.max_depth:
-            raise too_large(f"the body is nested deeper than {self.max_depth}")
-        if space == XHTML and name == "div" and self.stack:
-            self.div_depth, self.div_start = 1, self.parser.CurrentByteIndex
-        elif space != FHIR:
-            raise refuse("structure", f"an element at line {self.parser.CurrentLineNumber} is not in the FHIR namespace")
-        self.stack.append(Node(name, attributes))
-
-    def end(self, tag: str) -> None:
-        if self.div_depth:
-            self.div_depth -= 1
-            if self.div_depth:
-                return
-            self.stack[-1].source = self.cut()
-        node = self.stack.pop()
-        if self.stack:
-            self.stack[-1].children.append(node)
+        value = self.complex(node, element, type_, here, depth)
+        if many:
+            found.setdefault(name, []).append(value)
         else:
-            self.root = node
+            found[name] = value
 
-    def cut(self) -> str:
-        """The source of the `div` that ends here; written anew where its prefixes were declared outside it."""
-        end = self.data.index(b">", self.parser.CurrentByteIndex) + 1
-        source = self.data[self.div_start : end].decode("utf-8")
-        try:
-            standing = etree.fromstring(source, _SAFE_PARSER)
-        except etree.XMLSyntaxError:
-            standing = None
-        if standing is not None and standing.tag == f"{{{XHTML}}}div":
-            return source
-        whole = etree.fromstring(self.data, _SAFE_PARSER)
-        line = self.parser.CurrentLineNumber
-        divs = [one for one in whole.iter(f"{{{XHTML}}}div") if getattr(one.getparent(), "tag", None) == f"{{{FHIR}}}text"]
-        if len(divs) != 1:
-            raise refuse("structure", f"the narrative that ends at line {line} must declare the XHTML namespace on its div")
-        return etree.tostring(divs[0], encoding="unicode", with_tail=False)
+    def complex(self, node: etree._Element, element: Element, type_: str, place: str, depth: int) -> dict[str, Any]:
+        if type_ == "Resource":
+            inner = [child for child in node if isinstance(child.tag, str)]
+            if len(inner) != 1:
+                raise bad_request(f"{place} must hold one resource", place)
+            return self.resource(inner[0], place, depth + 1)
+        value: dict[str, Any] = {}
+        self.attributes(node, ("id", "url") if type_ == "Extension" else ("id",), place, value)
+        self.children(node, element.content or type_, place, value, depth + 1)
+        return value
 
-    def text(self, data: str) -> None:
-        if not self.div_depth and not data.isspace():
-            raise refuse("structure", f"text at line {self.parser.CurrentLineNumber} stands outside narrative: values are attributes in FHIR XML")
-
-
-def _resource(node: Node, spec: Spec) -> dict[str, Any]:
-    return {"resourceType": node.name, **_complex(node, node.name, node.name, spec)}
+    def primitive(self, node: etree._Element, type_: str, place: str, depth: int) -> tuple[Any, dict[str, Any] | None]:
+        if type_ == "xhtml":
+            return _narrative(node), None
+        extra: dict[str, Any] = {}
+        self.attributes(node, ("id", "value"), place, extra)
+        text = extra.pop("value", None)
+        if len(node) or node.text:
+            self.children(node, "Element", place, extra, depth + 1)
+        return None if text is None else _value(text, type_, place), extra or None
 
 
-def _complex(node: Node, type_name: str, place: str, spec: Spec) -> dict[str, Any]:
-    """The JSON object of an element of a complex type; attributes (`id`, `url`) first."""
-    properties = spec.properties(type_name)
-    out: dict[str, Any] = {}
-    for name, value in node.attributes.items():
-        if name.startswith(XSI):
-            continue
-        if name not in properties or not properties[name][0].attribute:
-            raise refuse("structure", f"{place} has an attribute that R4 does not define", expression=place)
-        out[name] = value
-    for child in node.children:
-        known = properties.get(child.name)
-        if known is None or known[0].attribute:
-            raise refuse("structure", f"{place} has no element '{child.name[:64]}' in R4", expression=place)
-        _put(out, child, *known, f"{place}.{child.name}", spec)
-    return out
+def _local(node: etree._Element) -> str:
+    """The name of an element of FHIR's namespace, 'div' for the narrative's; '' for any other."""
+    tag = str(node.tag)
+    if tag.startswith(_TAG):
+        return tag[len(_TAG) :]
+    return "div" if tag == f"{{{XHTML}}}div" else ""
 
 
-def _put(out: dict[str, Any], child: Node, element: Element, code: str, place: str, spec: Spec) -> None:
-    """Add one child element to its parent's JSON object."""
-    name, many = child.name, element.max != 1
-    if code == "xhtml":
-        value: Any = child.source
-        if not value:
-            raise refuse("structure", f"{place} must be an XHTML div", expression=place)
-    elif code in spec.primitives:
-        value, more = _primitive(child, code, place, spec)
-        _place_primitive(out, name, many, value, more, place)
+def _add_primitive(found: dict[str, Any], name: str, value: Any, extra: dict[str, Any] | None, many: bool) -> None:
+    """`name` and `_name` side by side; in lists both are padded with null, and left out while they hold nothing else."""
+    if not many:
+        if value is not None:
+            found[name] = value
+        if extra is not None:
+            found["_" + name] = extra
         return
-    elif spec.is_a(code, "Resource"):
-        if len(child.children) != 1 or child.children[0].name not in spec.types:
-            raise refuse("structure", f"{place} must hold one resource", expression=place)
-        value = _resource(child.children[0], spec)
-    else:
-        value = _complex(child, element.content or code, place, spec)
-    if many:
-        out.setdefault(name, []).append(value)
-    elif name in out:
-        raise refuse("structure", f"{place} stands more than once", expression=place)
-    else:
-        out[name] = value
+    values, extras = found.get(name), found.get("_" + name)
+    count = len(values if values is not None else extras or ())
+    if value is not None and values is None:
+        values = found[name] = [None] * count
+    if extra is not None and extras is None:
+        extras = found["_" + name] = [None] * count
+    if values is not None:
+        values.append(value)
+    if extras is not None:
+        extras.append(extra)
+    if values is None and extras is None:  # neither value nor extension: kept as a null that the gate refuses
+        found[name] = [None]
 
 
-def _primitive(node: Node, code: str, place: str, spec: Spec) -> tuple[Any, dict[str, Any] | None]:
-    """(value or None, what stands in `_name` or None) of a primitive element."""
-    text = node.attributes.get("value")
-    rest = Node(node.name, {key: value for key, value in node.attributes.items() if key != "value"}, node.children)
-    more = _complex(rest, "Element", place, spec) if rest.attributes or rest.children else None
-    return (None if text is None else _typed(text, code)), more
-
-
-def _typed(text: str, code: str) -> Any:
-    """The JSON value of a primitive's text; what does not have the type's form stays text, for the gate to refuse."""
-    if code == "boolean" and text in ("true", "false"):
+def _value(text: str, type_: str, place: str) -> Any:
+    """The JSON value of a `value` attribute. Raises Refusal 400 if it is not of the type."""
+    if type_ == "boolean":
+        if text not in ("true", "false"):
+            raise refuse("value", f"{place} is not a boolean", expression=place)
         return text == "true"
-    if (code in INTEGERS and INTEGER.fullmatch(text)) or (code == "decimal" and DECIMAL.fullmatch(text)):
-        return decode_value(text.encode())
+    if type_ in _INTEGERS:
+        if not _INTEGER.fullmatch(text):
+            raise refuse("value", f"{place} is not an integer", expression=place)
+        return int(text)
+    if type_ == "decimal":
+        return _decimal(text, place)
     return text
 
 
-def _place_primitive(out: dict[str, Any], name: str, many: bool, value: Any, more: dict[str, Any] | None, place: str) -> None:
-    """Values under `name`, ids and extensions under `_name`, paired by nulls (https://hl7.org/fhir/R4/json.html#primitive)."""
-    if not many:
-        if name in out or f"_{name}" in out:
-            raise refuse("structure", f"{place} stands more than once", expression=place)
-        out |= {key: one for key, one in ((name, value), (f"_{name}", more)) if one is not None}
-        return
-    count = max(len(out.get(name, ())), len(out.get(f"_{name}", ())))
-    for key, one in ((name, value), (f"_{name}", more)):
-        if one is not None:
-            row = out.setdefault(key, [])
-            row += [None] * (count - len(row)) + [one]
-        elif key in out:
-            out[key].append(None)
-
-
-# --- writing ---
-
-
-def to_xml(res: dict[str, Any], spec: Spec, *, pretty: bool = False) -> bytes:
-    """The resource as UTF-8 XML. Raises Refusal 406 for what R4's XML cannot say (an element or a character it does not know)."""
-    out = ['<?xml version="1.0" encoding="UTF-8"?>']
-    _write_resource(out, res, spec, "\n" if pretty else "", f' xmlns="{FHIR}"')
-    return "".join(out).encode()
-
-
-def _write_resource(out: list[str], res: dict[str, Any], spec: Spec, indent: str, space: str = "") -> None:
-    rtype = res.get("resourceType")
-    if rtype not in spec.types:
-        raise _unwritable("a resource of a type that R4 does not define")
-    body = {name: value for name, value in res.items() if name != "resourceType"}
-    _write_complex(out, str(rtype), body, str(rtype), spec, indent, space)
-
-
-def _write_complex(out: list[str], tag: str, value: dict[str, Any], type_name: str, spec: Spec, indent: str, space: str = "") -> None:
-    """One element of a complex type with everything inside it, in the order of its definition."""
-    properties = spec.properties(type_name)
-    if any(name not in properties and name.removeprefix("_") not in properties for name in value):
-        raise _unwritable(f"an element inside {type_name} that R4 does not define")
-    attributes = "".join(f' {name}="{_escaped(value[name])}"' for name in value if name in properties and properties[name][0].attribute)
-    out.append(f"{indent}<{tag}{space}{attributes}")
-    opened = False
-    for name, (element, code) in properties.items():
-        if element.attribute or (name not in value and f"_{name}" not in value):
-            continue
-        if not opened:
-            out.append(">")
-            opened = True
-        _write_property(out, name, value.get(name), value.get(f"_{name}"), element, code, spec, indent + "  " if indent else "")
-    out.append(f"{indent}</{tag}>" if opened else "/>")
-
-
-def _write_property(out: list[str], name: str, value: Any, more: Any, element: Element, code: str, spec: Spec, indent: str) -> None:
-    if code in spec.primitives:
-        values, mores = value if isinstance(value, list) else [value], more if isinstance(more, list) else [more]
-        for at in range(max(len(values), len(mores))):
-            one = values[at] if at < len(values) else None
-            extra = mores[at] if at < len(mores) else None
-            if code == "xhtml":
-                out.append(indent + _narrative(str(one)))
-            else:
-                text = "" if one is None else f' value="{_escaped(one)}"'
-                _write_complex(out, name, extra or {}, "Element", spec, indent, text)
-        return
-    for one in value if isinstance(value, list) else [value]:
-        if not isinstance(one, dict):
-            raise _unwritable(f"a value that is no object where {code} stands")
-        if spec.is_a(code, "Resource"):
-            out.append(f"{indent}<{name}>")
-            _write_resource(out, one, spec, indent + "  " if indent else "")
-            out.append(f"{indent}</{name}>")
-        else:
-            _write_complex(out, name, one, element.content or code, spec, indent)
-
-
-def _escaped(value: Any) -> str:
-    if value is True or value is False:
-        return "true" if value else "false"
-    text = value if isinstance(value, str) else str(getattr(value, "text", value))
-    if NOT_XML.search(text):
-        raise _unwritable("a character that XML does not allow")
-    return text.translate(ESCAPES)
-
-
-def _narrative(source: str) -> str:
-    """The div as it stands if it is well-formed in its namespace; otherwise its text, so that the document around it stays whole."""
+def _decimal(text: str, place: str) -> int | Decimal:
     try:
-        if etree.fromstring(source, _SAFE_PARSER).tag == f"{{{XHTML}}}div":
-            return source
-    except (etree.XMLSyntaxError, ValueError):
-        return f'<div xmlns="{XHTML}">{_escaped(source)}</div>'
-    return f'<div xmlns="{XHTML}">{_escaped(source)}</div>'
+        value = number(text) if _DECIMAL.fullmatch(text) else None
+    except InvalidOperation:
+        value = None
+    if value is None or not fits(value):
+        raise refuse("value", f"{place} is not a decimal that can be kept exactly", expression=place)
+    plain = text.removeprefix("-").isdigit() and -(2**63) <= value < 2**63 and text != "-0"
+    return int(text) if plain else value
 
 
-def _unwritable(what: str) -> Refusal:
-    return not_acceptable(f"the resource cannot be written as XML: it holds {what}")
+def _narrative(node: etree._Element) -> str:
+    copy = deepcopy(node)
+    copy.tail = None
+    etree.cleanup_namespaces(copy)
+    return etree.tostring(copy, encoding="unicode")
+
+
+def to_xml(res: dict[str, Any], spec: Spec, pretty: bool = False) -> bytes:
+    """A resource as XML document in UTF-8. Raises Refusal 406 for what XML cannot tell (an element that R4 does not know, a broken narrative)."""
+    writer = _Writer(spec, "\n" if pretty else "")
+    writer.resource(res, f' xmlns="{FHIR}"', "\n" if pretty else "")
+    text = "".join(writer.parts)
+    if _NOT_XML.search(text):
+        raise not_acceptable("the resource holds a character that XML cannot tell")
+    return b'<?xml version="1.0" encoding="UTF-8"?>' + text.encode() + (b"\n" if pretty else b"")
+
+
+class _Writer:
+    """Writes elements in the order of the Spec."""
+
+    def __init__(self, spec: Spec, indent: str) -> None:
+        self.spec = spec
+        self.step = "  " if indent else ""
+        self.parts: list[str] = []
+
+    def resource(self, res: dict[str, Any], namespace: str, pad: str) -> None:
+        name = res.get("resourceType")
+        if name not in self.spec.types:
+            raise not_acceptable("the resource is of a type that R4 does not know")
+        self.parts.append(f"{pad}<{name}{namespace}>")
+        self.members(res, str(name), pad + self.step)
+        self.parts.append(f"{pad}</{name}>")
+
+    def members(self, value: dict[str, Any], content: str, pad: str) -> None:
+        properties = self.spec.properties(content)
+        unknown = [name for name in value if name.removeprefix("_") not in properties and name != "resourceType"]
+        if unknown:
+            raise not_acceptable(f"{content} has an element that R4 does not know, so XML cannot tell it")
+        for name, (element, type_) in properties.items():
+            if element.attribute or (name not in value and "_" + name not in value):
+                continue
+            if type_ in self.spec.primitives:
+                self.primitives(name, type_, value.get(name), value.get("_" + name), pad)
+            else:
+                for inner in _list(value.get(name)):
+                    self.complex(name, element, type_, inner, pad)
+
+    def primitives(self, name: str, type_: str, value: Any, extra: Any, pad: str) -> None:
+        values, extras = _list(value), _list(extra)
+        for place in range(max(len(values), len(extras))):
+            one = values[place] if place < len(values) else None
+            more = extras[place] if place < len(extras) else None
+            if type_ == "xhtml":
+                self.parts.append(pad + _checked_narrative(str(one)))
+                continue
+            attributes = (f' id="{_escape(str(more["id"]))}"' if more and "id" in more else "") + (
+                "" if one is None else f' value="{_escape(_text(one))}"'
+            )
+            inner = [("extension", row) for row in more.get("extension", ())] if more else []
+            if not inner:
+                self.parts.append(f"{pad}<{name}{attributes}/>")
+                continue
+            self.parts.append(f"{pad}<{name}{attributes}>")
+            self.members({"extension": [row for _, row in inner]}, "Element", pad + self.step)
+            self.parts.append(f"{pad}</{name}>")
+
+    def complex(self, name: str, element: Element, type_: str, value: dict[str, Any], pad: str) -> None:
+        if type_ == "Resource":
+            self.parts.append(f"{pad}<{name}>")
+            self.resource(value, "", pad + self.step)
+            self.parts.append(f"{pad}</{name}>")
+            return
+        attributes = f' id="{_escape(str(value["id"]))}"' if "id" in value else ""
+        if type_ == "Extension" and "url" in value:
+            attributes += f' url="{_escape(str(value["url"]))}"'
+        at = len(self.parts)
+        self.members(value, element.content or type_, pad + self.step)
+        if len(self.parts) == at:
+            self.parts.append(f"{pad}<{name}{attributes}/>")
+        else:
+            self.parts.insert(at, f"{pad}<{name}{attributes}>")
+            self.parts.append(f"{pad}</{name}>")
+
+
+def _list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return text_of(value) if isinstance(value, Decimal) else str(value)
+
+
+def _escape(text: str) -> str:
+    if "&" in text or "<" in text or '"' in text:
+        text = text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    if "\n" in text or "\t" in text or "\r" in text:  # an XML reader turns bare ones in attributes into blanks
+        text = text.replace("\t", "&#9;").replace("\n", "&#10;").replace("\r", "&#13;")
+    return text
+
+
+def _checked_narrative(text: str) -> str:
+    """The narrative's div, well-formed and in its namespace; named entities of HTML become characters. Raises Refusal 406."""
+    text = _ENTITY.sub(_character, text)
+    try:
+        if "<!" in text.replace("<!--", ""):
+            raise _broken_narrative()
+        root = etree.fromstring(text, etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
+    except etree.XMLSyntaxError as error:
+        raise _broken_narrative() from error
+    if root.tag == "div" and text.startswith("<div"):
+        return f'<div xmlns="{XHTML}"{text[4:]}'
+    if root.tag != f"{{{XHTML}}}div":
+        raise _broken_narrative()
+    return text[text.index("<") :]
+
+
+def _broken_narrative() -> Refusal:
+    return not_acceptable("the narrative is not well-formed XHTML, so XML cannot tell it; ask for JSON")
+
+
+def _character(found: re.Match[str]) -> str:
+    name = found.group(1)
+    return found.group() if name in _XML_ENTITIES else html5.get(f"{name};", found.group())

@@ -80,13 +80,17 @@ class Exchange:
 
     def patient(self, number: str) -> dict[str, Any]:
         """The active patient with this number."""
-        found = [res for res in self.all("Patient") if res.get("active") is not False and any(one["value"] == number for one in res.get("identifier", []))]
+        found = [
+            res for res in self.all("Patient") if res.get("active") is not False and any(one["value"] == number for one in res.get("identifier", []))
+        ]
         assert len(found) == 1, f"{len(found)} active patients have {number}"
         return found[0]
 
     def state(self) -> Any:
         """What is stored, without ids and versions, so that two exchanges can be compared."""
-        return sorted((bare(res) for res in (one.res for one in self.store.tables.of("res").values()) if res and res["resourceType"] != "Provenance"), key=repr)
+        return sorted(
+            (bare(res) for res in (one.res for one in self.store.tables.of("res").values()) if res and res["resourceType"] != "Provenance"), key=repr
+        )
 
     async def rewrite(self) -> None:
         for merge in list(self.store.tables.of("merges").values()):
@@ -120,7 +124,16 @@ def msh(code: str, sender: str = "ADT|HOSP", at: str = "", control: str = "", re
     return f"MSH|^~\\&|{sender}|EXCHANGE|HERE|{at}||{code}|{control or number}|P|2.5.1{rest}", at
 
 
-def pid(number: str = "100", name: str = "SMITH^JOHN", birth: str = "19700102", sex: str = "M", *, authority: str = "HOSP", kind: str = "MR", rest: str = "") -> str:
+def pid(
+    number: str = "100",
+    name: str = "SMITH^JOHN",
+    birth: str = "19700102",
+    sex: str = "M",
+    *,
+    authority: str = "HOSP",
+    kind: str = "MR",
+    rest: str = "",
+) -> str:
     return f"PID|1||{number}^^^{authority}^{kind}||{name}||{birth}|{sex}{rest}"
 
 
