@@ -36,12 +36,12 @@ def split(raw: bytes) -> Batch:
 
 def _cut(raw: bytes) -> list[bytes]:
     marks = [match.end() for match in _START.finditer(raw)]
-    return [raw[start:end] for start, end in zip(marks, [*marks[1:], len(raw)], strict=True)]
+    return [raw[start:end] for start, end in zip(marks, [*marks[1:], len(raw)], strict=False)]
 
 
 def _cut_text(text: str) -> list[str]:
     marks = [match.end() for match in _START_TEXT.finditer(text)]
-    return [text[start:end] for start, end in zip(marks, [*marks[1:], len(text)], strict=True)]
+    return [text[start:end] for start, end in zip(marks, [*marks[1:], len(text)], strict=False)]
 
 
 def _head(piece: bytes, codec: str | None) -> str:

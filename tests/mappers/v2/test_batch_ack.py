@@ -69,3 +69,8 @@ def test_even_broken_bytes_get_an_answer(raw: bytes) -> None:
     reply = answer(raw, "AR", [Problem("E", "", "100", "no MSH")])
     assert reply.get("MSA-1") == "AR"
     assert [problem for problem in reply.problems if problem.severity == "E"] == []
+
+
+@pytest.mark.parametrize("raw", [b"", b"junk", b"PID|1\r", b"\xff\xfe", b"FHS|^~\\&\rFTS|0\r"])
+def test_bodies_without_a_message_give_none(raw: bytes) -> None:
+    assert batch.split(raw).messages == ()

@@ -1,0 +1,75 @@
+"""Assigning authorities (HD, EI.2-4) -> identifier systems: the same authority gives the same URI, named by namespace or by OID.
+
+Order: a universal id of type ISO, UUID or URI; the source's own registry; what this message itself says elsewhere
+(`HOSP&1.2.3&ISO`); tables/authorities.csv; else `urn:id:<namespace>`. https://hl7.org/fhir/R4/datatypes.html#Identifier
+"""
+
+import re
+from urllib.parse import quote
+
+from mappers.v2.run import Run
+
+_OID = re.compile(r"[0-2](?:\.(?:0|[1-9]\d*))+$")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+_URL = re.compile(r"(?:https?|urn|ftp|tag):\S+$", re.IGNORECASE)
+
+
+def parts(run: Run, raw: str, level: int) -> tuple[str, str, str]:
+    """Namespace id, universal id, its type, of a raw HD."""
+    mark = run.marks[level] if level < 3 else ""
+    found = [run.text(part) for part in (raw.split(mark) if mark else [raw])] + ["", "", ""]
+    return found[0], found[1], found[2]
+
+
+def learn(run: Run) -> None:
+    """Collect from the message which namespace goes with which OID."""
+    component, sub, _ = run.marks
+    marks = re.escape(component + sub)
+    reserved = marks + re.escape(run.message.delimiters.field + run.message.delimiters.repetition)
+    pattern = re.compile(f"([^{reserved}]+)[{marks}]([0-2](?:\\.\\d+)+)[{marks}]ISO(?![A-Za-z0-9])")
+    for segment in run.message.segments:
+        if "ISO" in segment.line:
+            for match in pattern.finditer(segment.line):
+                if _OID.match(match[2]):
+                    run.authorities.setdefault(run.decode(match[1]).strip().upper(), _known(run, match[2]) or f"urn:oid:{match[2]}")
+
+
+def system(run: Run, namespace: str, universal: str = "", kind: str = "") -> str:
+    """The system URI of an authority, '' if nothing names one."""
+    if universal:
+        found = _universal(run, universal, kind.upper())
+        if found:
+            return found
+    name = namespace.upper()
+    if not name:
+        return f"urn:id:{quote(universal, safe='.:-_')}" if universal else ""
+    if _OID.match(namespace) or _UUID.match(namespace) or _URL.match(namespace):
+        return _universal(run, namespace, "") or namespace
+    return run.source.authorities.get(name) or run.authorities.get(name) or _known(run, name) or f"urn:id:{quote(namespace, safe='.:-_')}"
+
+
+def _universal(run: Run, universal: str, kind: str) -> str:
+    known = _known(run, universal.upper())
+    if known:
+        return known
+    if _OID.match(universal):
+        return f"urn:oid:{universal}"
+    if _UUID.match(universal):
+        return f"urn:uuid:{universal.lower()}"
+    if _URL.match(universal):
+        return universal
+    if kind == "DNS":
+        return f"urn:dns:{quote(universal, safe='.:-_')}"
+    if kind == "URI":
+        return quote(universal, safe=":/?#[]@!$&'()*+,;=%-._~")
+    return _known(run, kind) if kind in ("CLIA", "NPI") else ""
+
+
+def _known(run: Run, name: str) -> str:
+    found: str = run.tables.authorities.get(name, "")
+    return found
+
+
+def endpoint(run: Run, namespace: str, universal: str, kind: str) -> str:
+    """A URL for an application: its universal id as URN, else its namespace as `urn:id:`."""
+    return system(run, namespace, universal, kind) or "urn:id:unknown"

@@ -1,0 +1,245 @@
+"""A parsed message and the tables -> a transaction Bundle, what is wrong, and the facts that a stateful feed needs.
+
+Pure: nothing is looked up or stored. https://hl7.org/fhir/R4/http.html#transaction, https://build.fhir.org/ig/HL7/v2-to-fhir/
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mappers.v2 import authority, finish, times
+from mappers.v2.condition import Condition, compile_condition
+from mappers.v2.grammar import Group
+from mappers.v2.mapping import apply_segment, compiled
+from mappers.v2.message import Message, Segment
+from mappers.v2.place import At, Scope
+from mappers.v2.problem import ERROR, INFORMATION, Problem, erl
+from mappers.v2.run import Draft, Element, Run, ToUcum, Translate, Unmapped
+from mappers.v2.source import Source
+from mappers.v2.tables import MessageRow, Structure, Tables
+
+MAX_SEGMENTS = 100_000
+_SOURCE = Source()
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFact:
+    """About one bundle entry: the segment that made it (name, position in message.segments from 0), all segments that wrote to it,
+
+    `nulls`: top-level elements that the sender emptied with `""` and that the resource does not have; `time`: the event time that
+    holds for it (FHIR dateTime), '' if the message says none.
+    """
+
+    full_url: str
+    segment: str
+    index: int
+    nulls: frozenset[str]
+    segments: tuple[int, ...]
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """About the whole message: its event time (FHIR dateTime, '' if none), and one EntryFact per bundle entry, in its order."""
+
+    event_time: str
+    entries: tuple[EntryFact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """The result: a transaction Bundle, problems (of form and of mapping), facts, and codes that no map knew."""
+
+    bundle: Element
+    problems: list[Problem]
+    facts: Facts
+    unmapped: tuple[Unmapped, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A reference to be set when all is read: `draft` is what `target` means in it, other labels are looked up from `scope`."""
+
+    draft: Draft
+    target: str
+    scope: Scope
+    refs: tuple[tuple[str, str, str], ...]
+
+
+def convert(
+    message: Message, tables: Tables, *, source: Source = _SOURCE, translate: Translate | None = None, to_ucum: ToUcum | None = None
+) -> Conversion:
+    """Map a message. Never raises on content: a message without a structure gives an empty Bundle and a problem of severity E.
+
+    translate(system, code) -> further Codings for a code; to_ucum(unit text) -> UCUM code or None.
+    """
+    problems = list(message.problems)
+    structure = tables.structure_for(message.code, message.trigger) if message.segments else None
+    if structure is None or message.header is None or len(message.segments) > MAX_SEGMENTS:
+        problems.append(_refused(message, tables))
+        return Conversion(_bundle([]), problems, Facts("", ()), ())
+    run = Run(message, tables, source, translate, to_ucum)
+    authority.learn(run)
+    links = _Walk(run, structure, tables).walk()
+    for link in links:
+        finish.link(run, link.draft, link.target, link.scope, link.refs)
+    drafts = finish.finish(run)
+    event_time = _event_time(run)
+    facts = tuple(_fact(run, draft, event_time) for draft in drafts)
+    return Conversion(_bundle([_entry(draft) for draft in drafts]), problems + run.problems, Facts(event_time, facts), tuple(run.unmapped))
+
+
+def _refused(message: Message, tables: Tables) -> Problem:
+    if message.header is None:
+        return Problem(ERROR, "", "100", "no MSH segment")
+    if len(message.segments) > MAX_SEGMENTS:
+        return Problem(ERROR, "", "207", f"more than {MAX_SEGMENTS} segments")
+    known = any(name.split("^")[0] == message.code for name in tables.triggers)
+    return Problem(ERROR, "MSH^1^9", "201" if known else "200", "the trigger event has no mapping" if known else "the message type has no mapping")
+
+
+class _Walk:
+    """Places segment after segment and applies the rows of its place."""
+
+    def __init__(self, run: Run, structure: Structure, tables: Tables) -> None:
+        self.run = run
+        self.structure = structure
+        self.tables = tables
+        self.scope = Scope(structure.grammar.root, None)
+        self.positions: list[int] = [-1]
+        self.links: list[Link] = []
+
+    def walk(self) -> list[Link]:
+        for segment in self.run.message.segments:
+            rows = self._place(segment)
+            self.scope.note(segment)
+            for row in rows:
+                self._apply(row, segment)
+        return self.links
+
+    def _place(self, segment: Segment) -> list[MessageRow]:
+        """Move to the segment's place; its rows there."""
+        move = self.structure.grammar.move(self.scope.group, self.positions[-1], segment.name)
+        if move is None:
+            return self._elsewhere(segment)
+        for _ in range(move.close):
+            self.scope = self.scope.parent or self.scope
+            self.positions.pop()
+        for group in move.opened:
+            self._open(group)
+        if move.expected:
+            self.positions[-1] = move.position
+        else:
+            self.run.problems.append(
+                Problem(
+                    INFORMATION,
+                    erl(segment.name, segment.occurrence),
+                    "100",
+                    "the segment stands where its structure has none; it was mapped all the same",
+                )
+            )
+        return self.structure.rows.get((self.scope.group.name, segment.name), [])
+
+    def _open(self, group: Group) -> None:
+        parent = self.scope.group
+        if group in parent.items:
+            self.positions[-1] = parent.items.index(group)
+        self.scope = Scope(group, self.scope)
+        self.positions.append(-1)
+
+    def _elsewhere(self, segment: Segment) -> list[MessageRow]:
+        """Rows of messages/ANY.csv for a segment that the structure does not have (Z segments of a site, extensions)."""
+        anywhere = self.tables.structures.get("ANY")
+        rows = anywhere.rows.get(("", segment.name), []) if anywhere else []
+        if not rows:
+            self.run.problems.append(Problem(INFORMATION, erl(segment.name, segment.occurrence), "100", "no table maps this segment"))
+        return rows
+
+    def _apply(self, row: MessageRow, segment: Segment) -> None:
+        run = self.run
+        if row.when and not _holds(self.tables, row.when)(self._at(segment)):
+            return
+        home = self._home(self.structure.homes.get(row.target, ""))
+        found, maker = home.labels.get(row.target), home.makers.get(row.target)
+        if not row.map:
+            self._link(row, found)
+            return
+        table = compiled(self.tables, row.map)
+        if found is not None and maker is not None and (maker[0] != segment.name or maker[1] == segment.index):
+            apply_segment(run, table, segment, found.res, self.scope, found.nulls)
+            if found.segments[-1] != segment.index:
+                found.segments.append(segment.index)
+            draft = found
+        else:
+            run.segment = segment
+            draft = run.draft(row.target.partition("[")[0])
+            if not apply_segment(run, table, segment, draft.res, self.scope, draft.nulls) and not draft.nulls:
+                return
+            run.keep(draft)
+            home.publish(row.target, draft)
+            home.makers[row.target] = (segment.name, segment.index)
+        self._link(row, draft)
+
+    def _link(self, row: MessageRow, draft: Draft | None) -> None:
+        if row.refs and draft is not None:
+            self.links.append(Link(draft, row.target, self.scope, row.refs))
+
+    def _at(self, segment: Segment) -> At:
+        self.run.field = 0
+        return At(self.run, segment, self.scope)
+
+    def _home(self, group: str) -> Scope:
+        here: Scope = self.scope
+        while here.group.name != group and here.parent is not None:
+            here = here.parent
+        return here
+
+
+def _holds(tables: Tables, text: str) -> Condition:
+    key = f"when {text}"
+    found: Condition | None = tables.compiled.get(key)
+    if found is None:
+        found = tables.compiled[key] = compile_condition(text)
+    return found
+
+
+def _event_time(run: Run) -> str:
+    """The first of EVN-6, EVN-2 (not for results), OBR-22, MSH-7 that is a time; README.md has the table."""
+    message = run.message
+    fields = ("OBR-22", "MSH-7") if message.nth("OBR") else ("EVN-6", "EVN-2", "MSH-7")
+    for path in fields:
+        found = times.date_time(message.get(f"{path}.1"), run.zone)
+        if found:
+            return found
+    return ""
+
+
+def _fact(run: Run, draft: Draft, event_time: str) -> EntryFact:
+    nulls = frozenset(name for name in draft.nulls if name not in draft.res)
+    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, tuple(draft.segments), _own_time(run, draft) or event_time)
+
+
+def _own_time(run: Run, draft: Draft) -> str:
+    """The event time of a result: OBR-22 of the OBR before it."""
+    if draft.segment.name not in ("OBX", "OBR", "SPM", "NTE"):
+        return ""
+    for place in range(draft.segment.index, -1, -1):
+        segment = run.message.segments[place]
+        if segment.name == "OBR":
+            return times.date_time(segment.get("22.1"), run.zone) or ""
+    return ""
+
+
+def _entry(draft: Draft) -> Element:
+    rtype = draft.res["resourceType"]
+    request: Element = {"method": "POST", "url": rtype}
+    criteria = finish.criteria(draft.res)
+    if criteria:
+        request["ifNoneExist"] = criteria
+    return {"fullUrl": draft.url, "resource": draft.res, "request": request}
+
+
+def _bundle(entries: list[Any]) -> Element:
+    bundle: Element = {"resourceType": "Bundle", "type": "transaction"}
+    if entries:
+        bundle["entry"] = entries
+    return bundle

@@ -1,0 +1,125 @@
+"""After the last segment: references set, equal practitioners, organisations and places made one, what R4 requires filled in.
+
+What a resource must have and the message does not say comes from tables/defaults.csv, each with its reason there.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from mappers.v2 import repair
+from mappers.v2.place import Scope
+from mappers.v2.run import Draft, Element, Run
+
+_SHARED_ORDER = ("Organization", "Location", "Practitioner", "Device", "Medication", "PractitionerRole")
+_FOUND_BY_IDENTIFIER = frozenset({"Patient", "Practitioner", "Organization", "Location", "Encounter", "Account", "Specimen", "Appointment"})
+
+
+def link(run: Run, draft: Draft, target: str, scope: Scope, refs: tuple[tuple[str, str, str], ...]) -> None:
+    """Set the references of a message row; a path that ends in `?` only where its label is the only one of its place."""
+    for left, path, right in refs:
+        one = draft if left == target else scope.find(left)
+        other = draft if right == target else scope.find(right)
+        if path.endswith("?"):
+            path = path[:-1]
+            other = other if scope.only(right) else None
+        if one is not None and other is not None and one is not other:
+            _set(run, one.res, path, other)
+
+
+def _set(run: Run, res: Element, path: str, other: Draft) -> None:
+    """`subject`, `result[]`, `diagnosis[].condition`: a list gets one more member unless it refers there already."""
+    name, _, rest = path.partition(".")
+    if not name.endswith("[]"):
+        if rest:
+            _set(run, res.setdefault(name, {}), rest, other)
+        elif name not in res:
+            res[name] = run.refer(other)
+        return
+    members = res.setdefault(name[:-2], [])
+    if rest:
+        if not any(member.get(rest, {}).get("reference") == other.url for member in members):
+            members.append({rest: run.refer(other)})
+    elif not any(member.get("reference") == other.url for member in members):
+        members.append(run.refer(other))
+
+
+def finish(run: Run) -> list[Draft]:
+    """The drafts that become entries, in the order they were begun."""
+    gone: set[int] = set()
+    for rtype in _SHARED_ORDER:
+        _unify([draft for draft in run.drafts if draft.shared and draft.res["resourceType"] == rtype], gone)
+    for draft in run.drafts:
+        if draft.shared:
+            _once(draft.res)
+    kept = [draft for draft in run.drafts if id(draft) not in gone and (len(draft.res) > 1 or draft.nulls)]
+    for draft in kept:
+        _fill(draft.res, run.tables.defaults.get(draft.res["resourceType"], []))
+        repair.repair(run, draft)
+    return kept
+
+
+def _unify(drafts: list[Draft], gone: set[int]) -> None:
+    first: dict[Any, Draft] = {}
+    for draft in drafts:
+        key = _key(draft.res)
+        found = first.get(key)
+        if found is None:
+            first[key] = draft
+            continue
+        if found is draft:
+            continue
+        for name, value in draft.res.items():
+            found.res.setdefault(name, value)
+        for reference in draft.refs:
+            reference["reference"] = found.url
+        found.refs.extend(draft.refs)
+        gone.add(id(draft))
+
+
+def _once(res: Element) -> None:
+    """List members that several segments gave alike stand once."""
+    for name, value in res.items():
+        if type(value) is list and len(value) > 1:
+            res[name] = [member for place, member in enumerate(value) if member not in value[:place]]
+
+
+def _key(res: Element) -> Any:
+    """What makes two shared resources of one message the same: identifier with system, else all of the content."""
+    for identifier in res.get("identifier", []):
+        if identifier.get("system") and identifier.get("value"):
+            return identifier["system"], identifier["value"], repr(res.get("name"))
+    return repr({name: value for name, value in res.items() if name != "id"})
+
+
+def _fill(res: Element, rows: list[tuple[str, str]]) -> None:
+    for element, value in rows:
+        path, _, last = element.rpartition(".")
+        for node in _nodes(res, path.split(".") if path else []):
+            names = last.split("|")
+            if not any(name in node or f"_{name}" in node for name in names):
+                node[names[0]] = json.loads(value)
+
+
+def _nodes(node: Element, path: list[str]) -> Iterator[Element]:
+    if not path:
+        yield node
+        return
+    name = path[0]
+    if name.endswith("[]"):
+        for member in node.get(name[:-2], []):
+            yield from _nodes(member, path[1:])
+    elif name in node:
+        yield from _nodes(node[name], path[1:])
+
+
+def criteria(res: Element) -> str:
+    """If-None-Exist of an entry that is known by its first identifier with system and value, '' for all others."""
+    if res["resourceType"] not in _FOUND_BY_IDENTIFIER:
+        return ""
+    for identifier in res.get("identifier", []):
+        system, value = identifier.get("system"), identifier.get("value")
+        if system and value:
+            return f"identifier={quote(system, safe=':/.-_')}%7C{quote(value, safe='.-_')}"
+    return ""

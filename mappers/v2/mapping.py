@@ -1,0 +1,292 @@
+"""Rows of one map -> closures: a segment map writes fields into a resource, a data type map turns raw text into an element.
+
+Compiled once per Tables and map, on first use.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mappers.v2.condition import compile_condition
+from mappers.v2.functions import FUNCTIONS, Codes, Convert
+from mappers.v2.message import NULL, Segment, content
+from mappers.v2.path import Slots, slots_of, steps, writer
+from mappers.v2.place import At, Scope
+from mappers.v2.run import Element, Run
+from mappers.v2.tables import Row, Tables
+from mappers.v2.values import LEAVES
+
+# types whose equal content within a message is one resource from the start
+_INTERNED = frozenset({"Practitioner", "Organization", "Location", "Device"})
+Plan = Callable[[Run, str, At, int, Element, Slots], bool]
+_EXPRESSION = re.compile(r'"([^"]*)"|([A-Z][A-Z0-9]{1,2})[-.](\d+)(?:\.(\d+))?|\+|\s+')
+
+
+@dataclass(slots=True, eq=False)
+class Field:
+    """The plans of one field or component; `drop`: slots that a further repetition starts anew; `elements`: what a null empties."""
+
+    number: int
+    plans: list[Plan] = field(default_factory=list)
+    once: list[Plan] = field(default_factory=list)
+    drop: tuple[str, ...] = ()
+    elements: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, eq=False)
+class Map:
+    """A compiled map: `fields` by number, `constants` that no field bears, `conditional` if any row has a condition."""
+
+    name: str
+    fields: list[Field]
+    constants: list[Plan]
+    conditional: bool
+    mapped: frozenset[int]
+
+
+def compiled(tables: Tables, name: str) -> Map:
+    """The map of a name ('pid[patient]'), compiled on first use. Raises KeyError where there is none."""
+    found: Map | None = tables.compiled.get(name)
+    if found is None:
+        found = tables.compiled[name] = _compile(tables, name, tables.maps[name])
+    return found
+
+
+def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
+    numbers = sorted({row.field for row in rows if row.field})
+    fields = []
+    for number in numbers:
+        own = [row for row in rows if row.field == number]
+        others = {key for row in rows if row.field != number for key in slots_of(row.path)}
+        drop = _renewed(own, others)
+        made = Field(number, drop=drop, elements=frozenset(_element(row) for row in own))
+        for row in own:
+            plan = _plan(tables, row)
+            made.plans.append(plan)
+            if row.path.startswith("$this") or any(key in drop for key in slots_of(row.path)) or row.path.endswith("$value"):
+                made.once.append(plan)
+        fields.append(made)
+    constants = [_plan(tables, row) for row in rows if not row.field]
+    return Map(
+        name, fields, constants, any(row.when or row.value.startswith("=") or row.convert[:1] in ("@", "^") for row in rows), frozenset(numbers)
+    )
+
+
+def _renewed(rows: list[Row], others: set[str]) -> tuple[str, ...]:
+    """Slots of a field that no other field writes to, from the outermost such on each path inwards; or the member a row is itself."""
+    found: set[str] = set()
+    for row in rows:
+        keys = slots_of(row.path)
+        own = next((place for place, key in enumerate(keys) if key not in others), None)
+        if own is None and keys and keys[-1] == row.path:
+            own = len(keys) - 1
+        if own is not None:
+            found.update(keys[own:])
+            found.update(step.key for step in steps(row.path) if step.rtype and step.key.startswith(keys[own]))
+    return tuple(found)
+
+
+def _element(row: Row) -> str:
+    return steps(row.path)[0].name.lstrip("_")
+
+
+def _plan(tables: Tables, row: Row) -> Plan:
+    write = writer(row.path)
+    convert = _convert(tables, row)
+    if not row.when:
+
+        def always(run: Run, raw: str, place: At, level: int, root: Element, slots: Slots) -> bool:
+            value = convert(run, raw, place, level)
+            if value is None:
+                return False
+            write(run, root, slots, value)
+            return True
+
+        return always
+    holds = compile_condition(row.when)
+
+    def guarded(run: Run, raw: str, place: At, level: int, root: Element, slots: Slots) -> bool:
+        if not holds(place):
+            return False
+        value = convert(run, raw, place, level)
+        if value is None:
+            return False
+        write(run, root, slots, value)
+        return True
+
+    return guarded
+
+
+def _convert(tables: Tables, row: Row) -> Convert:
+    if row.value and row.convert not in ("", *LEAVES):
+        raise ValueError(f"{row.file}: field {row.field}: a constant needs no conversion {row.convert}")
+    if row.value:
+        return _constant(row)
+    codes: Codes | None = (row.codes, tables.codes[row.codes.casefold()]) if row.codes else None
+    if row.convert.startswith("^"):
+        inner = _named(tables, row, row.convert[1:], codes)
+        return lambda run, raw, place, level: inner(run, place.whole, place, place.level)
+    return _named(tables, row, row.convert, codes)
+
+
+def _named(tables: Tables, row: Row, name: str, codes: Codes | None) -> Convert:
+    if name.startswith("@label:"):
+        return _labelled(name.removeprefix("@label:"))
+    if name.startswith("@"):
+        make = FUNCTIONS.get(name[1:])
+        if make is None:
+            raise ValueError(f"{row.file}: field {row.field}: no function {name}")
+        return make(codes)
+    if "[" in name:
+        found = datatype(tables, name.casefold())
+        return _cached(found, name) if steps(row.path)[-1].rtype in _INTERNED else found
+    leaf = LEAVES.get(name or "string")
+    if leaf is None:
+        raise ValueError(f"{row.file}: field {row.field}: no conversion {name}")
+    if codes is not None:
+        return FUNCTIONS["code"](codes)
+    return lambda run, raw, place, level: leaf(run, raw)
+
+
+def _labelled(label: str) -> Convert:
+    """@label:X[1]: a reference to the resource that has the label here."""
+
+    def refer(run: Run, raw: str, place: At, level: int) -> Element | None:
+        draft = place.scope.find(label)
+        return run.refer(draft) if draft is not None else None
+
+    return refer
+
+
+def _cached(convert: Convert, name: str) -> Convert:
+    """The same raw text gives the same element, once per message: what path.py makes one resource of."""
+
+    def cached(run: Run, raw: str, place: At, level: int) -> Any:
+        key = (name, raw)
+        if key not in run.cache:
+            run.cache[key] = convert(run, raw, place, level)
+        return run.cache[key]
+
+    return cached
+
+
+def _constant(row: Row) -> Convert:
+    if row.value.startswith("="):
+        return _expression(row.value[1:], row)
+    if row.convert == "boolean":
+        value: Any = row.value == "true"
+    elif row.convert in ("integer", "positiveInt", "unsignedInt"):
+        value = int(row.value)
+    elif row.value[0] in "{[":
+        text = row.value
+        return lambda run, raw, place, level: json.loads(text)
+    else:
+        value = row.value
+    return lambda run, raw, place, level: value
+
+
+def _expression(text: str, row: Row) -> Convert:
+    parts: list[tuple[str, str, int, int]] = []
+    at = 0
+    while at < len(text):
+        match = _EXPRESSION.match(text, at)
+        if match is None:
+            raise ValueError(f"{row.file}: field {row.field}: expression not understood: {text}")
+        at = match.end()
+        if match[1] is not None:
+            parts.append((match[1], "", 0, 0))
+        elif match[2]:
+            parts.append(("", match[2], int(match[3]), int(match[4] or 0)))
+
+    def join(run: Run, raw: str, place: At, level: int) -> str | None:
+        return "".join(place.value(name, number, sub) if name else literal for literal, name, number, sub in parts).strip() or None
+
+    return join
+
+
+def datatype(tables: Tables, name: str) -> Convert:
+    """The conversion of a data type map: raw text -> element, or the primitive that its `$value` row gives; None if nothing came of it."""
+    holder: list[Map] = []
+
+    def convert(run: Run, raw: str, place: At, level: int) -> Any:
+        if not holder:
+            holder.append(compiled(tables, name))
+        return apply_parts(run, holder[0], raw, place, level)
+
+    return convert
+
+
+def apply_parts(run: Run, table: Map, raw: str, place: At, level: int) -> Any:
+    """A data type map on raw text split at the component or subcomponent mark of `level`."""
+    mark = run.marks[level] if level < 3 else ""
+    parts = raw.split(mark) if mark and mark in raw else [raw]
+    if table.conditional:
+        place = place.inner(raw, parts, level)
+    root: Element = {}
+    slots: Slots = {}
+    count = len(parts)
+    written = False
+    for item in table.fields:
+        number = item.number
+        if number > count:
+            break
+        part = parts[number - 1]
+        if part and part != NULL:
+            for plan in item.plans:
+                written |= plan(run, part, place, level + 1, root, slots)
+    if not written:
+        return None
+    for plan in table.constants:
+        plan(run, raw, place, level, root, slots)
+    return root.get("$value", root) if "$value" in root else root
+
+
+def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: Scope, nulls: set[str]) -> int:
+    """A segment map on a segment: writes into `root`; returns how many values its fields gave."""
+    slots: Slots = {}
+    place = At(run, segment, scope)
+    fields = segment.fields
+    count = len(fields)
+    written = 0
+    run.segment = segment
+    for item in table.fields:
+        number = item.number
+        if number >= count:
+            break
+        raw = fields[number]
+        if not raw:
+            continue
+        if raw == NULL:
+            nulls.update(item.elements)
+        elif content(raw, segment.delimiters):
+            written += _field(run, item, segment, raw, place, root, slots)
+    run.field = run.repetition = 0
+    if written or len(root) > 1:
+        place.raw = ""
+        for plan in table.constants:
+            plan(run, "", place, 0, root, slots)
+    return written
+
+
+def _field(run: Run, item: Field, segment: Segment, raw: str, place: At, root: Element, slots: Slots) -> int:
+    run.field = item.number
+    written = 0
+    mark = segment.delimiters.repetition
+    parts = segment.repetitions(item.number) if mark and mark in raw else [raw]
+    done = False
+    for count, part in enumerate(parts):
+        if not part or part == NULL or not content(part, segment.delimiters):
+            continue
+        run.repetition = count + 1
+        place.raw = part
+        if done:
+            for key in item.drop:
+                slots.pop(key, None)
+            if len(item.once) < len(item.plans):
+                run.warn("198", "a repetition has no place in the resource; the first one stands")
+        for plan in item.once if done else item.plans:
+            written += plan(run, part, place, 0, root, slots)
+        done = True
+    return written

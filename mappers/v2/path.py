@@ -1,0 +1,191 @@
+"""Target paths of mapping rows, text -> closure that writes a value.
+
+  family                     an element that occurs once
+  name[1].given[1]           a list: a slot; rows that name the same slot write to the same list member
+  extension{url}.valueCode   the extension with that url; `_birthDate.extension{url}` one on a primitive
+  individual(Practitioner)   a Reference to a new resource; what follows stands in that resource
+  contained with `$this`     the element that the table is applied to
+
+Slots live in a dict that is made per segment: a repetition of a field drops the slots that only this field uses, so that it
+starts a new list member. Writing a dict where a dict stands merges it; a list is appended; a primitive replaces.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mappers.v2.run import Draft, Element, Run
+
+Slots = dict[str, Any]
+Writer = Callable[[Run, Element, Slots, Any], None]
+_STEP = re.compile(
+    r"(?P<name>_?[A-Za-z][A-Za-z0-9]*|\$this|\$value)(?:\[(?P<slot>\w+)\])?(?:\{(?P<url>[^}]*)\})?(?:\((?P<rtype>[A-Z]\w+)\))?(?:\.|$)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: element name, slot ('' if it occurs once), extension url, type of a new resource; `key` the path up to here."""
+
+    name: str
+    slot: str
+    url: str
+    rtype: str
+    key: str
+
+
+def steps(text: str) -> tuple[Step, ...]:
+    """The steps of a path; raises ValueError where it does not parse."""
+    found, at = [], 0
+    while at < len(text):
+        match = _STEP.match(text, at)
+        if match is None:
+            raise ValueError(f"path not understood at {text[at:]!r}: {text}")
+        at = match.end()
+        found.append(Step(match["name"], match["slot"] or "", match["url"] or "", match["rtype"] or "", text[:at].rstrip(".")))
+    if not found:
+        raise ValueError("an empty path")
+    return tuple(found)
+
+
+def slots_of(text: str) -> tuple[str, ...]:
+    """Keys of the list members that a path makes, outermost first."""
+    return tuple(step.key for step in steps(text) if step.slot or step.url)
+
+
+def writer(text: str) -> Writer:
+    """A closure (run, root, slots, value) that writes at the path."""
+    found = steps(text)
+    *before, last = found
+    end = _end(last)
+    if not before:
+        return end
+    walk = [_into(step) for step in before]
+
+    def write(run: Run, root: Element, slots: Slots, value: Any) -> None:
+        node = root
+        for into in walk:
+            node = into(run, node, slots)
+        end(run, node, slots, value)
+
+    return write
+
+
+def _into(step: Step) -> Callable[[Run, Element, Slots], Element]:
+    name, rtype = step.name, step.rtype
+    if name == "$this":
+        return lambda run, node, slots: node
+    if rtype:
+        return lambda run, node, slots: _resource(run, node, slots, step)
+    if step.slot or step.url:
+        return lambda run, node, slots: _member(node, slots, step)
+
+    def single(run: Run, node: Element, slots: Slots) -> Element:
+        found: Element | None = node.get(name)
+        if found is None:
+            found = node[name] = {}
+        return found
+
+    return single
+
+
+def _member(node: Element, slots: Slots, step: Step) -> Element:
+    found: Element | None = slots.get(step.key)
+    if found is None:
+        found = {"url": step.url} if step.url else {}
+        node.setdefault(step.name, []).append(found)
+        slots[step.key] = found
+    return found
+
+
+def _resource(run: Run, node: Element, slots: Slots, step: Step) -> Element:
+    draft: Draft | None = slots.get(step.key)
+    if draft is None:
+        draft = run.keep(run.draft(step.rtype))
+        draft.shared = True
+        slots[step.key] = draft
+        _link(run, node, step, draft)
+    return draft.res
+
+
+def _link(run: Run, node: Element, step: Step, draft: Draft) -> None:
+    reference = run.refer(draft)
+    if step.slot:
+        node.setdefault(step.name, []).append(reference)
+    else:
+        node[step.name] = reference
+
+
+def _end(step: Step) -> Writer:
+    if step.name == "$this":
+        return lambda run, node, slots, value: merge(node, value)
+    if step.rtype:
+        return _end_resource(step)
+    if step.slot or step.url:
+        return _end_member(step)
+    name = step.name
+
+    def single(run: Run, node: Element, slots: Slots, value: Any) -> None:
+        found = node.get(name)
+        if found is not None and type(value) is dict and type(found) is dict:
+            merge(found, value)
+        else:
+            node[name] = value
+
+    return single
+
+
+def _end_resource(step: Step) -> Writer:
+    def write(run: Run, node: Element, slots: Slots, value: Any) -> None:
+        draft = slots.get(step.key)
+        if draft is None:
+            draft = slots[step.key] = _interned(run, step.rtype, value)
+            _link(run, node, step, draft)
+        else:
+            merge(draft.res, value)
+
+    return write
+
+
+def _interned(run: Run, rtype: str, value: Element) -> Draft:
+    """The draft that already came from this very value in this message, or a new one; values are cached by the data type maps."""
+    key = (rtype, str(id(value)))
+    found: tuple[Element, Draft] | None = run.cache.get(key)
+    if found is not None and found[0] is value:
+        return found[1]
+    draft = run.keep(run.draft(rtype, value))
+    draft.shared = True
+    run.cache[key] = (value, draft)
+    return draft
+
+
+def _end_member(step: Step) -> Writer:
+    name, key = step.name, step.key
+
+    def write(run: Run, node: Element, slots: Slots, value: Any) -> None:
+        found = slots.get(key)
+        if type(value) is list:
+            node.setdefault(name, []).extend(value)
+        elif type(value) is not dict:
+            node.setdefault(name, []).append(value)
+        elif found is not None:
+            merge(found, value)
+        else:
+            member = {"url": step.url, **value} if step.url else dict(value)
+            node.setdefault(name, []).append(member)
+            slots[key] = member
+
+    return write
+
+
+def merge(into: Element, value: Element) -> None:
+    """Merge an element into another: dicts deeply, lists appended, primitives replaced."""
+    for name, new in value.items():
+        old = into.get(name)
+        if type(old) is dict and type(new) is dict:
+            merge(old, new)
+        elif type(old) is list and type(new) is list:
+            old.extend(new)
+        else:
+            into[name] = new

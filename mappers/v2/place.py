@@ -1,0 +1,200 @@
+"""Where a row stands: the segment, the repetition, the components, and the groups around, as conditions and functions see them."""
+
+from mappers.v2.grammar import Group
+from mappers.v2.message import NULL, Segment, content
+from mappers.v2.run import Draft, Run
+
+DATATYPES = frozenset(
+    [
+        "AD",
+        "AUI",
+        "CD",
+        "CE",
+        "CF",
+        "CK",
+        "CN",
+        "CNE",
+        "CNN",
+        "CP",
+        "CQ",
+        "CWE",
+        "CX",
+        "DLD",
+        "DLN",
+        "DR",
+        "DT",
+        "DTM",
+        "ED",
+        "EI",
+        "EIP",
+        "FC",
+        "FN",
+        "FT",
+        "HD",
+        "ID",
+        "IS",
+        "JCC",
+        "MA",
+        "MO",
+        "MOC",
+        "MSG",
+        "NA",
+        "NDL",
+        "NM",
+        "NR",
+        "OCD",
+        "OG",
+        "OSD",
+        "PL",
+        "PLN",
+        "PN",
+        "PPN",
+        "PT",
+        "RI",
+        "RP",
+        "RPT",
+        "SAD",
+        "SI",
+        "SN",
+        "SNM",
+        "SPS",
+        "ST",
+        "TM",
+        "TN",
+        "TQ",
+        "TS",
+        "TX",
+        "VH",
+        "VID",
+        "VR",
+        "XAD",
+        "XCN",
+        "XON",
+        "XPN",
+        "XTN",
+    ]
+)
+
+
+class Scope:
+    """An instance of a group: `labels` -> drafts visible from here (its own and its descendants', the latest), `segments` seen in it."""
+
+    __slots__ = ("counts", "group", "labels", "makers", "parent", "segments")
+
+    def __init__(self, group: Group, parent: "Scope | None") -> None:
+        self.group = group
+        self.parent = parent
+        self.labels: dict[str, Draft] = {}
+        self.counts: dict[str, int] = {}
+        self.makers: dict[str, tuple[str, int]] = {}
+        self.segments: dict[str, Segment] = {}
+
+    def publish(self, label: str, draft: Draft) -> None:
+        """Make a draft known here and in all groups around."""
+        here: Scope | None = self
+        while here is not None:
+            here.labels[label] = draft
+            here.counts[label] = here.counts.get(label, 0) + 1
+            here = here.parent
+
+    def only(self, label: str) -> bool:
+        """True if the nearest group that knows the label knows one draft of it."""
+        here: Scope | None = self
+        while here is not None and label not in here.labels:
+            here = here.parent
+        return here is not None and here.counts.get(label) == 1
+
+    def find(self, label: str) -> Draft | None:
+        """The draft of a label, as near as it can be."""
+        here: Scope | None = self
+        while here is not None:
+            found = here.labels.get(label)
+            if found is not None:
+                return found
+            here = here.parent
+        return None
+
+    def note(self, segment: Segment) -> None:
+        """Remember a segment here and in all groups around."""
+        here: Scope | None = self
+        while here is not None:
+            here.segments[segment.name] = segment
+            here = here.parent
+
+    def segment(self, name: str) -> Segment | None:
+        """The segment of a name that goes with this place: of the own group where the group has such, else of one around."""
+        here: Scope | None = self
+        while here is not None:
+            if name in here.segments:
+                return here.segments[name]
+            if name in here.group.segments():
+                return None
+            here = here.parent
+        return None
+
+
+class At:
+    """A Place (see condition.py). `raw` is the repetition of the field at hand, `whole` and `parts` the data type at hand and its components."""
+
+    __slots__ = ("level", "parts", "raw", "run", "scope", "segment", "whole")
+
+    def __init__(self, run: Run, segment: Segment, scope: Scope) -> None:
+        self.run = run
+        self.segment = segment
+        self.scope = scope
+        self.raw = ""
+        self.whole = ""
+        self.parts: list[str] | None = None
+        self.level = 0
+
+    def inner(self, whole: str, parts: list[str], level: int) -> "At":
+        """The same place, one data type further in."""
+        made = At(self.run, self.segment, self.scope)
+        made.raw, made.whole, made.parts, made.level = self.raw, whole, parts, level
+        return made
+
+    def value(self, name: str, number: int, component: int) -> str:
+        """Decoded text of a field, component or subcomponent; without `component` the first one that is there."""
+        if name in DATATYPES:
+            return self._leaf(self._part(number), component, self.level + 1)
+        segment = self.segment if name == self.segment.name else self._other(name)
+        if segment is None:
+            return ""
+        if segment is self.segment and number == self.run.field:
+            raw = self.raw
+        else:
+            reps = segment.repetitions(number)
+            raw = reps[0] if reps else ""
+        return self._leaf(raw, component, 0)
+
+    def _other(self, name: str) -> Segment | None:
+        return self.scope.segment(name) or (self.run.message.nth(name) if name in ("MSH", "EVN", "PID", "PV1") else None)
+
+    def _part(self, number: int) -> str:
+        if self.parts is None:
+            mark = self.run.marks[0]
+            parts = self.raw.split(mark) if mark else [self.raw]
+        else:
+            parts = self.parts
+        return parts[number - 1] if 0 < number <= len(parts) else ""
+
+    def _leaf(self, raw: str, component: int, level: int) -> str:
+        if not raw or raw == NULL:
+            return ""
+        mark = self.run.marks[level] if level < 3 else ""
+        parts = raw.split(mark) if mark else [raw]
+        if component:
+            part = parts[component - 1] if component <= len(parts) else ""
+        else:
+            part = next((piece for piece in parts if content(piece, self.segment.delimiters)), "")
+        below = self.run.marks[level + 1] if level < 2 else ""
+        return self.run.text(part.split(below, 1)[0] if below else part)
+
+    def count(self, name: str, number: int) -> int:
+        """Repetitions of a field."""
+        segment = self.segment if name == self.segment.name else self._other(name)
+        return len(segment.repetitions(number)) if segment else 0
+
+    def has_segment(self, name: str) -> bool:
+        """True if the message has such a segment; within groups, if this group has it."""
+        return self.scope.segment(name) is not None or (name in self.run.names and name not in self.scope.group.segments())

@@ -1,0 +1,101 @@
+"""Rules of R4 that single rows cannot see: periods that end before they start, addresses and phones that an organisation cannot
+have, times that must come in pairs. What is taken away is noted as a problem. https://hl7.org/fhir/R4/validation.html
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mappers.v2.problem import WARNING, Problem, erl
+from mappers.v2.run import Draft, Element, Run
+
+
+def repair(run: Run, draft: Draft) -> None:
+    """Make a finished resource keep the invariants of its type."""
+    res = draft.res
+    _walk(run, draft, res)
+    for rule in _RULES.get(res["resourceType"], ()):
+        rule(run, draft, res)
+
+
+def _note(run: Run, draft: Draft, text: str) -> None:
+    run.problems.append(Problem(WARNING, erl(draft.segment.name, draft.segment.occurrence), "199", text))
+
+
+def _walk(run: Run, draft: Draft, node: Element) -> None:
+    """per-1 everywhere; empty elements never leave."""
+    for name in list(node):
+        value = node[name]
+        if type(value) is dict:
+            _walk(run, draft, value)
+            if not value:
+                del node[name]
+            elif "start" in value and "end" in value and _after(value["start"], value["end"]):
+                del value["end"]
+                _note(run, draft, f"{name} ends before it starts; the end was left out")
+        elif type(value) is list:
+            for member in value:
+                if type(member) is dict:
+                    _walk(run, draft, member)
+            node[name] = [member for member in value if member not in ({}, None)]
+            if not node[name]:
+                del node[name]
+
+
+def _after(start: Any, end: Any) -> bool:
+    """True if start is later than end; compared as far as both are precise."""
+    if not (isinstance(start, str) and isinstance(end, str)):
+        return False
+    size = min(len(start), len(end), 10)
+    return start[:size] > end[:size] or (len(start) > 19 and len(end) > 19 and start[19:] == end[19:] and start > end)
+
+
+def _organization(run: Run, draft: Draft, res: Element) -> None:
+    """org-1 to org-3: a name or identifier; no home address, no home phone."""
+    for name in ("address", "telecom"):
+        for member in res.get(name, []):
+            if member.get("use") == "home":
+                del member["use"]
+    if "name" not in res and "identifier" not in res:
+        res["name"] = "unknown"
+
+
+_UNKNOWN = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]}
+
+
+def _appointment(run: Run, draft: Draft, res: Element) -> None:
+    """app-2 and app-3: start and end stand together and only some statuses need none; what is unknown says so."""
+    if res.get("status") in ("proposed", "cancelled", "waitlist") and "start" not in res and "end" not in res:
+        return
+    for name in ("start", "end"):
+        if name not in res:
+            res[f"_{name}"] = _UNKNOWN
+
+
+def _observation(run: Run, draft: Draft, res: Element) -> None:
+    """obs-6: dataAbsentReason only where there is no value."""
+    if any(name.startswith("value") for name in res):
+        res.pop("dataAbsentReason", None)
+
+
+def _allergy(run: Run, draft: Draft, res: Element) -> None:
+    """ait-2: no clinical status for what was entered in error."""
+    if any(coding.get("code") == "entered-in-error" for coding in res.get("verificationStatus", {}).get("coding", [])):
+        res.pop("clinicalStatus", None)
+
+
+def _patient(run: Run, draft: Draft, res: Element) -> None:
+    """pat-1: a contact has a name, telecom, address or organisation."""
+    if "contact" in res:
+        res["contact"] = [contact for contact in res["contact"] if any(name in contact for name in ("name", "telecom", "address", "organization"))]
+        if not res["contact"]:
+            del res["contact"]
+
+
+_RULES: dict[str, tuple[Callable[[Run, Draft, Element], None], ...]] = {
+    "Organization": (_organization,),
+    "Appointment": (_appointment,),
+    "Observation": (_observation,),
+    "AllergyIntolerance": (_allergy,),
+    "Condition": (_allergy,),
+    "Patient": (_patient,),
+}

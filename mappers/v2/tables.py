@@ -1,0 +1,203 @@
+"""The tables: folders of CSV files -> checked rows. A later folder overrides an earlier one, field by field and code by code.
+
+A folder has `messages/ORU.csv`, `segments/OBX_Observation.csv`, `datatypes/CX_Identifier.csv`, `codes/AdministrativeSex.csv` and the
+single files `structures.csv systems.csv defaults.csv authorities.csv`. README.md says what the columns mean.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mappers.v2.condition import compile_condition
+from mappers.v2.grammar import Grammar
+
+FOLDER = Path(__file__).parent / "tables"
+LAYER = FOLDER / "layer"
+_FILE = re.compile(r"([A-Z][A-Z0-9]{1,2})_(.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A mapping row: field or component number (0: none), condition, path, conversion, code map, constant; `file` for messages."""
+
+    field: int
+    when: str
+    path: str
+    convert: str
+    codes: str
+    value: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A row of a message table: in `group`, segment `name` makes or extends the resource `target` ('Patient[1]') by `map`.
+
+    `refs` are (label, path, label): set the path of the first to a reference to the second.
+    """
+
+    group: str
+    name: str
+    when: str
+    target: str
+    map: str
+    refs: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(slots=True, eq=False)
+class Structure:
+    """A message structure: its rows by (group, segment) and its grammar; `homes`: label -> group path where it lives."""
+
+    name: str
+    rows: dict[tuple[str, str], list[MessageRow]]
+    grammar: Grammar
+    homes: dict[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class Tables:
+    """Everything a conversion needs to know. `compiled` caches closures by map name (filled by mapping.py)."""
+
+    maps: dict[str, list[Row]] = field(default_factory=dict)
+    codes: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    structures: dict[str, Structure] = field(default_factory=dict)
+    triggers: dict[str, str] = field(default_factory=dict)
+    systems: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    authorities: dict[str, str] = field(default_factory=dict)
+    compiled: dict[str, Any] = field(default_factory=dict)
+
+    def structure_for(self, code: str, trigger: str) -> Structure | None:
+        """The structure of an event: by 'ADT^A01', else by 'ADT'."""
+        name = self.triggers.get(f"{code}^{trigger}") or self.triggers.get(code)
+        return self.structures.get(name) if name else None
+
+
+def load_tables(folder: Path | None = None, *, extra: Iterable[Path] = ()) -> Tables:
+    """The built-in tables, overridden by those of `folder` and of `extra`, in that order. Cached. Raises ValueError naming file and row."""
+    return _load((FOLDER, LAYER, *([folder] if folder else []), *extra))
+
+
+@cache
+def _load(folders: tuple[Path, ...]) -> Tables:
+    tables = Tables()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"no folder of tables: {folder}")
+        _maps(tables, folder)
+        _codes(tables, folder)
+        _singles(tables, folder)
+    _check(tables)
+    return tables
+
+
+def rows_of(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file, cells stripped, missing ones ''."""
+    with path.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            yield {name: (value or "").strip() for name, value in row.items() if name}
+
+
+def _maps(tables: Tables, folder: Path) -> None:
+    for path in sorted([*folder.glob("segments/*.csv"), *folder.glob("datatypes/*.csv")]):
+        match = _FILE.match(path.stem)
+        if match is None:
+            raise ValueError(f"{path.name}: a file of rows is named SEGMENT_Resource.csv or TYPE_Element.csv")
+        name = f"{match[1]}[{match[2]}]".casefold()
+        new = [_row(row, path.name) for row in rows_of(path)]
+        replaced = {row.field for row in new}
+        kept = [row for row in tables.maps.get(name, []) if row.field not in replaced]
+        tables.maps[name] = sorted([*kept, *(row for row in new if row.path != "-")], key=lambda row: row.field or 999)
+
+
+def _row(row: dict[str, str], file: str) -> Row:
+    number = row["field"]
+    if number and not number.isdecimal():
+        raise ValueError(f"{file}: {number!r} is no field number")
+    return Row(int(number or 0), row["when"], row["path"], row["as"], row["codes"], row["value"], file)
+
+
+def _codes(tables: Tables, folder: Path) -> None:
+    for path in sorted(folder.glob("codes/*.csv")):
+        rows = tables.codes.setdefault(path.stem.casefold(), {})
+        for row in rows_of(path):
+            if row.get("code") == "-":
+                rows.pop(row["from"].casefold(), None)
+            else:
+                rows[row["from"].casefold()] = row
+
+
+def _singles(tables: Tables, folder: Path) -> None:
+    for name, into in (("structures", tables.triggers), ("systems", tables.systems), ("authorities", tables.authorities)):
+        path = folder / f"{name}.csv"
+        if path.exists():
+            for row in rows_of(path):
+                into[row["name"].upper()] = row["value"]
+    path = folder / "defaults.csv"
+    if path.exists():
+        for row in rows_of(path):
+            rows = tables.defaults.setdefault(row["type"], [])
+            rows[:] = [old for old in rows if old[0] != row["element"]]
+            rows.append((row["element"], row["value"]))
+            json.loads(row["value"])
+    for path in sorted(folder.glob("messages/*.csv")):
+        tables.structures[path.stem.upper()] = _structure(path)
+
+
+def _structure(path: Path) -> Structure:
+    listed = [(row["group"], row["segment"], row) for row in rows_of(path)]
+    rows: dict[tuple[str, str], list[MessageRow]] = {}
+    homes: dict[str, str] = {}
+    for group, segment, row in listed:
+        name = segment.lstrip("*")
+        made = rows.setdefault((group, name), [])
+        if row["target"]:
+            made.append(MessageRow(group, name, row["when"], row["target"], row["map"].casefold(), _refs(row["refs"], path)))
+            label = row["target"]
+            homes[label] = _common(homes[label], group) if label in homes else group
+    return Structure(path.stem.upper(), rows, Grammar((group, segment) for group, segment, _ in listed), homes)
+
+
+def _refs(text: str, path: Path) -> tuple[tuple[str, str, str], ...]:
+    found = []
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        match = re.match(r"([A-Z]\w*\[\w+\])\.(\S+)=([A-Z]\w*\[\w+\])$", part)
+        if match is None:
+            raise ValueError(f"{path.name}: a reference is written Label[1].path=Label[1], not {part!r}")
+        found.append((match[1], match[2], match[3]))
+    return tuple(found)
+
+
+def _common(one: str, other: str) -> str:
+    """The innermost group that holds both."""
+    left, right = one.split("."), other.split(".")
+    shared = [a for a, b in zip(left, right, strict=False) if a == b and left[: left.index(a) + 1] == right[: left.index(a) + 1]]
+    return ".".join(shared)
+
+
+def _check(tables: Tables) -> None:
+    """Every condition parses, every conversion, code map and structure that a row names exists."""
+    for rows in tables.maps.values():
+        for row in rows:
+            try:
+                compile_condition(row.when)
+            except ValueError as error:
+                raise ValueError(f"{row.file}: field {row.field}: {error}") from error
+            if row.codes and row.codes.casefold() not in tables.codes:
+                raise ValueError(f"{row.file}: field {row.field}: no code map {row.codes}")
+            if "[" in row.convert and not row.convert.startswith("@label:") and row.convert.lstrip("^").casefold() not in tables.maps:
+                raise ValueError(f"{row.file}: field {row.field}: no map {row.convert}")
+    for name in tables.triggers.values():
+        if name.upper() not in tables.structures:
+            raise ValueError(f"structures.csv: no structure {name}")
+    for structure in tables.structures.values():
+        for listed in structure.rows.values():
+            for made in listed:
+                compile_condition(made.when)
+                if made.map and made.map not in tables.maps:
+                    raise ValueError(f"{structure.name}.csv: no map {made.map}")

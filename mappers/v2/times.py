@@ -1,0 +1,102 @@
+"""HL7 v2 times (DT, TM, DTM, TS) -> FHIR date, dateTime, instant, time, with the precision that was sent.
+
+A time needs an offset: the value's own, else that of MSH-7, else the sender's zone. An hour without minutes is zero-filled, as
+FHIR has no such precision; anything that is no time of the calendar gives None. https://hl7.org/fhir/R4/datatypes.html#dateTime
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+_DTM = re.compile(r"(\d{4})(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,9}))?)?)?)?)?)?\s*([+-]\d{4}|Z)?$")
+_ISO = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?)?)?\s*([+-]\d\d:?\d\d|Z)?$")
+_TM = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?(?:[+-]\d{4})?$")
+Zone = Callable[[datetime], str]
+
+
+def zone_of(header_time: str, zone: ZoneInfo) -> Zone:
+    """naive local time -> offset '+01:00': fixed by MSH-7 where that has one, else by the sender's zone at that time."""
+    fixed = _offset(_parts(header_time.strip())[7]) if _parts(header_time.strip()) else ""
+    if fixed:
+        return lambda _: fixed
+    return lambda local: _of_zone(local, zone)
+
+
+def _of_zone(local: datetime, zone: ZoneInfo) -> str:
+    delta = local.replace(tzinfo=zone).utcoffset() or timedelta(0)
+    minutes = round(delta.total_seconds() / 60)
+    sign = "-" if minutes < 0 else "+"
+    return f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+
+
+@lru_cache(maxsize=8192)
+def _parts(text: str) -> tuple[str, ...]:
+    """Year, month, day, hour, minute, second, fraction, offset as sent ('' where absent); empty if this is no time."""
+    match = _DTM.match(text) or _ISO.match(text)
+    if match is None:
+        return ()
+    parts = [part or "" for part in match.groups()]
+    for place in (1, 2):
+        if parts[place] == "00":
+            parts[place:7] = [""] * (7 - place)
+    second = "59" if parts[5] == "60" else parts[5]
+    try:
+        datetime(int(parts[0]), int(parts[1] or 1), int(parts[2] or 1), int(parts[3] or 0), int(parts[4] or 0), int(second or 0))
+    except ValueError:
+        return ()
+    return tuple(parts)
+
+
+def _offset(sent: str) -> str:
+    if sent in ("Z", "z"):
+        return "Z"
+    digits = sent.replace(":", "")
+    if len(digits) != 5 or int(digits[1:3]) > 14 or int(digits[3:]) > 59:
+        return ""
+    return f"{digits[:3]}:{digits[3:]}"
+
+
+def date(text: str) -> str | None:
+    """The date of a time, as precise as sent: YYYY, YYYY-MM or YYYY-MM-DD."""
+    parts = _parts(text.strip())
+    return "-".join(part for part in parts[:3] if part) if parts else None
+
+
+def date_time(text: str, zone: Zone) -> str | None:
+    """FHIR dateTime."""
+    parts = _parts(text.strip())
+    if not parts:
+        return None
+    day = "-".join(part for part in parts[:3] if part)
+    return day if not parts[3] else day + _clock(parts, zone)
+
+
+def instant(text: str, zone: Zone) -> str | None:
+    """FHIR instant: only from a time with at least a day; what is finer and absent is zero."""
+    parts = _parts(text.strip())
+    if not parts or not parts[2]:
+        return None
+    return "-".join(parts[:3]) + _clock(parts, zone)
+
+
+def _clock(parts: tuple[str, ...], zone: Zone) -> str:
+    hour, minute, second, fraction = parts[3] or "00", parts[4] or "00", parts[5] or "00", parts[6]
+    local = datetime(int(parts[0]), int(parts[1]), int(parts[2]), int(hour), int(minute))
+    offset = _offset(parts[7]) or zone(local)
+    return f"T{hour}:{minute}:{second}{'.' + fraction if fraction else ''}{offset}"
+
+
+def time(text: str) -> str | None:
+    """FHIR time of a TM; seconds are zero-filled, an offset has no place there."""
+    match = _TM.match(text.strip())
+    if match is None or int(match[1]) > 23 or int(match[2] or 0) > 59 or int(match[3] or 0) > 59:
+        return None
+    return f"{match[1]}:{match[2] or '00'}:{match[3] or '00'}" + (f".{match[4]}" if match[4] else "")
+
+
+def has_clock(text: str) -> bool:
+    """True if the time says at least the hour."""
+    parts = _parts(text.strip())
+    return bool(parts) and bool(parts[3])
