@@ -23,7 +23,7 @@ from fhir_server.feed.sources import Registry, Source, recognise
 from fhir_server.feed.statistics import Statistics
 from fhir_server.feed.work import Mapped, apply_all, map_message
 from fhir_server.store import Store, Tx
-from fhir_server.store.inbox import ACCEPTED, Busy, Entry, Inbox
+from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Entry, Inbox
 from mappers.v2 import batch
 from mappers.v2.message import Message, parse
 from mappers.v2.problem import Problem
@@ -45,7 +45,7 @@ class Feed:
     """The running feed of one tenant in one process.
 
     convert: (message, source) -> Conversion of mappers.v2; mean: source name -> what `apply` writes with; wake: set when the background
-    worker has something to do.
+    worker has something to do; waiting, writing: receipts that go together into the next write.
     """
 
     store: Store
@@ -58,6 +58,7 @@ class Feed:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[tuple[Entry, "asyncio.Future[tuple[Entry, bool]]"]] = field(default_factory=list)
     writing: bool = False
+    connections: dict[str, str] = field(default_factory=dict)  # source name -> its latest MLLP connection
 
 
 class Behind(Exception):
@@ -108,7 +109,9 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
     feed.statistics.count(source.name, "received")
     accept, application = message.get("MSH-15").upper(), message.get("MSH-16").upper()
     enhanced = accept in ("AL", "ER", "SU") or (accept == "NE" and application == "NE")
-    made = receipt.entry_of(message, raw, source, sender, "" if enhanced else feed.owner)
+    feed.connections[source.name] = sender.connection
+    commit = answers.answer(message, "CA", []) if enhanced else b""
+    made = receipt.entry_of(message, raw, source, sender, "" if enhanced else feed.owner, commit)
     try:
         entry, is_new = await _store(feed, made)
     except Refusal:
@@ -117,7 +120,7 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
         return _say(feed, source, message, code, [Problem("E", "", failure.condition, failure.text)], accept if enhanced else application)
     await stored()
     if enhanced:
-        return await _committed(feed, entry, is_new, message, source, accept)
+        return await _committed(feed, entry, is_new, source, accept)
     answer = await work_out(feed, entry, message, source) if is_new else await _again(feed, entry, message, source)
     return answer if _wanted(application, answer) else None
 
@@ -168,19 +171,15 @@ async def _store_waiting(feed: Feed) -> None:
         future.set_result(result)
 
 
-async def _committed(feed: Feed, entry: Entry, is_new: bool, message: Message, source: Source, accept: str) -> bytes | None:
+async def _committed(feed: Feed, entry: Entry, is_new: bool, source: Source, accept: str) -> bytes | None:
     """Enhanced mode: the message is stored, say so; the background worker does the rest."""
-    if not is_new and entry.commit:
+    if not is_new:
         feed.statistics.count(source.name, "duplicate")
-        if entry.status not in ACCEPTED and entry.status != "received":
-            await feed.inbox.mark(entry.id, {"status": "received", "owner": "", "until": None})
-        feed.wake.set()
-        return entry.commit if _wanted(accept, entry.commit) else None
-    commit = answers.answer(message, "CA", [])
-    await feed.inbox.mark(entry.id, {"commit": commit})
+        if entry.status in FAILED:
+            await feed.inbox.take(entry.id, "", None, datetime.now(UTC))
     feed.wake.set()
     feed.statistics.count(source.name, "answer:CA")
-    return commit if _wanted(accept, commit) else None
+    return entry.commit if _wanted(accept, entry.commit) else None
 
 
 async def _again(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
@@ -237,7 +236,7 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
     mapped = map_message(feed.convert, entry, message, source)
     if mapped.excluded:
         answer = answers.answer(message, "AA", mapped.problems)
-        await feed.inbox.finish(None, entry, _final("excluded", mapped.problems, answer, entry, ()))
+        await feed.inbox.finish(None, entry, _final("excluded", mapped.problems, answer, entry, message, ()))
         feed.statistics.count(source.name, "excluded")
         return answer
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
@@ -264,19 +263,20 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> b
     problems += applied.problems
     answer = answers.answer(mapped.message, "AA", problems)
     status = "warning" if any(problem.severity == "W" for problem in problems) else "processed"
-    await feed.inbox.finish(tx, entry, {**_final(status, problems, answer, entry, applied.refs), "flags": flags})
+    await feed.inbox.finish(tx, entry, {**_final(status, problems, answer, entry, mapped.message, applied.refs), "flags": flags})
     feed.statistics.count(entry.source, status)
     return answer
 
 
-def _final(status: str, problems: Sequence[Problem], answer: bytes, entry: Entry, refs: tuple[str, ...]) -> dict[str, Any]:
+def _final(status: str, problems: Sequence[Problem], answer: bytes, entry: Entry, message: Message, refs: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a finished entry; `due`: the application answer of enhanced mode is still to be sent (MSH-16)."""
     return {
         "status": status,
         "problems": answers.as_rows(problems),
         "answer": answer,
         "refs": refs,
         "done": datetime.now(UTC),
-        "due": bool(entry.commit),
+        "due": bool(entry.commit) and _wanted(message.get("MSH-16").upper() or "NE", answer),
     }
 
 
@@ -310,7 +310,7 @@ async def _failed(feed: Feed, entry: Entry, message: Message, source: Source, er
     LOG.warning("message not accepted", extra={"source": source.name, "entry": entry.id, "status": failure.status, "code": failure.code})
     feed.statistics.count(source.name, failure.status)
     try:
-        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, ()))
+        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, message, ()))
     except Refusal:
         LOG.warning("the failure could not be stored; the message is taken up again when its lease ends", extra={"entry": entry.id})
     return answer

@@ -53,9 +53,10 @@ def digest(message: Message) -> str:
     return hashed.hexdigest()
 
 
-def entry_of(message: Message, raw: bytes, source: Source, sender: Sender, owner: str, now: datetime | None = None) -> Entry:
-    """The inbox entry of a message just received; the process `owner` holds it."""
-    received = (now or datetime.now(UTC)).replace(microsecond=(now or datetime.now(UTC)).microsecond // 1000 * 1000)
+def entry_of(message: Message, raw: bytes, source: Source, sender: Sender, owner: str, commit: bytes = b"") -> Entry:
+    """The inbox entry of a message just received; the process `owner` holds it ('': nobody yet). commit: the answer that it was stored."""
+    now = datetime.now(UTC)
+    received = now.replace(microsecond=now.microsecond // 1000 * 1000)
     application, facility, control_id = (message.get(f"MSH-{number}") for number in (3, 4, 10))
     content = digest(message)
     return Entry(
@@ -76,7 +77,8 @@ def entry_of(message: Message, raw: bytes, source: Source, sender: Sender, owner
         peer=sender.address,
         connection=sender.connection,
         owner=owner,
-        until=received + LEASE,
+        until=received + LEASE if owner else None,
+        commit=commit,
     )
 
 

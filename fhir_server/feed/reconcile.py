@@ -31,7 +31,8 @@ class Said:
     """What one message says of one resource.
 
     stamp: sortable text, event time then receipt (`stamp`); nulls: elements or slots emptied by `""` ('gender', 'telecom@home');
-    choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]').
+    choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]'). A message that is mapped again (same stamp) takes back what it said
+    before and does not say now.
     """
 
     res: Resource
@@ -51,6 +52,9 @@ def reconcile(current: Resource | None, state: State | None, said: Said) -> tupl
     sources: dict[str, dict[str, Any]] = {name: dict(slots) for name, slots in (state or {}).get("sources", {}).items()}
     merged: Resource = dict(current) if current is not None else {"resourceType": said.res["resourceType"]}
     slots = _slots(said, sources.get(said.source, {}))
+    for slot, contribution in sources.get(said.source, {}).items():
+        if contribution["at"] == said.stamp:
+            slots.setdefault(slot, [] if "@" in slot or _is_text_list(contribution["value"]) else None)
     before = {slot: _items(sources.get(said.source, {}).get(slot)) for slot in slots}
     if current is not None:
         _notice_edits(current, sources, {slot for slot, value in slots.items() if not isinstance(value, list)}, said.choice)
@@ -114,6 +118,10 @@ def slot_of(element: str, item: Any) -> str:
         item = item[0] if isinstance(item, list) and item else item
         item = item.get(name) if isinstance(item, dict) else None
     return f"{element}@{item}" if isinstance(item, str) else element
+
+
+def _is_text_list(text: str | None) -> bool:
+    return text is not None and text.startswith("[")
 
 
 def _is_list(element: str, lists: Collection[str], said: Said) -> bool:

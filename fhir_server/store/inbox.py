@@ -82,8 +82,11 @@ class Inbox(Protocol):
     async def claim(self, owner: str, until: datetime, now: datetime, limit: int) -> list[Entry]:
         """Take up to `limit` received entries that nobody holds, oldest first, with their bytes."""
 
-    async def take(self, id: str, owner: str, until: datetime, now: datetime) -> Entry | None:
-        """Begin work on a failed entry, or on a received one whose holder is gone; None if somebody holds it or it is accepted."""
+    async def take(self, id: str, owner: str, until: datetime | None, now: datetime, *, accepted: bool = False) -> Entry | None:
+        """Begin work on a failed entry, or on a received one whose lease ended before `now`; with `accepted` (a replay) on an accepted one too.
+
+        None if somebody holds it, or it is accepted. An empty owner without `until` gives it to whoever claims it.
+        """
 
     async def extend(self, owner: str, until: datetime) -> int:
         """Prolong everything this owner holds; how many entries that is."""

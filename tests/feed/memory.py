@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fhir_server.store import Change, Stored
-from fhir_server.store.inbox import FAILED, Busy, Entry
+from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Entry
 
 
 class Clash(Exception):
@@ -138,9 +138,11 @@ class MemoryInbox:
         free = [one for one in self.entries() if one.status == "received" and (one.until is None or one.until < now)][:limit]
         return [entry for one in free if (entry := await self.take(one.id, owner, until, now)) is not None]
 
-    async def take(self, id: str, owner: str, until: datetime, now: datetime) -> Entry | None:
+    async def take(self, id: str, owner: str, until: datetime | None, now: datetime, *, accepted: bool = False) -> Entry | None:
         entry = self.store.tables.of("inbox")[id]
-        if entry.status not in FAILED and not (entry.status == "received" and (entry.until is None or entry.until < now)):
+        if entry.status not in (FAILED | ACCEPTED if accepted else FAILED) and not (
+            entry.status == "received" and (entry.until is None or entry.until < now)
+        ):
             return None
         taken = replace(entry, status="received", owner=owner, until=until, attempt=entry.attempt + 1)
         self._now(lambda tx: tx.write("inbox", id, taken))

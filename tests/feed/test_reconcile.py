@@ -112,3 +112,9 @@ def test_the_order_of_arrival_does_not_matter(order: tuple[int, ...]) -> None:
 def test_repeating_a_message_changes_nothing() -> None:
     res, state = reconcile(None, None, MESSAGES[0])
     assert reconcile(res, state, MESSAGES[0]) == (res, state)
+
+
+def test_a_message_mapped_again_takes_back_what_it_no_longer_says() -> None:
+    first = said("1", gender="male", telecom=[HOME, OFFICE], photo=[{"url": "x"}])
+    assert after(first, said("2", birthDate="1970"), said("1", telecom=[HOME])) == {"birthDate": "1970", "telecom": [HOME]}
+    assert after(first, said("2", gender="female"), said("1", gender="other")) == {"gender": "female"}

@@ -17,7 +17,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from fhir_server.store import Tx
-from fhir_server.store.inbox import FAILED, Busy, Document, Entry
+from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Document, Entry
 from fhir_server.store.mongo.errors import DUPLICATE_KEY, surfaced
 
 RAW_INLINE = 4 * 1024 * 1024
@@ -141,12 +141,12 @@ class MongoInbox:
                     taken.append(entry)
             return taken
 
-    async def take(self, id: str, owner: str, until: datetime, now: datetime) -> Entry | None:
+    async def take(self, id: str, owner: str, until: datetime | None, now: datetime, *, accepted: bool = False) -> Entry | None:
         """See `Inbox.take`."""
         with surfaced():
             free = {"status": "received", "$or": [{"until": None}, {"until": {"$lt": now}}]}
             row = await self.database["inbox"].find_one_and_update(
-                {"_id": id, "$or": [free, {"status": {"$in": sorted(FAILED)}}]},
+                {"_id": id, "$or": [free, {"status": {"$in": sorted(FAILED | ACCEPTED if accepted else FAILED)}}]},
                 {"$set": {"status": "received", "owner": owner, "until": until}, "$inc": {"attempt": 1}},
                 return_document=ReturnDocument.AFTER,
             )

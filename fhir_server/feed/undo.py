@@ -1,0 +1,99 @@
+"""Undoing a patient merge from what was recorded: links, activity, numbers, keys, aliases and references as they were before.
+
+What was written for the survivor after the merge stays with the survivor; it is listed, so that a person can look at it.
+"""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from conformance.outcome import conflict, not_found
+from fhir_server.feed.apply import Means, Write, version
+from fhir_server.feed.intake import Feed
+from fhir_server.feed.merge import identity_of
+from fhir_server.feed.provenance import merge_provenance
+from fhir_server.feed.rewrite import redirected
+from fhir_server.feed.sources import Source
+from fhir_server.store import Tx
+from fhir_server.store.inbox import Document
+
+AT_ONCE = 1000
+
+
+async def undo(feed: Feed, id: str, who: str) -> Document:
+    """Undo one merge in a transaction; what was restored. Raises Refusal 404 (no such merge), 409 (not to be undone any more)."""
+
+    async def body(tx: Tx) -> Document:
+        found = await feed.inbox.load(tx, "merges", [id])
+        if id not in found:
+            raise not_found("merge", id)
+        merge = found[id]
+        if merge["operation"] != "merge" or not merge["retired"].startswith("Patient/"):
+            raise conflict("only merges of patients can be undone")
+        if merge["state"] == "undone":
+            raise conflict("this merge was undone before")
+        return await _undo(feed.mean(Source(merge["source"])), tx, merge, who)
+
+    return await feed.store.transact(body)
+
+
+async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
+    survivor, retired = merge["survivor"], merge["retired"]
+    await tx.guard(sorted({f"feed|{survivor}", f"feed|{retired}"}))
+    touched = list(dict.fromkeys(merge.get("touched", ())))
+    if len(touched) > AT_ONCE:
+        raise conflict(f"more than {AT_ONCE} resources were rewritten: this merge must be undone by hand")
+    pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in [survivor, retired, *merge.get("chain", ()), *touched])]
+    stored = await tx.get_many(pairs)
+    writes: dict[str, Write] = {}
+    for ref in touched:
+        rtype, _, rid = ref.partition("/")
+        one = stored.get((rtype, rid))
+        if one is not None and one.res is not None:
+            writes[ref] = Write(redirected(one.res, survivor, retired), one)
+    _restore_patients(merge, stored, writes)
+    await _restore_keys(means, tx, merge)
+    refs = [version(write) for write in writes.values()]
+    record = merge_provenance({**merge, "at": datetime.now(UTC)}, refs)
+    record["activity"] = {"text": "merge undone"}
+    record["agent"].append({"who": {"display": who or "operator"}})
+    await means.commit(tx, [*writes.values(), Write({**record, "id": str(uuid.uuid4())}, None)])
+    merge["state"], merge["undone"] = "undone", {"at": datetime.now(UTC), "who": who}
+    await means.inbox.save(tx, "merges", [merge])
+    return {"merge": merge["_id"], "survivor": survivor, "restored": retired, "resources": sorted(writes)}
+
+
+def _restore_patients(merge: Document, stored: Any, writes: dict[str, Write]) -> None:
+    survivor, retired, before = merge["survivor"], merge["retired"], merge["before"]
+    old, new = (stored.get(tuple(ref.split("/"))) for ref in (retired, survivor))
+    if old is None or new is None:
+        raise conflict("one of the two patients was deleted since")
+    writes[retired] = Write(_with(old.res, active=before["old"].get("active"), link=before["old"].get("link", [])), old)
+    kept = {identity_of(one) for one in old.res.get("identifier", [])}
+    numbers = [one for one in new.res.get("identifier", []) if not (one.get("use") == "old" and identity_of(one) in kept)]
+    gone = {retired, *merge.get("chain", ())}
+    links = [link for link in new.res.get("link", []) if not (link.get("type") == "replaces" and link.get("other", {}).get("reference") in gone)]
+    writes[survivor] = Write(_with(new.res, identifier=numbers, link=links), new)
+    for ref in merge.get("chain", ()):
+        earlier = stored.get(tuple(ref.split("/")))
+        if earlier is not None and earlier.res is not None:
+            writes[ref] = Write(redirected(earlier.res, survivor, retired), earlier)
+
+
+def _with(res: dict[str, Any], **elements: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**res, **elements}.items() if value not in (None, [])}
+
+
+async def _restore_keys(means: Means, tx: Tx, merge: Document) -> None:
+    """Keys and aliases name the restored patient again."""
+    survivor, retired = merge["survivor"], merge["retired"]
+    documents = await means.inbox.load(tx, "identity", merge["keys"])
+    for document in documents.values():
+        document["tracks"] = [
+            {"ref": retired if one["ref"] == survivor else one["ref"], "patient": retired if one["patient"] == survivor else one["patient"]}
+            for one in document["tracks"]
+        ]
+        document.pop("retired", None)
+    aliases = [{"_id": alias, "ref": retired} for alias in merge.get("aliases", ())]
+    await means.inbox.save(tx, "identity", [*documents.values(), *aliases])
+    await means.inbox.drop(tx, "identity", [f"alias|{retired}"])

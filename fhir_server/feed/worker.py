@@ -1,0 +1,142 @@
+"""The feed's background work in one process: messages taken on receipt (enhanced mode) or left by a dead process, later application
+answers, and references still to be rewritten after merges. Any number of processes may run it; leases in the inbox keep them apart.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from conformance.outcome import Refusal
+from fhir_server.feed import receipt, rewrite
+from fhir_server.feed.intake import Feed, is_gone, resume
+from fhir_server.feed.sources import Source
+from fhir_server.store.inbox import Busy, Entry
+
+LOG = logging.getLogger("fhir_server.feed")
+PARALLEL = 8
+IDLE_SECONDS = 1.0
+HEARTBEAT_SECONDS = 5.0
+Push = Callable[[str, bytes], Awaitable[bool]]  # (MLLP connection id, block) -> it was sent
+Send = Callable[[str, bytes], Awaitable[bool]]  # ('host:port', block) -> the other end took it
+
+
+async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: Send | None = None) -> None:
+    """Work until `stop` is set; what is in work then is finished first."""
+    heart = asyncio.create_task(_heartbeat(feed))
+    try:
+        while not stop.is_set():
+            try:
+                busy = await step(feed, push, send)
+            except Refusal as refusal:
+                LOG.warning("background work waits for the store", extra={"status": refusal.status})
+                busy = False
+            if not busy:
+                await _pause(feed, stop)
+    finally:
+        heart.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await heart
+
+
+async def _pause(feed: Feed, stop: asyncio.Event) -> None:
+    waits = [asyncio.create_task(feed.wake.wait()), asyncio.create_task(stop.wait())]
+    await asyncio.wait(waits, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    feed.wake.clear()
+
+
+async def _heartbeat(feed: Feed) -> None:
+    """Prolong the leases of what this process works on."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        with contextlib.suppress(Refusal):
+            await feed.inbox.extend(feed.owner, datetime.now(UTC) + receipt.LEASE)
+
+
+async def step(feed: Feed, push: Push | None = None, send: Send | None = None) -> bool:
+    """One round of everything; True if there was something to do."""
+    worked = await work_once(feed)
+    delivered = await deliver(feed, push, send)
+    rewritten = await rewrite_once(feed)
+    return bool(worked or delivered or rewritten)
+
+
+async def work_once(feed: Feed, limit: int = PARALLEL) -> int:
+    """Take and process up to `limit` waiting messages; how many."""
+    now = datetime.now(UTC)
+    taken = await feed.inbox.claim(feed.owner, now + receipt.LEASE, now, limit)
+    for orphan in await _orphans(feed, limit - len(taken)):
+        taken.append(orphan)
+    taken.sort(key=lambda entry: entry.id)
+    for entry, outcome in zip(taken, await asyncio.gather(*(resume(feed, entry) for entry in taken), return_exceptions=True)):
+        if isinstance(outcome, BaseException):
+            await _not_done(feed, entry, outcome)
+    return len(taken)
+
+
+async def _orphans(feed: Feed, limit: int) -> list[Entry]:
+    """Messages held by processes of this machine that no longer run."""
+    if limit <= 0:
+        return []
+    held = await feed.inbox.search({"status": "received"}, limit=50, newest_first=False)
+    found: list[Entry] = []
+    for entry in held:
+        if len(found) < limit and entry.owner != feed.owner and is_gone(entry.owner):
+            taken = await feed.inbox.take(entry.id, feed.owner, datetime.now(UTC) + receipt.LEASE, receipt.FOREVER)
+            if taken is not None:
+                found.append(taken)
+    return found
+
+
+async def _not_done(feed: Feed, entry: Entry, error: BaseException) -> None:
+    """A message that could not be finished; its kind of failure is logged, never its text."""
+    if isinstance(error, Busy):
+        LOG.info("another process finished the message", extra={"entry": entry.id})
+    elif isinstance(error, Exception):
+        feed.statistics.count(entry.source, "failure")
+        LOG.error("message failed in the background", extra={"entry": entry.id, "error": type(error).__name__})
+        await _give_up(feed, entry)
+    else:
+        raise error
+
+
+async def _give_up(feed: Feed, entry: Entry) -> None:
+    """A failure that is not the message's fault: it waits for a person or a replay instead of failing again and again."""
+    problem = {"severity": "E", "code": "207", "place": "", "text": "the message could not be processed"}
+    with contextlib.suppress(Busy, Refusal):
+        await feed.inbox.finish(None, entry, {"status": "store-error", "problems": (problem,), "done": datetime.now(UTC)})
+
+
+async def deliver(feed: Feed, push: Push | None, send: Send | None, limit: int = 20) -> int:
+    """Send application answers that are due: to the source's own address, else over a connection it has open here; how many were sent."""
+    sent = 0
+    for entry in await feed.inbox.search({"due": True}, limit=limit, newest_first=False):
+        source = next((one for one in feed.registry.sources if one.name == entry.source), Source(entry.source))
+        if await _deliver_one(feed, source, entry, push, send):
+            await feed.inbox.mark(entry.id, {"due": False})
+            feed.statistics.count(entry.source, "delivered")
+            sent += 1
+    return sent
+
+
+async def _deliver_one(feed: Feed, source: Source, entry: Entry, push: Push | None, send: Send | None) -> bool:
+    if source.answer_to:
+        return send is not None and await send(source.answer_to, entry.answer)
+    if push is None:
+        return False
+    for connection in dict.fromkeys([entry.connection, feed.connections.get(source.name, "")]):
+        if connection and await push(connection, entry.answer):
+            return True
+    return False
+
+
+async def rewrite_once(feed: Feed) -> int:
+    """One step for one open merge; how many resources were rewritten."""
+    found = await feed.inbox.find(None, "merges", "state", ["open"], 1)
+    if not found:
+        return 0
+    means = feed.mean(Source(found[0]["source"]))
+    return await rewrite.continue_rewriting(means, feed.store.transact, found[0])
