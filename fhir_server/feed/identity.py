@@ -158,6 +158,8 @@ def natural_key(source: Source, res: Resource) -> str:
     Its references must be those of the store already.
     """
     wanted = NATURAL.get(res["resourceType"])
+    if res["resourceType"] == "Encounter":  # a visit without a number: known by its beginning, else one per patient and source
+        return f"Encounter|{source.name}|~{res.get('period', {}).get('start', 'open')}"
     told = {name: value for name, value in res.items() if (name in wanted if wanted else name not in ("id", "meta", "text"))}
     if not told:
         told = {name: value for name, value in res.items() if name not in ("id", "meta", "text")}

@@ -71,12 +71,23 @@ def items_of(bundle: Resource, facts: Any, message: Message, left_out: frozenset
         elif fact is None:
             items.append(Item(url, res))
         else:
-            segment = message.segments[fact.index]
+            segment = _segment(message, res["resourceType"], fact)
             items.append(Item(url, res, segment, frozenset(fact.nulls) | emptied(segment)))
+    used = {target for item in items for target in targets(item.res)}
+    items = [item for item in items if item.segment is None or item.segment.name != "MSH" or item.url in used]
     for item in items:
         if gone and not gone.isdisjoint(targets(item.res)):
             item.res = without(item.res, gone)
     return items
+
+
+def _segment(message: Message, rtype: str, fact: Any) -> Segment:
+    """The segment that an item is known by: for results the OBX or the order's own segment, also where ORC began the resource."""
+    if rtype in ("Observation", "DiagnosticReport"):
+        for index in fact.segments:
+            if message.segments[index].name in ("OBX", "OBR"):
+                return message.segments[index]
+    return message.segments[fact.index]
 
 
 def without(value: Any, gone: Collection[str]) -> Any:

@@ -1,7 +1,7 @@
 """Counters of the feed per source, for metrics and alerts: plain numbers of this process; what must survive a restart is in the inbox."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,14 +12,19 @@ from fhir_server.store.inbox import FAILED, Inbox
 
 @dataclass(slots=True)
 class Statistics:
-    """counts: (source, what) -> number, `what` being 'received', 'duplicate', a status of the inbox, or 'answer:AA'; seconds: time spent."""
+    """counts: (source, what) -> number, `what` being 'received', 'duplicate', a status of the inbox, or 'answer:AA'.
+
+    observe: called with (source, what) as well, for a metrics library.
+    """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    observe: Callable[[str, str], None] | None = None
 
     def count(self, source: str, what: str) -> None:
         """One more."""
         self.counts[(source, what)] += 1
+        if self.observe is not None:
+            self.observe(source, what)
 
     def rows(self) -> Iterator[tuple[str, str, int]]:
         """(source, what, number) of every counter."""

@@ -39,7 +39,7 @@ class MemoryTx:
         return {id: value for id, value in rows.items() if value is not None}
 
     def write(self, kind: str, id: Any, value: Any) -> None:
-        self.writes[(kind, id)] = copy.deepcopy(value)
+        self.writes[(kind, id)] = value if isinstance(value, Entry) else copy.deepcopy(value)
 
     def commit(self) -> None:
         if any(self.store.written.get(key, 0) > self.start for key in self.writes):
