@@ -379,7 +379,7 @@ def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Re
     said = Said(sent, meeting.work.source.name, at, item.nulls, lambda name: meeting.means.choice(item.rtype, name))
     merged, after = reconcile(current, state, said)
     if item.rtype == "Encounter":
-        kept = {"status": "unknown", **{name: part["class"] for part in (sent_class, current or {}) for name in ("class",) if "class" in part}}
+        kept = {"status": visits.UNKNOWN, **{name: part["class"] for part in (sent_class, current or {}) for name in ("class",) if "class" in part}}
         merged = {name: value for name, value in merged.items() if name not in visits.FOLDED} | kept | folded
         after["steps"] = steps
     document = {"_id": item.ref, **after}

@@ -96,7 +96,7 @@ async def merge(meeting: Meeting, writes: dict[str, Write]) -> None:
             await _part(meeting, writes, pair, "Account", row.account, (pair.pid, "18(1)"), (pair.mrg, "3(1)"))
         if row.visit:
             new = (pair.pv1, "19(1)") if pair.pv1 is not None and pair.pv1.valued(19) else (pair.mrg, "5(1)")
-            await _part(meeting, writes, pair, "Encounter", row.visit, new, (pair.mrg, "5(1)"))
+            await _part(meeting, writes, pair, "Encounter", row.visit, new, (pair.mrg, visit_field(message)))
 
 
 def _item_of(meeting: Meeting, segment: Segment) -> Item | None:
@@ -280,8 +280,13 @@ def also_known(message: Message, source: Source) -> dict[str, tuple[str, ...]]:
         if row.account:
             found["Account"] = part_keys("Account", source, mrg, "3(1)")
         if row.visit:
-            found["Encounter"] = part_keys("Encounter", source, mrg, "6(1)" if message.trigger == "A51" else "5(1)")
+            found["Encounter"] = part_keys("Encounter", source, mrg, visit_field(message))
     return found
+
+
+def visit_field(message: Message) -> str:
+    """Where MRG names the visit: MRG-5, or MRG-6 (alternate visit id) in A51."""
+    return "6(1)" if message.trigger == "A51" else "5(1)"
 
 
 def left_out(message: Message) -> frozenset[str]:

@@ -10,7 +10,9 @@ from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 
 MEDIA = "application/hl7-v2"
-ACCEPTED_MEDIA = frozenset({"", MEDIA, "application/hl7-v2+er7", "x-application/hl7-v2+er7", "x-application/hl7-v2", "text/plain", "application/octet-stream"})
+ACCEPTED_MEDIA = frozenset(
+    {"", MEDIA, "application/hl7-v2+er7", "x-application/hl7-v2+er7", "x-application/hl7-v2", "text/plain", "application/octet-stream"}
+)
 
 
 async def hl7v2(feed: Feed, body: bytes, headers: Mapping[str, str], *, client: str = "", address: str = "") -> tuple[bytes, str]:

@@ -181,7 +181,7 @@ def _merge_single(merged: Resource, slot: str, sources: Mapping[str, Mapping[str
 
 
 def _merge_list(merged: Resource, element: str, before: list[Any], sources: Mapping[str, Mapping[str, Any]]) -> None:
-    """What nobody's contribution explains stays in front; then all contributions, the earliest given first, the newest spelling of each item."""
+    """All contributions, the earliest given first, the newest spelling of each item; then what no contribution explains."""
     rows = [
         (contribution["first"], name, slot, contribution)
         for name, slots in sources.items()
@@ -195,8 +195,8 @@ def _merge_list(merged: Resource, element: str, before: list[Any], sources: Mapp
             if key not in chosen or chosen[key][0] < contribution["at"]:
                 chosen[key] = (contribution["at"], item)
     explained = chosen.keys() | {item_key(element, item) for item in before}
-    result = [item for item in merged.get(element, ()) if item_key(element, item) not in explained]
-    result += [item for _, item in chosen.values()]
+    result = [item for _, item in chosen.values()]
+    result += [item for item in merged.get(element, ()) if item_key(element, item) not in explained]
     if result:
         merged[element] = result
     else:

@@ -18,6 +18,7 @@ Resource = dict[str, Any]
 Step = dict[str, Any]
 FOLDED = ("status", "statusHistory", "class", "classHistory", "location", "period")
 EDIT = "~fhir"
+UNKNOWN = "unknown"  # the status of a visit of which no event has told any
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _place(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def noticed(current: Resource, steps: Sequence[Step]) -> list[Step]:
     """The steps, with one more where a FHIR client set the status since the feed last wrote."""
-    if steps and fold(steps).get("status") == current.get("status"):
+    if steps and fold(steps).get("status", UNKNOWN) == current.get("status"):
         return list(steps)
     at = str(current.get("meta", {}).get("lastUpdated", ""))
     return [*steps, step(EDIT, f"{at}|", at, current) | {"event": EDIT}]

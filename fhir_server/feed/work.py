@@ -53,7 +53,7 @@ def map_message(convert: Callable[[Message, Source], Any], entry: Entry, message
 def _check(message: Message, source: Source) -> None:
     if message.header is None:
         raise Failed("unreadable", message.problems)
-    if not message.control_id:
+    if not message.control_id.strip():
         raise Failed("no-control-id", [Problem("E", "MSH^1^10", "101", "MSH-10 (message control id) is missing")])
     if source.policy:
         raise Failed("unknown-source" if source.policy == "defer" else "refused-source")

@@ -75,7 +75,7 @@ def test_what_a_fhir_client_changed_is_kept_against_older_and_replaced_by_newer_
     res = {**res, "gender": "female", "telecom": [WORK, PHONE], "maritalStatus": {"text": "S"}, "meta": {"lastUpdated": "2024-03-01"}}
     older, old_state = reconcile(res, state, said("2024-02-01", gender="other", telecom=[PHONE]))
     assert older["gender"] == "female"
-    assert older["telecom"] == [WORK, PHONE]
+    assert older["telecom"] == [PHONE, WORK]
     assert older["maritalStatus"] == {"text": "S"}
     newer, _ = reconcile(older, old_state, said("2024-04-01", gender="other"))
     assert newer["gender"] == "other"

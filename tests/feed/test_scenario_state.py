@@ -1,0 +1,213 @@
+"""State across messages: demographics, visits and results, in order and out of it."""
+
+import itertools
+import random
+
+import pytest
+
+from tests.feed.exchange import Exchange, adt, obr, obx, oru, pid, pv1
+
+FULL = pid(rest="|||1 Main St^^Town^ST^12345||555-1^PRN^PH|555-2^WPN^PH")
+
+
+async def test_a_sparse_message_leaves_full_demographics_alone() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A01", FULL, pv1()))
+    await exchange.send(oru(obr(), obx("K", "5"), patient=pid()))
+    patient = exchange.one("Patient")
+    assert patient["address"][0]["city"] == "Town"
+    assert {row["value"] for row in patient["telecom"]} == {"555-1", "555-2"}
+
+
+async def test_two_quotes_delete_and_a_value_replaces() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A01", FULL, pv1()))
+    await exchange.send(adt("A08", pid(rest='|||2 New St^^Town||""|555-3^WPN^PH')))
+    patient = exchange.one("Patient")
+    assert [row["value"] for row in patient["telecom"]] == ["555-3"]
+    assert [row["line"] for row in patient["address"]] == [["2 New St"]]
+    await exchange.send(adt("A08", pid(sex='""', rest='|||""')))
+    patient = exchange.one("Patient")
+    assert "gender" not in patient
+    assert "address" not in patient
+
+
+async def test_one_source_cannot_wipe_what_another_gave() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A01", FULL, pv1()))
+    await exchange.send(oru(obr(), obx("K", "5"), patient=pid(rest='|||""||""|""')))
+    patient = exchange.one("Patient")
+    assert patient["address"][0]["city"] == "Town"
+    assert len(patient["telecom"]) == 2
+    await exchange.send(oru(obr("F2"), obx("K", "5"), patient=pid(rest="|||||555-9^PRN^PH")))
+    assert {row["value"] for row in exchange.one("Patient")["telecom"]} == {"555-1", "555-2", "555-9"}
+
+
+async def test_an_older_event_never_overwrites_a_newer_one() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A08", pid(name="NEW^JOHN"), evn="20240105120000"))
+    await exchange.send(adt("A08", pid(name="OLD^JOHN", rest="|||9 Old St"), evn="20240101120000"))
+    patient = exchange.one("Patient")
+    assert [row["family"] for row in patient["name"]] == ["NEW"]
+    assert patient["address"][0]["line"] == ["9 Old St"], "a gap is filled by the older event"
+
+
+STAY = [
+    ("A05", pv1(place="X^1^1"), "20240101080000"),
+    ("A01", pv1(place="A^1^1"), "20240102080000"),
+    ("A02", pv1(place="B^1^1"), "20240103080000"),
+    ("A12", pv1(place="A^1^1"), "20240103090000"),
+    ("A08", pv1(place="A^1^1"), "20240103100000"),
+    ("A03", pv1(place="A^1^1"), "20240104080000"),
+    ("A13", pv1(place="A^1^1"), "20240104090000"),
+]
+
+
+async def test_a_visit_lives_through_admission_transfer_cancel_discharge_and_cancel() -> None:
+    exchange = Exchange()
+    seen = []
+    for event, visit, at in STAY:
+        assert await exchange.send(adt(event, pid(), visit, at=at)) == "AA"
+        seen.append(exchange.one("Encounter")["status"])
+    assert seen == ["planned", "in-progress", "in-progress", "in-progress", "in-progress", "finished", "in-progress"]
+    encounter = exchange.one("Encounter")
+    assert "end" not in encounter.get("period", {})
+    assert [row["status"] for row in encounter["statusHistory"]] == ["planned"]
+    places = {res["id"]: res for res in exchange.all("Location")}
+    current = [places[row["location"]["reference"].split("/")[1]] for row in encounter["location"] if row["status"] == "active"]
+    assert [res["identifier"][0]["value"].split("/")[-3:] for res in current] == [["A", "1", "1"]]
+
+
+async def test_a_cancelled_admission_becomes_what_it_was_before() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A05", pid(), pv1()))
+    await exchange.send(adt("A01", pid(), pv1()))
+    await exchange.send(adt("A11", pid(), pv1()))
+    assert exchange.one("Encounter")["status"] == "planned"
+    await exchange.send(adt("A38", pid(), pv1()))
+    assert exchange.one("Encounter")["status"] == "cancelled"
+
+
+async def test_a_class_change_goes_to_the_history() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A04", pid(), pv1(klass="O")))
+    await exchange.send(adt("A06", pid(), pv1(klass="I")))
+    encounter = exchange.one("Encounter")
+    assert encounter["class"]["code"] == "IMP"
+    assert [row["class"]["code"] for row in encounter["classHistory"]] == ["AMB"]
+
+
+async def test_a_result_message_does_not_touch_the_status_of_a_visit() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A01", pid(), pv1()))
+    await exchange.send(adt("A03", pid(), pv1()))
+    await exchange.send(oru(pv1(), obr(), obx("K", "5")))
+    assert exchange.one("Encounter")["status"] == "finished"
+
+
+async def test_shuffled_visits_and_demographics_end_the_same() -> None:
+    orders = list(itertools.permutations(range(len(STAY))))
+    ends = []
+    for order in [tuple(range(len(STAY))), *random.Random(5).sample(orders, 12)]:
+        exchange = Exchange()
+        for place in order:
+            event, visit, at = STAY[place]
+            await exchange.send(adt(event, pid(name=f"SMITH^J{place}"), visit, at=at))
+        ends.append((exchange.one("Patient"), exchange.one("Encounter")))
+    for patient, encounter in ends[1:]:
+        assert patient["name"] == ends[0][0]["name"]
+        for name in ("status", "class", "period", "statusHistory"):
+            assert encounter.get(name) == ends[0][1].get(name), name
+        assert len(encounter["location"]) == len(ends[0][1]["location"])
+
+
+REPORTS = [
+    ("P", "20240101100000", [("K", "5.0", "P"), ("NA", "140", "P")]),
+    ("F", "20240101110000", [("K", "5.1", "F"), ("NA", "140", "F"), ("CL", "100", "F")]),
+    ("C", "20240101120000", [("K", "4.1", "C")]),
+]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+async def test_results_grow_from_preliminary_to_corrected_in_any_order(order: tuple[int, ...]) -> None:
+    exchange = Exchange()
+    for place in order:
+        status, at, rows = REPORTS[place]
+        await exchange.send(oru(obr(status=status, reported=at), *(obx(code, value, state) for code, value, state in rows)))
+    found = {res["code"]["coding"][0]["code"]: (res["valueString"], res["status"]) for res in exchange.all("Observation")}
+    assert found == {"K": ("4.1", "corrected"), "NA": ("140", "final"), "CL": ("100", "final")}
+    report = exchange.one("DiagnosticReport")
+    assert report["status"] == "corrected"
+    assert len(report["result"]) == 3
+
+
+async def test_withdrawn_results_stay_on_their_resource() -> None:
+    exchange = Exchange()
+    await exchange.send(oru(obr(), obx("K", "5.1"), obx("NA", "140")))
+    await exchange.send(oru(obr(status="C"), obx("K", "", "W")))
+    found = {res["code"]["coding"][0]["code"]: res for res in exchange.all("Observation")}
+    assert found["K"]["status"] == "entered-in-error"
+    assert found["K"]["valueString"] == "5.1"
+    assert found["NA"]["status"] == "final"
+
+
+async def test_lines_of_text_are_superseded_as_a_whole() -> None:
+    exchange = Exchange()
+    await exchange.send(oru(obr(status="P"), *(obx("TXT", line, "P", kind="TX") for line in ("a", "b", "c"))))
+    await exchange.send(oru(obr(status="F"), *(obx("TXT", line, "F", kind="TX") for line in ("a", "c"))))
+    valid = [res["valueString"] for res in exchange.all("Observation") if res["status"] != "entered-in-error"]
+    report = exchange.one("DiagnosticReport")
+    if len(valid) == 1:  # the mapper joins lines of one text
+        assert valid[0].split() == ["a", "c"]
+    else:
+        assert sorted(valid) == ["a", "c"]
+        assert len(report["result"]) == 2
+
+
+async def test_a_correction_for_the_right_patient_withdraws_the_wrong_one_s_results() -> None:
+    exchange = Exchange()
+    await exchange.send(oru(obr(), obx("K", "9.9"), patient=pid("1")))
+    assert await exchange.send(oru(obr(status="C"), obx("K", "9.9", "C"), patient=pid("2", "LEE^ANN", "1980", "F"))) == "AA"
+    by_patient = {res["subject"]["reference"]: res["status"] for res in exchange.all("Observation")}
+    assert by_patient == {f"Patient/{exchange.patient('1')['id']}": "entered-in-error", f"Patient/{exchange.patient('2')['id']}": "corrected"}
+    reports = {res["subject"]["reference"]: res["status"] for res in exchange.all("DiagnosticReport")}
+    assert reports[f"Patient/{exchange.patient('1')['id']}"] == "entered-in-error"
+    assert exchange.inbox.entries()[-1].status == "warning"
+
+
+async def test_a_reused_order_number_of_another_patient_withdraws_nothing() -> None:
+    exchange = Exchange()
+    await exchange.send(oru(obr(collected="20230101080000"), obx("K", "4.4"), patient=pid("1")))
+    await exchange.send(oru(obr(collected="20240101080000"), obx("K", "5.5"), patient=pid("2", "LEE^ANN", "1980", "F")))
+    assert {res["status"] for res in exchange.all("Observation")} == {"final"}
+    await exchange.send(oru(obr(collected="20230101080000", status="C"), obx("K", "4.5", "C"), patient=pid("1")))
+    mine = [res for res in exchange.all("Observation") if res["subject"]["reference"] == f"Patient/{exchange.patient('1')['id']}"]
+    assert [(res["valueString"], res["status"]) for res in mine] == [("4.5", "corrected")]
+
+
+async def test_snapshot_sources_withdraw_what_they_no_longer_report() -> None:
+    for snapshots, left in ((False, 2), (True, 1)):
+        exchange = Exchange({"sources": [{"name": "lab", "senders": ["LAB|HOSP"], "snapshots": snapshots}]})
+        await exchange.send(oru(obr(), obx("K", "5.1"), obx("NA", "140")))
+        await exchange.send(oru(obr(), obx("K", "5.1")))
+        assert len([res for res in exchange.all("Observation") if res["status"] == "final"]) == left
+
+
+async def test_orders_of_several_patients_stay_apart_and_two_orders_of_one_patient_too() -> None:
+    exchange = Exchange()
+    await exchange.send(oru(obr("F1"), obx("K", "1")))
+    await exchange.send(oru(obr("F2"), obx("K", "2")))
+    await exchange.send(oru(obr("F1", "XYZ"), obx("K", "3")))
+    assert sorted(res["valueString"] for res in exchange.all("Observation")) == ["1", "2", "3"]
+    assert len(exchange.all("DiagnosticReport")) == 3
+
+
+async def test_what_an_application_wrote_is_recognised_by_its_identifier() -> None:
+    from fhir_server.store import Change
+
+    exchange = Exchange()
+    mine = {"resourceType": "Patient", "id": "app1", "identifier": [{"system": "urn:id:HOSP", "value": "100"}], "name": [{"family": "SMITH"}]}
+    await exchange.store.transact(lambda tx: tx.put([Change("Patient", "app1", mine, {}, None, "POST")]))
+    await exchange.send(adt("A01", pid(), pv1()))
+    assert exchange.one("Patient")["id"] == "app1"
+    assert exchange.one("Patient")["gender"] == "male"
