@@ -6,8 +6,9 @@ HL7 v2.8 chapter 2, 2.9.2 and tables 0008, 0155.
 """
 
 import csv
+import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 from conformance.outcome import Issue
 from mappers.v2 import ack
-from mappers.v2.message import Message, parse
-from mappers.v2.problem import Problem
+from mappers.v2.message import Message, Segment, parse
+from mappers.v2.problem import Problem, erl
 
 COMMIT = MappingProxyType({"AA": "CA", "AE": "CE", "AR": "CR"})
 
@@ -82,15 +83,22 @@ def as_rows(problems: Sequence[Problem]) -> tuple[dict[str, Any], ...]:
     return tuple({"severity": one.severity, "code": one.code, "place": one.location, "text": one.text} for one in problems)
 
 
-def of_issues(issues: Sequence[Issue], place_of: Mapping[str, str]) -> list[Problem]:
-    """Problems of a refused resource: the rule that is broken, and the v2 place that filled the element where it is known.
+FieldOf = Callable[[str, str, str], int]  # (segment, type, element) -> the field that fills it, 0 if no table says
 
-    place_of: FHIR expression prefix ('Patient.birthDate') -> ERL.
-    """
+
+def no_field(segment: str, rtype: str, element: str) -> int:
+    """A `FieldOf` that knows no fields."""
+    return 0
+
+
+def of_issues(issues: Sequence[Issue], segment: Segment | None, field_of: FieldOf) -> list[Problem]:
+    """Problems of a mapped resource that breaks the rules: the rule, the FHIR element, and the v2 place that filled it."""
     found = []
     for issue in issues:
         if issue.severity in ("error", "fatal"):
-            place = next((where for prefix, where in place_of.items() if issue.expression.startswith(prefix)), "")
+            rtype, _, rest = issue.expression.partition(".")
+            element = re.split(r"[.\[]", rest, maxsplit=1)[0]
+            place = erl(segment.name, segment.occurrence, field_of(segment.name, rtype, element)) if segment is not None else ""
             where = f" ({issue.expression})" if issue.expression else ""
             found.append(Problem("E", place, "103" if issue.code == "code-invalid" else "102", f"{issue.text}{where}"))
     return found

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from conformance.outcome import Refusal
 from fhir_server.feed import identity, results, visits
+from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
 from fhir_server.feed.items import Item, Work, linked, targets
 from fhir_server.feed.ledger import Ledger
 from fhir_server.feed.orders import Anchor, anchors, group_key, result_uid
@@ -50,6 +52,7 @@ class Means:
     lookup: Lookup
     referrers: Referrers
     choice: Callable[[str, str], str]  # (type, JSON name) -> element name, 'deceased[x]'
+    field_of: FieldOf = no_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,13 @@ class Applied:
 
     refs: tuple[str, ...]
     problems: tuple[Problem, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Invalid(Refusal):
+    """A mapped resource breaks the rules: `ref` says which."""
+
+    ref: str = ""
 
 
 class Deferred(Exception):
@@ -116,10 +126,19 @@ async def apply(means: Means, tx: Tx, work: Work, then: Then | None = None) -> A
         record = provenance(work, refs)
         writes.append(Write(record, None))
         refs.append(f"Provenance/{record['id']}/_history/1")
-        await means.commit(tx, writes)
+        await _committed(meeting, items, writes)
     await meeting.ledger.save()
     await means.inbox.save(tx, STATE, [meeting.states[key] for key in sorted(meeting.changed)])
     return Applied(tuple(refs), tuple(meeting.problems))
+
+
+async def _committed(meeting: Meeting, items: Sequence[Item], writes: Sequence[Write]) -> None:
+    """Write; a resource that breaks the rules is named by the segment and field it came from."""
+    try:
+        await meeting.means.commit(meeting.tx, writes)
+    except Invalid as invalid:
+        segment = next((item.segment for item in items if item.ref == invalid.ref and item.segment is not None), None)
+        raise Failed("validation", of_issues(invalid.issues, segment, meeting.means.field_of)) from invalid
 
 
 def version(write: Write) -> str:

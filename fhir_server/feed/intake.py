@@ -25,6 +25,7 @@ from fhir_server.feed.work import Mapped, apply_all, map_message
 from fhir_server.store import Store, Tx
 from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Entry, Inbox
 from mappers.v2 import batch
+from mappers.v2.convert import Conversion
 from mappers.v2.message import Message, parse
 from mappers.v2.problem import Problem
 
@@ -51,7 +52,7 @@ class Feed:
     store: Store
     inbox: Inbox
     registry: Registry
-    convert: Callable[[Message, Source], Any]
+    convert: Callable[[Message, Source], Conversion]
     mean: Callable[[Source], Means]
     owner: str = field(default_factory=owner_name)
     statistics: Statistics = field(default_factory=Statistics)
@@ -303,7 +304,7 @@ async def _failed(feed: Feed, entry: Entry, message: Message, source: Source, er
     """The final state of a message that is not accepted, and its answer."""
     if isinstance(error, Refusal):
         transient = error.status in TRANSIENT
-        error = Failed("store") if transient else Failed("validation", answers.of_issues(error.issues, {}))
+        error = Failed("store") if transient else Failed("validation", answers.of_issues(error.issues, None, answers.no_field))
     failure = FAILURES["conflict"] if isinstance(error, Deferred) else error.failure
     problems = list(error.problems)
     answer = answers.answer(message, failure.code, problems, "" if isinstance(error, Deferred) else error.expected)

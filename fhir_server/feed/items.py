@@ -8,6 +8,7 @@ from typing import Any
 
 from fhir_server.feed.sources import Source
 from fhir_server.store import Stored
+from mappers.v2.convert import EntryFact, Facts
 from mappers.v2.message import Message, Segment
 
 Resource = dict[str, Any]
@@ -60,7 +61,7 @@ class Work:
     also_known: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def items_of(bundle: Resource, facts: Any, message: Message, left_out: frozenset[str] = frozenset()) -> list[Item]:
+def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozenset[str] = frozenset()) -> list[Item]:
     """The items of a mapped bundle; `facts.entries` say where each entry came from. What MRG made, and types `left_out`, are no items."""
     known = {fact.full_url: fact for fact in facts.entries}
     items, gone = [], set()
@@ -81,7 +82,7 @@ def items_of(bundle: Resource, facts: Any, message: Message, left_out: frozenset
     return items
 
 
-def _segment(message: Message, rtype: str, fact: Any) -> Segment:
+def _segment(message: Message, rtype: str, fact: EntryFact) -> Segment:
     """The segment that an item is known by: for results the OBX or the order's own segment, also where ORC began the resource."""
     if rtype in ("Observation", "DiagnosticReport"):
         for index in fact.segments:

@@ -13,6 +13,7 @@ from fhir_server.feed.sources import Source
 from fhir_server.feed.times import event_time, sortable, zone_of
 from fhir_server.store import Tx
 from fhir_server.store.inbox import Entry
+from mappers.v2.convert import Conversion, Facts
 from mappers.v2.message import Message
 from mappers.v2.problem import Problem, failed
 
@@ -25,7 +26,7 @@ class Mapped:
     message: Message
     source: Source
     bundle: dict[str, Any]
-    facts: Any
+    facts: Facts
     problems: tuple[Problem, ...]
     received: datetime
     excluded: bool = False
@@ -37,12 +38,12 @@ class Mapped:
         return Work(self.entry, self.message, self.source, items, sortable(at), self.received, also_known(self.message, self.source))
 
 
-def map_message(convert: Callable[[Message, Source], Any], entry: Entry, message: Message, source: Source) -> Mapped:
+def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, message: Message, source: Source) -> Mapped:
     """Check and map by `convert`, the mapper. Raises Failed with the row of the failure table that applies."""
     _check(message, source)
     if source.processing and message.processing_id not in source.processing:
         note = Problem("W", "MSH^1^11", "202", "kept, but not processed: the processing id is not one of production")
-        return Mapped(entry.id, message, source, {}, None, (*message.problems, note), entry.received, excluded=True)
+        return Mapped(entry.id, message, source, {}, Facts("", ()), (*message.problems, note), entry.received, excluded=True)
     conversion = convert(message, source)
     problems = (*message.problems, *conversion.problems)
     if failed(list(problems)):
