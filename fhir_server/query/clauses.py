@@ -1,14 +1,16 @@
 """The clause algebra over a resource's index document.
 
 `search/types/*` build clauses, `store/mongo/lower.py` turns them into MongoDB filters, `query/match.py` evaluates them on an index
-document (the oracle; also what scopes and subscriptions use). Everything is immutable and hashable.
+document (the oracle; also what scopes and subscriptions use). Everything is immutable and hashable. docs/search.md has the reasons.
 
 An index document (built by `search/extract.py`, stored beside the resource) has
-  k: [str]              keys: token, reference, uri, folded string, presence ... each prefixed by its parameter
-  r: [{k, l, h}]        ranges: date, number, quantity as half-open or closed [low, high] per parameter (and composite) key
-  p: str | None         the patient this resource is about ('Patient/1'): a fast path only
-  d: datetime | None    the clinical date (low bound) of the resource: the hot sort key
-  s: {param: value}     scalar sort values for the parameters that can be sorted by
+  k: [str]              keys: token, reference, uri, folded string, each prefixed by its parameter ('code=http://loinc.org|718-7')
+  r: [{k, l, h, u, n}]  ranges: a key, low, high (absent: equal to low), unit spellings, a second {l, h} for composites of two ranges
+  t: [str]              texts: 'code~glucose in blood' (for :text), 'n~word' of the narrative, 'c~word' of the rest (for _text, _content)
+  p: str                the one patient this resource is about ('Patient/1'); such a reference is then not among the keys
+  d: datetime           the low bound of the type's hot date (query/indexes.py), if it has a value
+  g: [lon, lat]         a position, for `near`
+  c: [{f, k, r, t, p}]  index documents of contained resources; f is their type
 """
 
 from dataclasses import dataclass
@@ -45,10 +47,32 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
+class Contains:
+    """`k` holds a string that starts with `prefix` and has `text` in what follows up to `stop`; `ends`: right before `stop`.
+
+    Lowered to a scan of the keys that start with `prefix`; `text` is escaped.
+    """
+
+    prefix: str
+    text: str
+    stop: str
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """`t` holds this string (`whole`) or one that starts with it."""
+
+    text: str
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Range:
     """One element of `r` has this key and low/high within the given bounds; None leaves a side open.
 
-    low_ge: element.l >= low_ge; low_gt: element.l > ...; likewise for `h`. Both bounds apply to the same element.
+    low_ge: element.l >= low_ge; low_gt: element.l > ...; likewise for `h`. All bounds apply to the same element, as do `unit`
+    (one of the element's spellings `u`) and `also` (bounds on its second range; its key is not looked at).
     """
 
     key: str
@@ -60,6 +84,16 @@ class Range:
     high_gt: Bound | None = None
     high_le: Bound | None = None
     high_lt: Bound | None = None
+    unit: str | None = None
+    also: "Range | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """`d` exists and lies within the bounds (gt, ge, lt, le); None leaves a side open."""
+
+    gt: datetime | None = None
+    lt: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +119,28 @@ class Patient:
 
 
 @dataclass(frozen=True, slots=True)
+class HasPatient:
+    """`p` has a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """`g` lies within so many kilometres of a point (degrees, WGS84; great circle on a sphere)."""
+
+    longitude: float
+    latitude: float
+    kilometres: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contained:
+    """A contained resource of this type has an index document (an element of `c`) that matches the part."""
+
+    rtype: str
+    part: "Clause"
+
+
+@dataclass(frozen=True, slots=True)
 class And:
     """All of the parts."""
 
@@ -105,4 +161,52 @@ class Not:
     part: "Clause"
 
 
-Clause = Everything | Nothing | Keys | Prefix | Range | Ids | Updated | Patient | And | Or | Not
+Clause = (
+    Everything | Nothing | Keys | Prefix | Contains | Text | Range | Dated | Ids | Updated | Patient | HasPatient | Near | Contained | And | Or | Not
+)
+
+EVERYTHING, NOTHING = Everything(), Nothing()
+
+
+def both(*parts: Clause) -> Clause:
+    """The conjunction, simplified: flat, without Everything, Nothing if one part is."""
+    flat: list[Clause] = []
+    for part in parts:
+        inner = part.parts if isinstance(part, And) else (part,)
+        for one in inner:
+            if isinstance(one, Nothing):
+                return NOTHING
+            if not isinstance(one, Everything) and one not in flat:
+                flat.append(one)
+    if not flat:
+        return EVERYTHING
+    return flat[0] if len(flat) == 1 else And(tuple(flat))
+
+
+def either(*parts: Clause) -> Clause:
+    """The disjunction, simplified: flat, without Nothing, keys merged, Everything if one part is."""
+    flat: list[Clause] = []
+    keys: dict[str, None] = {}
+    for part in parts:
+        inner = part.parts if isinstance(part, Or) else (part,)
+        for one in inner:
+            if isinstance(one, Everything):
+                return EVERYTHING
+            if isinstance(one, Keys):
+                keys.update(dict.fromkeys(one.values))
+            elif not isinstance(one, Nothing) and one not in flat:
+                flat.append(one)
+    if keys:
+        flat.insert(0, Keys(tuple(keys)))
+    if not flat:
+        return NOTHING
+    return flat[0] if len(flat) == 1 else Or(tuple(flat))
+
+
+def negated(part: Clause) -> Clause:
+    """The negation, simplified."""
+    if isinstance(part, Not):
+        return part.part
+    if isinstance(part, Everything):
+        return NOTHING
+    return EVERYTHING if isinstance(part, Nothing) else Not(part)
