@@ -15,7 +15,7 @@ from fhir_server.query.indexes import HOT
 RESTRICTED = re.compile(r"(.+)\.where\(resolve\(\) is (\w+)\)")
 CHOSEN = re.compile(r"\s+as\s+\w+|\.(?:as|ofType)\(\w+\)")
 STORED_APART = ("_id", "_lastUpdated", "_text", "_content", "_list", "_has", "_type", "_query", "_filter")
-ROOT = ""
+EXACT_TYPES = frozenset(("Identifier", "code", "id", "uri", "url", "canonical", "oid", "string", "boolean", "integer", "positiveInt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Field:
 
     names: stored names whose values it unites; only: the resource type a shared reference is restricted to ('' if none); single: every
     resource has at most one value, so that bounds given apart may be merged; hot: its low bound is `d`; patient: `p` holds its patient;
-    codes: all its elements are of type code (whose system is implied), which systems those are; parts: of a composite.
+    codes: all its elements are of type code (whose system is implied), which systems those are; folded: tokens are compared
+    without case where their system allows it (codings and contact points; identifiers, codes and ids never); parts: of a composite.
     """
 
     code: str
@@ -45,6 +46,7 @@ class Field:
     hot: bool = False
     patient: bool = False
     systems: frozenset[str] | None = None
+    folded: bool = True
     parts: tuple[Part, ...] = ()
 
 
@@ -75,6 +77,21 @@ def schema(spec: Spec, rtype: str) -> Schema:
     if rtype not in memo:
         memo[rtype] = _compile(spec, rtype)
     return memo[rtype]
+
+
+def part_fields(spec: Spec, field: Field) -> tuple[Field, ...]:
+    """The components of a composite as fields of their own, named after their parameters."""
+    return tuple(
+        Field(
+            code=part.param.code,
+            type=part.type,
+            param=part.param,
+            names=(part.param.code,),
+            systems=_systems(spec, part.param) if part.type == "token" else None,
+            folded=_folded(spec, part.param),
+        )
+        for part in field.parts
+    )
 
 
 def branches(expression: str) -> tuple[str, ...]:
@@ -150,6 +167,7 @@ def _compile(spec: Spec, rtype: str) -> Schema:
             hot=bool(date) and mine == (date,) and param.type == "date",
             patient=bool(patient) and patient in mine,
             systems=_systems(spec, param) if param.type == "token" else None,
+            folded=_folded(spec, param),
             parts=_parts(spec, rtype, param) if param.type == "composite" else (),
         )
     sources = tuple(
@@ -216,3 +234,9 @@ def _systems(spec: Spec, param: Param) -> frozenset[str] | None:
         codes = spec.codes(element.binding[1]) if element.binding else None
         systems |= set(codes or ())
     return frozenset(systems)
+
+
+def _folded(spec: Spec, param: Param) -> bool:
+    """False if every element is of a type whose values are exact."""
+    elements = [spec.element(part) for part in branches(param.expression)]
+    return not all(element is not None and set(element.types) <= EXACT_TYPES for element in elements)

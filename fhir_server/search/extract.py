@@ -1,0 +1,150 @@
+"""A resource -> its index document (query/clauses.py says what stands in it). Compiled once per type; docs/search.md has the stored forms."""
+
+from collections.abc import Callable
+from typing import Any
+
+from conformance.spec import Spec
+from fhir_server.query.clauses import Index
+from fhir_server.search.asked import Emit, Out
+from fhir_server.search.paths import Evaluate, search_path
+from fhir_server.search.schema import Schema, Source, part_fields, schema
+from fhir_server.search.types import composite, date, number, quantity, reference, special, string, token, uri
+
+Resource = dict[str, Any]
+Step = Callable[[Resource, Out], None]
+UNIVERSAL = "#"  # a key of every resource that has a patient: "all of this patient's" is then a scan of one key
+MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
+
+
+def extractor(spec: Spec, terms: Any = None, base: str = "") -> Callable[[Resource], Index]:
+    """The function `extract(res) -> Index`. terms: gives `canonical` for UCUM (None: units as stated only); base: own base URL if configured."""
+    memo: dict[Any, Callable[[Resource], Index]] = spec.memo.setdefault("search.extractors", {})
+    key = (id(terms), base)
+    if key not in memo:
+        memo[key] = _extractor(spec, terms, base)
+    return memo[key]
+
+
+def _extractor(spec: Spec, terms: Any, base: str) -> Callable[[Resource], Index]:
+    compiled: dict[str, Callable[[Resource], Index]] = {}
+
+    def extract(res: Resource) -> Index:
+        rtype = res["resourceType"]
+        one = compiled.get(rtype)
+        if one is None:
+            one = compiled[rtype] = _compile(spec, terms, base, rtype, extract)
+        return one(res)
+
+    return extract
+
+
+def _compile(spec: Spec, terms: Any, base: str, rtype: str, extract: Callable[[Resource], Index]) -> Callable[[Resource], Index]:
+    shape = schema(spec, rtype)
+    steps = [_step(spec, terms, base, rtype, source) for source in shape.sources]
+    names = special.text_names(spec)
+    members = _member_heads(spec, shape)
+    head, date_keys = f"{shape.patient}=", tuple(shape.date + suffix for suffix in ("", "+m", "+y", "+e"))
+
+    def run(res: Resource) -> Index:
+        out = Out()
+        for step in steps:
+            step(res, out)
+        special.emit_words(res, names, out)
+        index: Index = {}
+        patient = _take_patient(out, head) if shape.patient else ""
+        if patient:
+            index["p"] = patient
+        _add_members(out, members, patient)
+        if out.k:
+            index["k"] = list(out.k)
+        if out.r:
+            index["r"] = out.r
+        if out.t:
+            index["t"] = list(out.t)
+        if shape.date:
+            low = next((each["l"] for each in out.r if each["k"] in date_keys), None)
+            if low is not None:
+                index["d"] = low
+        if rtype == "Location":
+            place = special.position(res.get("position"))
+            if place is not None:
+                index["g"] = place
+        if "contained" in res:
+            index["c"] = [_contained(extract, inner) for inner in res["contained"] if inner.get("resourceType") in spec.types]
+        return index
+
+    return run
+
+
+def _contained(extract: Callable[[Resource], Index], inner: Resource) -> Index:
+    found = extract({**inner, "contained": []} if "contained" in inner else inner)
+    kept = {name: found[name] for name in ("k", "r", "t", "p", "d") if name in found}
+    return {"f": inner["resourceType"], **({"i": inner["id"]} if "id" in inner else {}), **kept}
+
+
+def _take_patient(out: Out, head: str) -> str:
+    """The patient reference, moved from the keys to `p`."""
+    start = head + "Patient/"
+    found = next((key for key in out.k if key.startswith(start)), None)
+    if found is None:
+        return ""
+    del out.k[found]
+    out.k[UNIVERSAL] = None
+    return found[len(head) :]
+
+
+def _member_heads(spec: Spec, shape: Schema) -> tuple[str, ...]:
+    """Heads of the keys whose patients make the resource a member of their compartment."""
+    codes = spec.compartments.get("Patient", {}).get(shape.rtype, ())
+    names = dict.fromkeys(name for code in codes if code in shape.fields for name in shape.fields[code].names)
+    return tuple(f"{name}=Patient/" for name in names)
+
+
+def _add_members(out: Out, heads: tuple[str, ...], patient: str) -> None:
+    if not heads:
+        return
+    for key in [key for key in out.k if key.startswith(heads)]:
+        ref = key[key.index("=") + 1 :]
+        if ref != patient:
+            out.k[MEMBER + ref] = None
+
+
+def _step(spec: Spec, terms: Any, base: str, rtype: str, source: Source) -> Step:
+    evaluate = search_path(source.expression)
+    if source.type == "composite":
+        emit_parts = composite.emitter(source.name, source.field, rtype, part_fields(spec, source.field), terms, base)
+        return lambda res, out: emit_parts(evaluate(res) or [], out, res)
+    emit = _emitter(source, terms, base)
+    return _joined(evaluate, emit)
+
+
+def _joined(evaluate: Evaluate, emit: Emit) -> Step:
+    def step(res: Resource, out: Out) -> None:
+        values = evaluate(res)
+        if values:
+            emit(values, out)
+
+    return step
+
+
+def _emitter(source: Source, terms: Any, base: str) -> Emit:
+    if source.type == "quantity":
+        return quantity.emitter(source.name, source.field, terms)
+    if source.type == "reference":
+        return reference.emitter(source.name, source.field, base)
+    return _EMITTERS[source.type](source.name, source.field)
+
+
+def _nothing(name: str, field: Any) -> Emit:
+    """Special parameters are stored by `_compile` itself."""
+    return lambda values, out: None
+
+
+_EMITTERS: dict[str, Callable[[str, Any], Emit]] = {
+    "token": token.emitter,
+    "string": string.emitter,
+    "date": date.emitter,
+    "number": number.emitter,
+    "uri": uri.emitter,
+    "special": _nothing,
+}

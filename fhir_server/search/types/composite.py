@@ -1,0 +1,141 @@
+"""Composites: several values of one element. https://hl7.org/fhir/R4/search.html#composite
+
+Every base element (the resource itself, or each component) is stored apart, so parts never match across elements. Parts that are keys only: `k` holds
+'code-value-concept=8480-6$123'; with a number, quantity or date the other parts become the key of the range: {k: 'code-value-quantity=8480-6$', l: 120}.
+A second range of the same element is `n` of the first.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from fhir_server.search.paths import search_path
+from fhir_server.query.clauses import NOTHING, Clause, Keys, Prefix, Range, either
+from fhir_server.search.asked import Asked, Out
+from fhir_server.search.escape import split
+from fhir_server.search.schema import Field, Part
+from fhir_server.search.types import date, number, quantity, reference, string, token, uri
+
+RANGED = ("number", "quantity", "date")
+MAX_FORMS = 400  # keys of one element; more would need hundreds of codings in one concept
+Evaluate = Callable[[dict[str, Any]], list[Any]]
+RESOURCE = "%resource."
+
+
+def _evaluator(part: Part, rtype: str) -> tuple[Evaluate, bool]:
+    """(closure, whether it starts at the resource instead of the element)."""
+    expression = part.expression.replace("DateTime", "dateTime")
+    if expression.startswith(RESOURCE):
+        return search_path(f"{rtype}.{expression.removeprefix(RESOURCE)}"), True
+    return search_path(expression), False
+
+
+def _forms(kind: str, field: Field, value: Any, base: str) -> list[str]:
+    if kind == "token":
+        return [form for form in token.forms(value, field.folded, field.systems is not None) if form]
+    if kind == "reference":
+        return reference.targets(value, base)
+    if kind == "string":
+        return [string.form(text) for text in string.strings(value)]
+    return uri.forms(value)
+
+
+def _ranges(kind: str, key: str, value: Any, terms: Any) -> list[dict[str, Any]]:
+    if kind == "quantity":
+        return quantity.entries(key, value, terms)
+    if kind == "date":
+        found = date.interval_of(value)
+        return [] if found is None else [{"k": key + date.width(*found), "l": found[0], "h": found[1]}]
+    bounds = number.interval(value)
+    return [] if bounds is None else [number.entry(key, *bounds)]
+
+
+def _ordered(field: Field) -> list[int]:
+    """Positions of the key-like parts, a string last (it may be continued)."""
+    return sorted((at for at, part in enumerate(field.parts) if part.type not in RANGED), key=lambda at: field.parts[at].type == "string")
+
+
+def emitter(name: str, field: Field, rtype: str, parts: tuple[Field, ...], terms: Any, base: str) -> Callable[[list[Any], Out, dict[str, Any]], None]:
+    """Writes keys or ranges of the base elements; `parts` are the fields of the components."""
+    evaluators = [_evaluator(part, rtype) for part in field.parts]
+    keyed = _ordered(field)
+    ranged = [at for at, part in enumerate(field.parts) if part.type in RANGED]
+
+    def emit(elements: list[Any], out: Out, res: dict[str, Any]) -> None:
+        for element in elements:
+            found = [evaluate(res if at_root else element) for evaluate, at_root in evaluators]
+            if not all(found):
+                continue
+            forms = [[form.replace("$", "\\$") for value in found[at] for form in _forms(parts[at].type, parts[at], value, base)] for at in keyed]
+            for choice in list(product(*forms))[:MAX_FORMS]:
+                key = f"{name}={'$'.join(choice)}"
+                if ranged:
+                    _emit_ranges(key + "$", [(parts[at].type, found[at]) for at in ranged], terms, out)
+                else:
+                    out.k[key] = None
+
+    return emit
+
+
+def _emit_ranges(key: str, ranged: list[tuple[str, list[Any]]], terms: Any, out: Out) -> None:
+    kind, values = ranged[0]
+    entries = [one for value in values for one in _ranges(kind, key, value, terms)]
+    if len(ranged) == 1:
+        out.r += entries
+        return
+    seconds = [one for value in ranged[1][1] for one in _ranges(ranged[1][0], "", value, terms)]
+    out.r += [{**one, "n": {"l": other["l"], "h": other.get("h", other["l"])}} for one in entries for other in seconds]
+
+
+def clause(asked: Asked, text: str, parts: tuple[Field, ...]) -> Clause:
+    """One value, 'part$part': all parts match within one element."""
+    pieces = split(text, "$")
+    if len(pieces) != len(parts):
+        raise asked.wrong(f"the value must have {len(parts)} parts separated by '$'")
+    keyed = _ordered(asked.field)
+    wanted = [_wanted_forms(asked, parts[at], pieces[at]) for at in keyed]
+    if not all(wanted):
+        return NOTHING
+    keys = [f"{name}={'$'.join(choice)}" for name in asked.field.names for choice in product(*wanted)]
+    ranged = [(parts[at], pieces[at]) for at, part in enumerate(parts) if part.type in RANGED]
+    if ranged:
+        return either(*(_ranged(asked, key + "$", ranged) for key in keys))
+    if keyed and asked.field.parts[keyed[-1]].type == "string":
+        return either(*(Prefix(key) for key in keys))
+    return Keys(tuple(keys))
+
+
+def part_of(asked: Asked, part: Field) -> Asked:
+    """The question for one component."""
+    return replace(asked, field=part, modifier="")
+
+
+def _wanted_forms(asked: Asked, part: Field, text: str) -> list[str]:
+    """What the key of the composite holds for this part: read off the keys of the part's own clause."""
+    made = _KEYED[part.type](part_of(asked, part), text)
+    if isinstance(made, Prefix) and part.type == "string":
+        return [made.text.removeprefix(f"{part.code}~").replace("$", "\\$")]
+    if isinstance(made, Keys):
+        return [value.removeprefix(f"{part.code}=").replace("$", "\\$") for value in made.values]
+    if made is NOTHING:
+        return []
+    raise asked.unsupported(f"part '{part.code}' needs a code, not only a system")
+
+
+def _ranged(asked: Asked, key: str, ranged: list[tuple[Field, str]]) -> Clause:
+    part, text = ranged[0]
+    inner = part_of(asked, replace(part, names=(key,), hot=False))
+    first = _RANGED[part.type](inner, text)
+    if len(ranged) == 1:
+        return first
+    sought = number.wanted(ranged[1][1])
+    if sought is None:
+        raise asked.wrong("the last part must be a number with an optional prefix")
+    seconds = [Range("", **bounds) for bounds in number.bounds_of(sought)]
+    parts = first.parts if hasattr(first, "parts") else (first,)
+    return either(*(replace(one, also=also) for one in parts if isinstance(one, Range) for also in seconds))
+
+
+_KEYED: dict[str, Callable[[Asked, str], Clause]] = {"token": token.clause, "string": string.clause, "reference": reference.clause, "uri": uri.clause}
+_RANGED: dict[str, Callable[[Asked, str], Clause]] = {"number": number.clause, "quantity": quantity.clause, "date": date.clause}
