@@ -51,10 +51,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """One sort key: '_lastUpdated', '_id', or a search parameter with a value in the index document's `s` (or `d`)."""
+    """One sort key: '_lastUpdated', '_id', or a search parameter. Missing values come last in both directions; ties are ordered by id.
+
+    kind: '' for the two above; 'd' the index document's `d`; 'p' its `p`; 'k' the first key that starts with one of `heads` (for tokens only
+    without '|'); 'r' the first low bound under one of the keys `heads`. Of several values ascending takes the least, descending the greatest.
+    """
 
     param: str
     descending: bool = False
+    kind: str = ""
+    heads: tuple[str, ...] = ()
 
 
 class Reader(Protocol):
@@ -70,6 +76,9 @@ class Reader(Protocol):
         self, rtype: str, clause: Clause, *, sort: Sequence[Sort] = (), limit: int = 0, after: tuple[Any, ...] = (), only_ids: bool = False
     ) -> list[Stored]:
         """At most `limit` current versions that match, in sort order (ties by id), behind position `after`; `only_ids` leaves res as {}."""
+
+    async def refs(self, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
+        """At most `limit` distinct references of the current versions that match: what follows one of `heads` ('performer=') among their keys; '' means `p`."""
 
     async def count(self, rtype: str, clause: Clause, limit: int = 0) -> int:
         """How many current versions match, counted to `limit` at the most (0: no limit)."""

@@ -1,0 +1,241 @@
+"""One parameter of a query (name, value) -> its condition: plain parameters, modifiers, chains, `_has`. https://hl7.org/fhir/R4/search.html"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from conformance.outcome import bad_request, not_supported
+from conformance.spec import Param, Spec
+from fhir_server.query.clauses import NOTHING, Clause, Ids, Prefix, Range, Updated, both, either, negated
+from fhir_server.search.asked import Asked
+from fhir_server.search.escape import split, unescape
+from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node
+from fhir_server.search.schema import Field, part_fields, schema
+from fhir_server.search.table import allows
+from fhir_server.search.types import composite, date, number, quantity, reference, special, string, token, uri
+
+Valued = Callable[[Asked, str], Clause]
+TEXTUAL = ("_text", "_content")
+OWN = ("_id", "_lastUpdated", "_list", "_type", *TEXTUAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds on one query; settings name them."""
+
+    parameters: int = 200
+    values: int = 1000
+    depth: int = 8
+    codes: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What conditions are read with."""
+
+    spec: Spec
+    terms: Any
+    base: str
+    now: datetime
+    limits: Limits
+
+
+def condition(reading: Reading, rtype: str, name: str, value: str, depth: int = 0) -> Node:
+    """The condition of one (name, value) on type `rtype`. Raises Refusal 400 naming the parameter."""
+    if depth > reading.limits.depth:
+        raise not_supported(f"search parameter '{short(name)}': chains of more than {reading.limits.depth} steps are not answered")
+    if name.startswith("_has:"):
+        return _has(reading, rtype, name, value, depth)
+    if "." in name:
+        return _chain(reading, rtype, name, value, depth)
+    asked = ask(reading, rtype, name)
+    if asked.modifier == "missing":
+        return missing(asked, value)
+    values = split(value, ",")
+    if len(values) > reading.limits.values:
+        raise asked.unsupported(f"more than {reading.limits.values} values are not answered")
+    if asked.field.code == "_list":
+        return AnyOf(tuple(_listed(asked, one) for one in values))
+    made = [valued(asked, one) for one in values]
+    return both(*made) if asked.modifier in ("not", "not-in") else either(*made)
+
+
+def short(name: str) -> str:
+    """A parameter's name as an error may repeat it."""
+    return name if len(name) <= 80 else name[:77] + "..."
+
+
+def ask(reading: Reading, rtype: str, name: str) -> Asked:
+    """The question behind a name without chain. Raises 400 for an unknown parameter or a modifier it does not take."""
+    code, _, modifier = name.partition(":")
+    field = schema(reading.spec, rtype).fields.get(code) or _own_field(reading.spec, rtype, code)
+    if field is None:
+        raise not_supported(f"search parameter '{short(name)}' is not known for {rtype}")
+    kind = "string" if code in TEXTUAL else field.type
+    if not allows(kind, modifier, reading.spec.types) or (code in OWN and modifier):
+        raise not_supported(f"search parameter '{short(name)}': parameters of type {field.type} do not take this modifier here")
+    return Asked(name, field, modifier, rtype, reading.spec, reading.terms, reading.base, reading.now, reading.limits.codes)
+
+
+def _own_field(spec: Spec, rtype: str, code: str) -> Field | None:
+    """Parameters that are not extracted by an expression."""
+    if code not in OWN or code == "_type":
+        return None
+    kind = {"_id": "token", "_lastUpdated": "date"}.get(code, "special")
+    return Field(code, kind, spec.param(rtype, code) or Param(code, kind, "", (rtype,), ""), (code,))
+
+
+def valued(asked: Asked, text: str) -> Clause:
+    """What one value of the parameter means."""
+    own = _OWN_VALUES.get(asked.field.code)
+    if own is not None:
+        return own(asked, text)
+    if asked.field.type == "composite":
+        return composite.clause(asked, text, part_fields(asked.spec, asked.field))
+    return _VALUES[asked.field.type](asked, text)
+
+
+def _id(asked: Asked, text: str) -> Clause:
+    wanted = unescape(text)
+    if not wanted:
+        raise asked.wrong("the value is empty")
+    return Ids((wanted,)) if reference.ID.fullmatch(wanted) else NOTHING
+
+
+def _last_updated(asked: Asked, text: str) -> Clause:
+    low, high, outside = date.updated(asked, text)
+    return negated(Updated(low, high)) if outside else Updated(low, high)
+
+
+def _near(asked: Asked, text: str) -> Clause:
+    if asked.field.code != "near":
+        raise asked.unsupported("this special parameter is not answered")
+    return special.near(asked, text)
+
+
+_OWN_VALUES: dict[str, Valued] = {"_id": _id, "_lastUpdated": _last_updated, "_text": special.text_search, "_content": special.text_search}
+_VALUES: dict[str, Valued] = {
+    "token": token.clause,
+    "string": string.clause,
+    "reference": reference.clause,
+    "uri": uri.clause,
+    "date": date.clause,
+    "number": number.clause,
+    "quantity": quantity.clause,
+    "special": _near,
+}
+
+
+def missing(asked: Asked, value: str) -> Clause:
+    """`:missing=true|false`."""
+    if value not in ("true", "false"):
+        raise asked.wrong("the value must be true or false")
+    present = presence(asked)
+    return negated(present) if value == "true" else present
+
+
+def presence(asked: Asked) -> Clause:
+    """The parameter has some value."""
+    field = asked.field
+    if field.type == "reference":
+        return reference.present(field)
+    if field.type == "composite":
+        return _composite_presence(field)
+    if field.type == "special":
+        raise asked.unsupported("':missing' is not answered for it")
+    return either(*(one for name in field.names for one in _PRESENCE[field.type](name)))
+
+
+def _composite_presence(field: Field) -> Clause:
+    if any(part.type in composite.RANGED for part in field.parts):
+        raise not_supported(f"search parameter '{field.code}': ':missing' is not answered for composites with a number, quantity or date")
+    return either(*(Prefix(f"{name}=") for name in field.names))
+
+
+_PRESENCE: dict[str, Callable[[str], tuple[Clause, ...]]] = {
+    "token": lambda name: (Prefix(f"{name}="),),
+    "string": lambda name: (Prefix(f"{name}~"),),
+    "uri": lambda name: (Prefix(f"{name}="),),
+    "date": lambda name: tuple(Range(name + suffix) for suffix in ("", "+m", "+y", date.OPEN)),
+    "number": lambda name: (Range(name), Range(name + "+")),
+    "quantity": lambda name: (Range(name), Range(name + "+")),
+}
+
+
+def _listed(asked: Asked, text: str) -> Node:
+    rid = unescape(text).removeprefix("List/")
+    if rid.startswith("$"):
+        raise asked.unsupported("functional lists are not answered")
+    return Listed(rid, asked.rtype) if reference.ID.fullmatch(rid) else NOTHING
+
+
+def _chain(reading: Reading, rtype: str, name: str, value: str, depth: int) -> Node:
+    """`subject:Patient.name=x`. https://hl7.org/fhir/R4/search.html#chaining"""
+    head, _, rest = name.partition(".")
+    asked = ask(reading, rtype, head)
+    field = asked.field
+    if field.type != "reference" or asked.modifier in ("missing", "identifier", "below"):
+        raise not_supported(f"search parameter '{short(name)}': only references can be chained")
+    targets = [one for one in reference.allowed(reading.spec, field) if asked.modifier in ("", one)]
+    first = rest.split(":", 1)[0].split(".", 1)[0]
+    if not rest.startswith("_has:"):
+        known = [one for one in targets if first in schema(reading.spec, one).fields or first in OWN]
+        if not known:
+            raise not_supported(f"search parameter '{short(name)}': no type that '{short(head)}' may point at has the parameter '{short(first)}'")
+        targets = known
+    return AnyOf(tuple(Chain(field, target, condition(reading, target, rest, value, depth + 1)) for target in targets))
+
+
+def _has(reading: Reading, rtype: str, name: str, value: str, depth: int) -> Node:
+    """`_has:Observation:patient:code=x`. https://hl7.org/fhir/R4/search.html#has"""
+    pieces = name.split(":", 3)
+    if len(pieces) != 4 or not all(pieces):
+        raise bad_request(f"search parameter '{short(name)}': the form is _has:Type:reference:parameter")
+    _, source, code, rest = pieces
+    if source not in reading.spec.types:
+        raise not_supported(f"search parameter '{short(name)}': '{short(source)}' is not a resource type")
+    field = schema(reading.spec, source).fields.get(code)
+    if field is None or field.type != "reference":
+        raise not_supported(f"search parameter '{short(name)}': '{short(code)}' is not a reference parameter of {source}")
+    if rtype not in reference.allowed(reading.spec, field):
+        raise not_supported(f"search parameter '{short(name)}': '{short(code)}' of {source} does not point at {rtype}")
+    return Has(source, field, rtype, condition(reading, source, rest, value, depth + 1))
+
+
+Pair = tuple[str, str]
+
+
+def conditions(reading: Reading, rtype: str, pairs: list[Pair]) -> Node:
+    """All pairs together. Bounds on a date that a resource has at most once are merged, so that one range is scanned, not two."""
+    nodes: list[Node] = []
+    dates: dict[str, tuple[date.Bounds, ...]] = {}
+    for name, value in pairs:
+        field = schema(reading.spec, rtype).fields.get(name)
+        if field is None or field.type != "date" or not field.single or len(value) > 400:
+            nodes.append(condition(reading, rtype, name, value))
+            continue
+        asked = ask(reading, rtype, name)
+        found = tuple(bounds for one in split(value, ",") for bounds in date.wanted(asked, one))
+        if name not in dates:
+            dates[name] = found
+        elif len(dates[name]) * len(found) <= 64:
+            dates[name] = date.merged(dates[name], found)
+        else:
+            nodes.append(date.of(field, found))
+    fields = schema(reading.spec, rtype).fields
+    nodes += [date.of(fields[name], found) for name, found in dates.items()]
+    return joined(nodes)
+
+
+def joined(nodes: list[Node]) -> Node:
+    """The conjunction; the plain clauses of it become one."""
+    clauses = [node for node in nodes if isinstance(node, Clause)]
+    others = [node for node in nodes if not isinstance(node, Clause)]
+    plain = both(*clauses)
+    return plain if not others else AllOf((plain, *others))
+
+
+def restrict(asked: Asked, modifier: str) -> Asked:
+    """The same question with another modifier."""
+    return replace(asked, modifier=modifier)

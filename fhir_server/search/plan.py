@@ -1,0 +1,99 @@
+"""What a query means before it is run: conditions, some of which need searches of their own, and what the answer shall look like."""
+
+from dataclasses import dataclass
+
+from conformance.outcome import Issue
+from fhir_server.query.clauses import EVERYTHING, Clause
+from fhir_server.search.schema import Field
+from fhir_server.store import Sort
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The reference `field` points at a resource of type `target` that meets `inner`."""
+
+    field: Field
+    target: str
+    inner: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """A resource of type `source` that meets `inner` points here through its reference `field`; rtype: the type searched."""
+
+    source: str
+    field: Field
+    rtype: str
+    inner: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry of this List (https://hl7.org/fhir/R4/search.html#list)."""
+
+    rid: str
+    rtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """All of the parts."""
+
+    parts: "tuple[Node, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one of the parts."""
+
+    parts: "tuple[Node, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class NotOf:
+    """Not the part."""
+
+    part: "Node"
+
+
+Node = Clause | Chain | Has | Listed | AllOf | AnyOf | NotOf
+
+
+@dataclass(frozen=True, slots=True)
+class Include:
+    """One `_include` or `_revinclude`: source type ('*': any), parameter ('*': every reference), target type ('': any)."""
+
+    source: str
+    param: str
+    target: str
+    iterate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A parsed query. types: what is searched (several for a system-level search); shared: parameters that all of them have.
+
+    total: '' (as it comes), none, estimate, accurate; summary: '', true, text, data, count, false; contained: false, true, both; applied: the
+    parameters that count, for `self`; ignored: what was ignored under lenient handling.
+    """
+
+    types: tuple[str, ...]
+    where: dict[str, Node]
+    sort: tuple[str, ...] = ()
+    sorts: dict[str, tuple[Sort, ...]] | None = None
+    count: int = 50
+    total: str = ""
+    summary: str = ""
+    elements: tuple[str, ...] = ()
+    includes: tuple[Include, ...] = ()
+    revincludes: tuple[Include, ...] = ()
+    contained: str = "false"
+    container: bool = True
+    explain: bool = False
+    cursor: str = ""
+    applied: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[Issue, ...] = ()
+
+    def condition(self, rtype: str) -> Node:
+        """What resources of this type must meet."""
+        return self.where.get(rtype, EVERYTHING)
