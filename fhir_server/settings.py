@@ -71,6 +71,13 @@ class Settings:
     request_seconds: int = setting(60, "FHIR_REQUEST_SECONDS", "longest time one request may take; then 503")
     concurrency: int = setting(512, "FHIR_CONCURRENCY", "most requests in work at once in one worker; beyond: 503")
     log_level: str = setting("INFO", "FHIR_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR")
+    search_parameters: int = setting(200, "FHIR_SEARCH_PARAMETERS", "most parameters of one search")
+    search_values: int = setting(1000, "FHIR_SEARCH_VALUES", "most comma-separated values of one search parameter")
+    search_depth: int = setting(8, "FHIR_SEARCH_DEPTH", "most steps of a chained search")
+    search_codes: int = setting(5000, "FHIR_SEARCH_CODES", "most codes of a value set or hierarchy that `:in`, `:above` and the like search for")
+    search_chain: int = setting(10_000, "FHIR_SEARCH_CHAIN", "most resources that one step of a chained search may go through")
+    search_includes: int = setting(1000, "FHIR_SEARCH_INCLUDES", "most included resources on a page; what is beyond is reachable by a link")
+    search_total: int = setting(1000, "FHIR_SEARCH_TOTAL", "matches are counted to this number where `_total` does not ask for more")
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
 

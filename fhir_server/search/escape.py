@@ -5,7 +5,8 @@ def split(text: str, separator: str, most: int = -1) -> list[str]:
     """The pieces between unescaped separators, escapes kept; at most `most` splits."""
     if separator not in text:
         return [text]
-    pieces, start, at = [], 0, 0
+    pieces: list[str] = []
+    start = at = 0
     while at < len(text):
         if text[at] == "\\":
             at += 2

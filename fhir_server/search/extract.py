@@ -17,30 +17,29 @@ MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than 
 
 
 def extractor(spec: Spec, terms: Any = None, base: str = "") -> Callable[[Resource], Index]:
-    """The function `extract(res) -> Index`. terms: gives `canonical` for UCUM (None: units as stated only); base: own base URL if configured."""
-    memo: dict[Any, Callable[[Resource], Index]] = spec.memo.setdefault("search.extractors", {})
-    key = (id(terms), base)
-    if key not in memo:
-        memo[key] = _extractor(spec, terms, base)
-    return memo[key]
+    """The function `extract(res) -> Index`. terms: not needed now (UCUM is always there); base: own base URL if configured."""
+    memo: dict[str, Callable[[Resource], Index]] = spec.memo.setdefault("search.extractors", {})
+    if base not in memo:
+        memo[base] = _extractor(spec, base)
+    return memo[base]
 
 
-def _extractor(spec: Spec, terms: Any, base: str) -> Callable[[Resource], Index]:
+def _extractor(spec: Spec, base: str) -> Callable[[Resource], Index]:
     compiled: dict[str, Callable[[Resource], Index]] = {}
 
     def extract(res: Resource) -> Index:
         rtype = res["resourceType"]
         one = compiled.get(rtype)
         if one is None:
-            one = compiled[rtype] = _compile(spec, terms, base, rtype, extract)
+            one = compiled[rtype] = _compile(spec, base, rtype, extract)
         return one(res)
 
     return extract
 
 
-def _compile(spec: Spec, terms: Any, base: str, rtype: str, extract: Callable[[Resource], Index]) -> Callable[[Resource], Index]:
+def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], Index]) -> Callable[[Resource], Index]:
     shape = schema(spec, rtype)
-    steps = [_step(spec, terms, base, rtype, source) for source in shape.sources]
+    steps = [_step(spec, base, rtype, source) for source in shape.sources]
     names = special.text_names(spec)
     members = _member_heads(spec, shape)
     head, date_keys = f"{shape.patient}=", tuple(shape.date + suffix for suffix in ("", "+m", "+y", "+e"))
@@ -78,7 +77,7 @@ def _compile(spec: Spec, terms: Any, base: str, rtype: str, extract: Callable[[R
 
 def _contained(extract: Callable[[Resource], Index], inner: Resource) -> Index:
     found = extract({**inner, "contained": []} if "contained" in inner else inner)
-    kept = {name: found[name] for name in ("k", "r", "t", "p", "d") if name in found}
+    kept: Index = {name: found[name] for name in ("k", "r", "t", "p", "d") if name in found}
     return {"f": inner["resourceType"], **({"i": inner["id"]} if "id" in inner else {}), **kept}
 
 
@@ -109,12 +108,12 @@ def _add_members(out: Out, heads: tuple[str, ...], patient: str) -> None:
             out.k[MEMBER + ref] = None
 
 
-def _step(spec: Spec, terms: Any, base: str, rtype: str, source: Source) -> Step:
+def _step(spec: Spec, base: str, rtype: str, source: Source) -> Step:
     evaluate = search_path(source.expression)
     if source.type == "composite":
-        emit_parts = composite.emitter(source.name, source.field, rtype, part_fields(spec, source.field), terms, base)
+        emit_parts = composite.emitter(source.name, source.field, rtype, part_fields(spec, source.field), base)
         return lambda res, out: emit_parts(evaluate(res) or [], out, res)
-    emit = _emitter(source, terms, base)
+    emit = _emitter(source, base)
     return _joined(evaluate, emit)
 
 
@@ -127,9 +126,7 @@ def _joined(evaluate: Evaluate, emit: Emit) -> Step:
     return step
 
 
-def _emitter(source: Source, terms: Any, base: str) -> Emit:
-    if source.type == "quantity":
-        return quantity.emitter(source.name, source.field, terms)
+def _emitter(source: Source, base: str) -> Emit:
     if source.type == "reference":
         return reference.emitter(source.name, source.field, base)
     return _EMITTERS[source.type](source.name, source.field)
@@ -146,5 +143,6 @@ _EMITTERS: dict[str, Callable[[str, Any], Emit]] = {
     "date": date.emitter,
     "number": number.emitter,
     "uri": uri.emitter,
+    "quantity": quantity.emitter,
     "special": _nothing,
 }

@@ -19,7 +19,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return " ".join(text.lower().translate(_ASCII).split())
     plain = unicodedata.normalize("NFKD", text.casefold())
-    kept = (char for char in plain if not unicodedata.combining(char) and unicodedata.category(char)[0] not in "PC" or char.isspace())
+    kept = (char for char in plain if (not unicodedata.combining(char) and unicodedata.category(char)[0] not in "PC") or char.isspace())
     return " ".join("".join(kept).translate(_ASCII).split())
 
 
@@ -46,4 +46,8 @@ def phonetic(text: str) -> str:
     return code[:4].ljust(4, "0")
 
 
-_SOUNDS = {char: sound for chars, sound in (("aeiouyhw", ""), ("bfpv", "1"), ("cgjkqsxz", "2"), ("dt", "3"), ("l", "4"), ("mn", "5"), ("r", "6")) for char in chars}
+_SOUNDS = {
+    char: sound
+    for chars, sound in (("aeiouyhw", ""), ("bfpv", "1"), ("cgjkqsxz", "2"), ("dt", "3"), ("l", "4"), ("mn", "5"), ("r", "6"))
+    for char in chars
+}

@@ -33,7 +33,7 @@ def _branch(text: str) -> Evaluate:
         inner = _branch(present.group(1))
         return lambda res: [any(value is not False for value in inner(res))]
     steps = _steps(text)
-    if len(steps) == 1 and isinstance(steps[0], str):
+    if len(steps) == 1 and isinstance(steps[0], str) and steps[0] not in CHOICES:
         return _single(steps[0])
     compiled = [_name(step) if isinstance(step, str) else step for step in steps]
 
@@ -105,7 +105,21 @@ def _flat(values: list[Any], name: str) -> list[Any]:
     return found
 
 
-CHOICES = ("value", "effective", "onset", "abatement", "deceased", "occurrence", "performed", "medication", "timing", "scheduled", "identified", "product", "item")
+CHOICES = (
+    "value",
+    "effective",
+    "onset",
+    "abatement",
+    "deceased",
+    "occurrence",
+    "performed",
+    "medication",
+    "timing",
+    "scheduled",
+    "identified",
+    "product",
+    "item",
+)
 
 
 def _name(name: str) -> Step:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from conformance.outcome import Issue
-from fhir_server.query.clauses import EVERYTHING, Clause
+from fhir_server.query.clauses import Clause
 from fhir_server.search.schema import Field
-from fhir_server.store import Sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +70,15 @@ class Include:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A parsed query. types: what is searched (several for a system-level search); shared: parameters that all of them have.
+    """A parsed query. types: what is searched, () for everything; pairs: the conditions (`parse.where` reads them for a type).
 
     total: '' (as it comes), none, estimate, accurate; summary: '', true, text, data, count, false; contained: false, true, both; applied: the
     parameters that count, for `self`; ignored: what was ignored under lenient handling.
     """
 
     types: tuple[str, ...]
-    where: dict[str, Node]
+    pairs: tuple[tuple[str, str], ...] = ()
     sort: tuple[str, ...] = ()
-    sorts: dict[str, tuple[Sort, ...]] | None = None
     count: int = 50
     total: str = ""
     summary: str = ""
@@ -93,7 +91,3 @@ class Plan:
     cursor: str = ""
     applied: tuple[tuple[str, str], ...] = ()
     ignored: tuple[Issue, ...] = ()
-
-    def condition(self, rtype: str) -> Node:
-        """What resources of this type must meet."""
-        return self.where.get(rtype, EVERYTHING)

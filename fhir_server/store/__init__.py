@@ -61,6 +61,7 @@ class Sort:
     descending: bool = False
     kind: str = ""
     heads: tuple[str, ...] = ()
+    backward: bool = False  # the whole order reversed, ids too: the page before a position
 
 
 class Reader(Protocol):
@@ -126,6 +127,9 @@ class Store(Reader, Protocol):
 
     def export(self, rtype: str, clause: Clause) -> AsyncIterator[Stored]:
         """All current versions that match, streamed in id order."""
+
+    async def explain(self, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int) -> dict[str, Any]:
+        """How the database answers `find`: its filter, sort and plan, for administrators."""
 
     async def types(self) -> frozenset[str]:
         """Resource types that have (or had) stored resources."""

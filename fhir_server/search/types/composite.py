@@ -10,10 +10,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from fhir_server.search.paths import search_path
 from fhir_server.query.clauses import NOTHING, Clause, Keys, Prefix, Range, either
 from fhir_server.search.asked import Asked, Out
 from fhir_server.search.escape import split
+from fhir_server.search.paths import search_path
 from fhir_server.search.schema import Field, Part
 from fhir_server.search.types import date, number, quantity, reference, string, token, uri
 
@@ -41,9 +41,9 @@ def _forms(kind: str, field: Field, value: Any, base: str) -> list[str]:
     return uri.forms(value)
 
 
-def _ranges(kind: str, key: str, value: Any, terms: Any) -> list[dict[str, Any]]:
+def _ranges(kind: str, key: str, value: Any) -> list[dict[str, Any]]:
     if kind == "quantity":
-        return quantity.entries(key, value, terms)
+        return quantity.entries(key, value)
     if kind == "date":
         found = date.interval_of(value)
         return [] if found is None else [{"k": key + date.width(*found), "l": found[0], "h": found[1]}]
@@ -56,7 +56,7 @@ def _ordered(field: Field) -> list[int]:
     return sorted((at for at, part in enumerate(field.parts) if part.type not in RANGED), key=lambda at: field.parts[at].type == "string")
 
 
-def emitter(name: str, field: Field, rtype: str, parts: tuple[Field, ...], terms: Any, base: str) -> Callable[[list[Any], Out, dict[str, Any]], None]:
+def emitter(name: str, field: Field, rtype: str, parts: tuple[Field, ...], base: str) -> Callable[[list[Any], Out, dict[str, Any]], None]:
     """Writes keys or ranges of the base elements; `parts` are the fields of the components."""
     evaluators = [_evaluator(part, rtype) for part in field.parts]
     keyed = _ordered(field)
@@ -71,20 +71,20 @@ def emitter(name: str, field: Field, rtype: str, parts: tuple[Field, ...], terms
             for choice in list(product(*forms))[:MAX_FORMS]:
                 key = f"{name}={'$'.join(choice)}"
                 if ranged:
-                    _emit_ranges(key + "$", [(parts[at].type, found[at]) for at in ranged], terms, out)
+                    _emit_ranges(key + "$", [(parts[at].type, found[at]) for at in ranged], out)
                 else:
                     out.k[key] = None
 
     return emit
 
 
-def _emit_ranges(key: str, ranged: list[tuple[str, list[Any]]], terms: Any, out: Out) -> None:
+def _emit_ranges(key: str, ranged: list[tuple[str, list[Any]]], out: Out) -> None:
     kind, values = ranged[0]
-    entries = [one for value in values for one in _ranges(kind, key, value, terms)]
+    entries = [one for value in values for one in _ranges(kind, key, value)]
     if len(ranged) == 1:
         out.r += entries
         return
-    seconds = [one for value in ranged[1][1] for one in _ranges(ranged[1][0], "", value, terms)]
+    seconds = [one for value in ranged[1][1] for one in _ranges(ranged[1][0], "", value)]
     out.r += [{**one, "n": {"l": other["l"], "h": other.get("h", other["l"])}} for one in entries for other in seconds]
 
 

@@ -134,7 +134,10 @@ def merged(left: tuple[Bounds, ...], right: tuple[Bounds, ...]) -> tuple[Bounds,
 
 def _and(one: Bounds, other: Bounds) -> Bounds:
     return Bounds(
-        _most(one.low_ge, other.low_ge, max), _most(one.low_lt, other.low_lt, min), _most(one.high_gt, other.high_gt, max), _most(one.high_le, other.high_le, min)
+        _most(one.low_ge, other.low_ge, max),
+        _most(one.low_lt, other.low_lt, min),
+        _most(one.high_gt, other.high_gt, max),
+        _most(one.high_le, other.high_le, min),
     )
 
 
@@ -229,4 +232,3 @@ def updated(asked: Asked, text: str) -> tuple[datetime | None, datetime | None, 
         "le": (None, high),
     }
     return *table[prefix], prefix == "ne"
-

@@ -13,13 +13,14 @@ from fhir_server.search.asked import Asked, Emit, Out
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.schema import Field
 from fhir_server.search.types.number import EXACT, HIGHEST, LOWEST, Wanted, compare, entry, exact, wanted
+from terminology.units import canonical
 
 UCUM, CURRENCY = "http://unitsofmeasure.org", "urn:iso:std:iso:4217"
 
 Entries = list[dict[str, Any]]
 
 
-def entries(name: str, value: Any, terms: Any) -> Entries:
+def entries(name: str, value: Any) -> Entries:
     """The elements of `r` for one Quantity, Money, Range, Age, Duration or SampledData; [] if it has no number."""
     found = _interval(value) if isinstance(value, dict) else None
     if found is None:
@@ -27,11 +28,11 @@ def entries(name: str, value: Any, terms: Any) -> Entries:
     low, high, stated = found
     made = [entry(name, low, high, _units(stated))]
     unit = stated.get("code")
-    if unit and stated.get("system") == UCUM and terms is not None:
-        canonical = [_canonical(terms, bound, unit) for bound in (low, high)]
-        if canonical[0] is not None and canonical[1] is not None:
-            bounds = sorted((canonical[0][0], canonical[1][0]))
-            made.append(entry(f"{name}|{canonical[0][1]}", bounds[0], bounds[1]))
+    if unit and stated.get("system") == UCUM:
+        based = [_canonical(bound, unit) for bound in (low, high)]
+        if based[0] is not None and based[1] is not None:
+            bounds = sorted((based[0][0], based[1][0]))
+            made.append(entry(f"{name}|{based[0][1]}", bounds[0], bounds[1]))
     return made
 
 
@@ -67,21 +68,21 @@ def _units(stated: dict[str, Any]) -> list[str]:
 
 
 @lru_cache(16384)
-def _canonical(terms: Any, value: Decimal, unit: str) -> tuple[Decimal, str] | None:
+def _canonical(value: Decimal, unit: str) -> tuple[Decimal, str] | None:
     """Value and base units of a UCUM quantity at most 34 digits long; None if the unit is not UCUM. Infinity stays."""
     if not value.is_finite():
-        found = terms.canonical(Decimal(1), unit)
+        found = canonical(Decimal(1), unit)
         return None if found is None else (value, found[1])
-    found = terms.canonical(value, unit)
+    found = canonical(value, unit)
     return None if found is None else (EXACT.plus(found[0]), found[1])
 
 
-def emitter(name: str, field: Field, terms: Any) -> Emit:
+def emitter(name: str, field: Field) -> Emit:
     """Writes the ranges of the values of a parameter."""
 
     def emit(values: list[Any], out: Out) -> None:
         for value in values:
-            out.r += entries(name, value, terms)
+            out.r += entries(name, value)
 
     return emit
 
@@ -97,8 +98,8 @@ def keys_of(asked: Asked, text: str) -> list[tuple[str, Wanted, str | None]]:
     system, code = pieces[1:]
     if not code:
         raise asked.wrong("a system needs a code")
-    if system == UCUM and asked.terms is not None:
-        found = [_canonical(asked.terms, bound, code) for bound in (sought.value, sought.low, sought.high)]
+    if system == UCUM:
+        found = [_canonical(bound, code) for bound in (sought.value, sought.low, sought.high)]
         if found[0] is not None and found[1] is not None and found[2] is not None:
             low, high = sorted((found[1][0], found[2][0]))
             return [(f"|{found[0][1]}", Wanted(sought.prefix, found[0][0], low, high), None)]

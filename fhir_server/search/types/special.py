@@ -120,5 +120,3 @@ def _term(asked: Asked, heads: tuple[str, ...], term: str) -> Clause:
         raise asked.wrong("a word has no letter or digit")
     last = len(found) - 1
     return both(*(either(*(Text(head + word, whole=not (term.endswith("*") and at == last)) for head in heads)) for at, word in enumerate(found)))
-
-

@@ -132,7 +132,7 @@ def _one(field: Field, name: str, system: str | None, code: str) -> Clause:
     return Keys((key(name, system, code, field.folded),))
 
 
-def codes_clause(field: Field, codes: Iterable[tuple[str, str]]) -> Clause:
+def codes_clause(field: Field, codes: Iterable[tuple[str | None, str]]) -> Clause:
     """Any of these (system, code) pairs."""
     return either(*(_one(field, name, system, code) for system, code in codes for name in field.names))
 
@@ -178,7 +178,11 @@ def expansion(asked: Asked, parameters: dict[str, Any]) -> list[tuple[str, str]]
 def related(asked: Asked, system: str, code: str, direction: str) -> list[tuple[str, str]]:
     """Codes `below` (descendants) or `above` (ancestors) a code. Raises 400 if the system or code is unknown or there are too many."""
     op, wanted = ("descendent-of", code) if direction == "below" else ("generalizes", code)
-    valueset = {"resourceType": "ValueSet", "status": "active", "compose": {"include": [{"system": system, "filter": [{"property": "concept", "op": op, "value": wanted}]}]}}
+    valueset = {
+        "resourceType": "ValueSet",
+        "status": "active",
+        "compose": {"include": [{"system": system, "filter": [{"property": "concept", "op": op, "value": wanted}]}]},
+    }
     return expansion(asked, {"valueSet": valueset})
 
 

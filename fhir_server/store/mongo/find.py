@@ -1,4 +1,8 @@
-"""Find and count current versions by clause, in a stable order that a cursor can continue."""
+"""Find and count current versions by clause, in a stable order that a cursor can continue: sort keys, missing values last, ties by id.
+
+Three ways to the same order: `_id` and stamps from their indexes; one hot date from the indexes of keys (`by_date`: ties at the edge of a page are
+ordered by id in a second query, so the index need not hold ids); any other key computed from the index document (`computed`).
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,41 +14,181 @@ from fhir_server.store.mongo.lower import Filter, lower
 from fhir_server.store.mongo.read import Place, with_blobs
 
 FIELDS = {"_lastUpdated": "at", "_id": "_id"}
+BY_ID = Sort("_id")
+Row = dict[str, Any]
+Position = tuple[Any, ...]
 
 
-async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int, after: tuple[Any, ...], only_ids: bool) -> list[Stored]:
+async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int, after: Position, only_ids: bool) -> list[Stored]:
     """See `Reader.find`."""
-    keys = _keys(sort)
-    wanted = lower(clause)
-    if after:
-        wanted = {"$and": [wanted, _behind(keys, after)]}
-    shown = dict(HIDDEN if only_ids else SHOWN) | {name: 1 for name, _ in keys}
-    found = place.database[rtype].find(wanted, shown, session=place.session).sort(keys).limit(limit)
-    rows = await found.to_list()
-    return [one for row in rows for one in await with_blobs(place, rtype, [row], tuple(_value(row, name) for name, _ in keys))]
+    wanted, shown = lower(clause), dict(HIDDEN if only_ids else SHOWN)
+    if all(one.param in FIELDS for one in sort):
+        keys = _keys(sort)
+        rows = await _plain(place, rtype, wanted, keys, limit, after, shown)
+        positions = [tuple(row[name] for name, _ in keys) for row in rows]
+    elif [one.kind for one in sort] == ["d"] and not sort[0].backward:
+        rows = await by_date(place, rtype, wanted, sort[0].descending, limit, after, shown)
+        positions = [(row.get("d"), row["_id"]) for row in rows]
+    else:
+        rows = await computed(place, rtype, wanted, sort, limit, after, shown)
+        positions = [(*row.pop("s"), row["_id"]) for row in rows]
+    return [one for row, position in zip(rows, positions, strict=True) for one in await with_blobs(place, rtype, [row], position)]
 
 
 async def count(place: Place, rtype: str, clause: Clause, limit: int) -> int:
     """See `Reader.count`."""
-    options = {"limit": limit} if limit else {}
-    return int(await place.database[rtype].count_documents(lower(clause), session=place.session, **options))
+    if place.session is not None:
+        options = {"limit": limit} if limit else {}
+        return int(await place.database[rtype].count_documents(lower(clause), session=place.session, **options))
+    answer = await place.database.command(
+        {"count": rtype, "query": lower(clause), **({"limit": limit} if limit else {})}, codec_options=place.database.codec_options
+    )
+    return int(answer["n"])
+
+
+async def refs(place: Place, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
+    """See `Reader.refs`."""
+    lists: list[Any] = [_after_head(head) for head in heads if head]
+    if "" in heads:
+        lists.append({"$cond": [{"$gt": ["$p", None]}, ["$p"], []]})
+    stages: list[Filter] = [
+        {"$match": lower(clause)},
+        {"$project": {"_id": 0, "v": {"$concatArrays": lists}}},
+        {"$unwind": "$v"},
+        {"$group": {"_id": "$v"}},
+    ]
+    if limit:
+        stages.append({"$limit": limit})
+    rows = await (await place.database[rtype].aggregate(stages, session=place.session)).to_list()
+    return sorted(row["_id"] for row in rows)
+
+
+async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int) -> Row:
+    """The database's plan for `find`: {filter, sort, plan}."""
+    wanted = lower(clause)
+    by_index = all(one.param in FIELDS or one.kind == "d" for one in sort)
+    order = {"d" if one.kind == "d" else FIELDS[one.param]: -1 if one.descending else 1 for one in sort} if by_index else {}
+    command = {"find": rtype, "filter": wanted, "sort": order or {"_id": 1}, "limit": limit}
+    answer: Row = await place.database.command({"explain": command, "verbosity": "executionStats"}, codec_options=place.database.codec_options)
+    return {"filter": wanted, "sort": order, "plan": answer}
+
+
+async def _plain(place: Place, rtype: str, wanted: Filter, keys: list[tuple[str, int]], limit: int, after: Position, shown: Row) -> list[Row]:
+    if after:
+        wanted = {"$and": [wanted, _behind(keys, after)]}
+    cursor = place.database[rtype].find(wanted, shown | {name: 1 for name, _ in keys}, session=place.session).sort(keys).limit(limit)
+    return await cursor.to_list()
 
 
 def _keys(sort: Sequence[Sort]) -> list[tuple[str, int]]:
-    keys = [(FIELDS.get(one.param, f"s.{one.param}"), -1 if one.descending else 1) for one in sort]
-    return keys if any(name == "_id" for name, _ in keys) else [*keys, ("_id", 1)]
+    keys = [(FIELDS[one.param], -1 if one.descending != one.backward else 1) for one in sort]
+    backward = any(one.backward for one in sort)
+    return keys if any(name == "_id" for name, _ in keys) else [*keys, ("_id", -1 if backward else 1)]
 
 
-def _value(row: dict[str, Any], name: str) -> Any:
-    value: Any = row
-    for step in name.split("."):
-        value = value.get(step) if isinstance(value, dict) else None
-    return value
-
-
-def _behind(keys: list[tuple[str, int]], after: tuple[Any, ...]) -> Filter:
+def _behind(keys: list[tuple[str, int]], after: Position) -> Filter:
     branches: list[Filter] = []
     for place, (name, direction) in enumerate(keys):
         ties = {earlier: after[index] for index, (earlier, _) in enumerate(keys[:place])}
         branches.append({**ties, name: {"$gt" if direction > 0 else "$lt": after[place]}})
+    return branches[0] if len(branches) == 1 else {"$or": branches}
+
+
+async def by_date(place: Place, rtype: str, wanted: Filter, descending: bool, limit: int, after: Position, shown: Row) -> list[Row]:
+    """Rows by (d, id), those without d last."""
+    rows: list[Row] = []
+    if after:
+        rows = await _tied(place, rtype, wanted, after[0], limit, shown, after[1])
+        if after[0] is None or (limit and len(rows) >= limit):
+            return rows
+        wanted = {"$and": [wanted, {"d": {"$not": {"$gte": after[0]}} if descending else {"$gt": after[0]}}]}
+    elif not descending:
+        wanted = {"$and": [wanted, {"d": {"$ne": None}}]}
+    rows += await _dated(place, rtype, wanted, descending, limit and limit - len(rows), shown)
+    if not descending and (not limit or len(rows) < limit):
+        bare = {"$and": wanted["$and"][:-1]}
+        rows += await _tied(place, rtype, bare, None, limit and limit - len(rows), shown, "")
+    return rows
+
+
+async def _tied(place: Place, rtype: str, wanted: Filter, moment: Any, limit: int, shown: Row, after: str) -> list[Row]:
+    """Rows of one date (None: without) by id, behind id `after`."""
+    keys = {"$and": [wanted, {"d": moment}, {"_id": {"$gt": after}}]}
+    return await place.database[rtype].find(keys, shown | {"d": 1}, session=place.session).sort([("_id", 1)]).limit(limit).to_list()
+
+
+async def _dated(place: Place, rtype: str, wanted: Filter, descending: bool, limit: int, shown: Row) -> list[Row]:
+    """Rows in the order of the index, one more than wanted to see whether the last date goes on; then each date's rows by id."""
+    cursor = place.database[rtype].find(wanted, shown | {"d": 1}, session=place.session).sort([("d", -1 if descending else 1)])
+    rows = await cursor.limit(limit + 1 if limit else 0).to_list()
+    if limit and len(rows) > limit:
+        edge = rows[limit - 1].get("d")
+        split = rows[limit].get("d") == edge
+        rows = [row for row in rows[:limit] if not split or row.get("d") != edge]
+        if split:
+            tied = await _tied(place, rtype, wanted, edge, limit - len(rows), shown, "")
+            return _by_id_within_date(rows) + tied
+    return _by_id_within_date(rows)
+
+
+def _by_id_within_date(rows: list[Row]) -> list[Row]:
+    """The same order of dates, ids ascending within each."""
+    out: list[Row] = []
+    start = 0
+    for at in range(1, len(rows) + 1):
+        if at == len(rows) or rows[at].get("d") != rows[start].get("d"):
+            out += sorted(rows[start:at], key=lambda row: row["_id"]) if at - start > 1 else rows[start:at]
+            start = at
+    return out
+
+
+async def computed(place: Place, rtype: str, wanted: Filter, sort: Sequence[Sort], limit: int, after: Position, shown: Row) -> list[Row]:
+    """Rows by keys computed from the index document; the whole of what matches is looked at, the best rows are kept."""
+    backward = any(one.backward for one in sort)
+    added: Row = {f"s{at}": _sort_value(one) for at, one in enumerate(sort)}
+    flags: Row = {f"m{at}": {"$cond": [{"$gt": [f"$s{at}", None]}, 0, 1]} for at in range(len(sort))}
+    order: dict[str, int] = {}
+    for at, one in enumerate(sort):
+        order |= {f"m{at}": -1 if backward else 1, f"s{at}": -1 if one.descending != backward else 1}
+    order["_id"] = -1 if backward else 1
+    stages: list[Filter] = [{"$match": wanted}, {"$addFields": added}, {"$addFields": flags}]
+    if after:
+        stages.append({"$match": _behind_computed(list(order.items()), after)})
+    stages.append({"$sort": order})
+    if limit:
+        stages.append({"$limit": limit})
+    stages.append({"$project": shown | {"s": [{"$ifNull": [f"$s{at}", None]} for at in range(len(sort))]}})
+    return await (await place.database[rtype].aggregate(stages, session=place.session, allowDiskUse=True)).to_list()
+
+
+def _behind_computed(order: list[tuple[str, int]], after: Position) -> Filter:
+    """Behind a position (values, id) in the order (flag, value)*, id."""
+    flat: list[Any] = [part for value in after[:-1] for part in (1 if value is None else 0, value)] + [after[-1]]
+    branches: list[Filter] = []
+    for place, (name, direction) in enumerate(order):
+        if flat[place] is None:  # a missing value ties with every missing value
+            continue
+        ties = {earlier: flat[index] for index, (earlier, _) in enumerate(order[:place])}
+        branches.append({**ties, name: {"$gt" if direction > 0 else "$lt": flat[place]}})
     return {"$or": branches}
+
+
+def _sort_value(sort: Sort) -> Any:
+    if sort.param in FIELDS:
+        return f"${FIELDS[sort.param]}"
+    if sort.kind in ("d", "p"):
+        return f"${sort.kind}"
+    pick = "$max" if sort.descending else "$min"
+    if sort.kind == "r":
+        kept = {"$filter": {"input": {"$ifNull": ["$r", []]}, "cond": {"$in": ["$$this.k", list(sort.heads)]}}}
+        return {pick: {"$map": {"input": kept, "in": "$$this.l"}}}
+    return {pick: {"$concatArrays": [_after_head(head, bare=head.endswith("=")) for head in sort.heads]}}
+
+
+def _after_head(head: str, bare: bool = False) -> Filter:
+    """What follows `head` in the keys that start with it; `bare`: only of keys without '|'."""
+    tests: list[Filter] = [{"$eq": [{"$indexOfBytes": ["$$this", head]}, 0]}]
+    if bare:
+        tests.append({"$eq": [{"$indexOfBytes": ["$$this", "|"]}, -1]})
+    kept = {"$filter": {"input": {"$ifNull": ["$k", []]}, "cond": {"$and": tests}}}
+    return {"$map": {"input": kept, "in": {"$substrBytes": ["$$this", len(head.encode()), -1]}}}

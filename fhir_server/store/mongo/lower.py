@@ -1,9 +1,32 @@
-"""Clauses -> MongoDB filters over the index document."""
+"""Clauses -> MongoDB filters over the index document. docs/search.md says which index answers which filter."""
 
+import re
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
-from fhir_server.query.clauses import And, Clause, Everything, Ids, Keys, Not, Nothing, Or, Patient, Prefix, Range, Updated
+from fhir_server.query.clauses import (
+    And,
+    Clause,
+    Contained,
+    Contains,
+    Dated,
+    Everything,
+    HasPatient,
+    Ids,
+    Keys,
+    Near,
+    Not,
+    Nothing,
+    Or,
+    Patient,
+    Prefix,
+    Range,
+    Text,
+    Updated,
+    both,
+)
+from fhir_server.query.match import EARTH_KM
 
 Filter = dict[str, Any]
 NEVER: Filter = {"_id": {"$in": []}}
@@ -18,10 +41,37 @@ BOUNDS = (
     ("high_lt", "h", "$lt"),
 )
 LAST = "\U0010ffff"
+UNIVERSAL = "#"  # every resource with a patient has this key
+MOST_BRANCHES = 12
 
 
 def lower(clause: Clause) -> Filter:
     """The filter that selects exactly what the clause matches."""
+    return _lower(spread(clause))
+
+
+def spread(clause: Clause) -> Clause:
+    """A conjunction of few alternatives as alternatives of conjunctions, so that each can be answered from one compound index."""
+    if not isinstance(clause, And):
+        return clause
+    plain = [part for part in clause.parts if not isinstance(part, Or)]
+    choices = [part.parts for part in clause.parts if isinstance(part, Or)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if not choices or count > MOST_BRANCHES or not any(isinstance(part, Keys | Patient) for part in _leaves(clause)):
+        return clause
+    return Or(tuple(spread(both(*plain, *chosen)) for chosen in product(*choices)))
+
+
+def _leaves(clause: And) -> list[Clause]:
+    found: list[Clause] = []
+    for part in clause.parts:
+        found += part.parts if isinstance(part, Or | And) else (part,)
+    return found
+
+
+def _lower(clause: Clause) -> Filter:
     return _LOWER[type(clause)](clause)
 
 
@@ -29,13 +79,36 @@ def _one_of(values: tuple[str, ...]) -> Any:
     return values[0] if len(values) == 1 else {"$in": list(values)}
 
 
+def _starting(text: str) -> Filter:
+    return {"$gte": text, "$lt": text + LAST}
+
+
+def _contains(clause: Contains) -> Filter:
+    stop = re.escape(clause.stop)
+    pattern = f"^{re.escape(clause.prefix)}[^{stop}]*{re.escape(clause.text)}{stop if clause.ends else ''}"
+    return {"k": {"$elemMatch": {**_starting(clause.prefix), "$regex": pattern}}}
+
+
 def _range(clause: Range) -> Filter:
     element: Filter = {"k": clause.key}
+    _bound(clause, element, "")
+    if clause.unit is not None:
+        element["u"] = clause.unit
+    if clause.also is not None:
+        _bound(clause.also, element, "n.")
+    return {"r": {"$elemMatch": element}}
+
+
+def _bound(clause: Range, element: Filter, head: str) -> None:
     for name, side, operator in BOUNDS:
         bound = getattr(clause, name)
         if bound is not None:
-            element.setdefault(side, {})[operator] = bound
-    return {"r": {"$elemMatch": element}}
+            element.setdefault(head + side, {})[operator] = bound
+
+
+def _dated(clause: Dated) -> Filter:
+    bounds = {operator: bound for operator, bound in (("$gt", clause.gt), ("$lt", clause.lt)) if bound is not None}
+    return {"d": bounds or {"$ne": None}}
 
 
 def _updated(clause: Updated) -> Filter:
@@ -43,28 +116,59 @@ def _updated(clause: Updated) -> Filter:
     return {"at": bounds} if bounds else {}
 
 
+def _near(clause: Near) -> Filter:
+    return {"g": {"$geoWithin": {"$centerSphere": [[clause.longitude, clause.latitude], clause.kilometres / EARTH_KM]}}}
+
+
+def _patient(clause: Patient) -> Filter:
+    """With the key that all resources with a patient have, so that the index also gives the order by date."""
+    return {"p": _one_of(clause.values), "k": UNIVERSAL}
+
+
 def _and(clause: And) -> Filter:
-    parts = [part for part in (lower(one) for one in clause.parts) if part]
+    keyed = any(isinstance(part, Keys) for part in clause.parts)
+    parts = [{"p": _one_of(one.values)} if keyed and isinstance(one, Patient) else _lower(one) for one in clause.parts]
+    parts = [part for part in parts if part]
     return parts[0] if len(parts) == 1 else {"$and": parts} if parts else {}
 
 
 def _or(clause: Or) -> Filter:
-    parts = [lower(one) for one in clause.parts]
+    parts = [_lower(one) for one in clause.parts]
     if not parts:
         return NEVER
     return {} if {} in parts else {"$or": parts}
+
+
+def _contained(clause: Contained) -> Filter:
+    inner = _inside(_lower(clause.part))
+    return {"c": {"$elemMatch": {"f": clause.rtype, **({"$and": [inner]} if inner else {})}}}
+
+
+def _inside(wanted: Any) -> Any:
+    """The filter on an element of `c`, whose id is `i`."""
+    if isinstance(wanted, list):
+        return [_inside(one) for one in wanted]
+    if not isinstance(wanted, dict):
+        return wanted
+    return {"i" if name == "_id" else name: _inside(one) for name, one in wanted.items()}
 
 
 _LOWER: dict[type, Callable[[Any], Filter]] = {
     Everything: lambda clause: {},
     Nothing: lambda clause: NEVER,
     Keys: lambda clause: {"k": _one_of(clause.values)},
-    Prefix: lambda clause: {"k": {"$elemMatch": {"$gte": clause.text, "$lt": clause.text + LAST}}},
+    Prefix: lambda clause: {"k": {"$elemMatch": _starting(clause.text)}},
+    Contains: _contains,
+    Text: lambda clause: {"t": clause.text} if clause.whole else {"t": {"$elemMatch": _starting(clause.text)}},
     Range: _range,
+    Dated: _dated,
     Ids: lambda clause: {"_id": _one_of(clause.values)},
     Updated: _updated,
-    Patient: lambda clause: {"p": _one_of(clause.values)},
+    Patient: _patient,
+    HasPatient: lambda clause: {"k": UNIVERSAL},
+    Near: _near,
+    Contained: _contained,
     And: _and,
     Or: _or,
-    Not: lambda clause: {"$nor": [lower(clause.part)]},
+    Not: lambda clause: {"$nor": [_lower(clause.part)]},
 }

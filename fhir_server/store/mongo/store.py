@@ -74,6 +74,16 @@ class MongoStore:
         with surfaced():
             return await find.count(self.place, rtype, clause, limit)
 
+    async def refs(self, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
+        """See `Reader.refs`."""
+        with surfaced():
+            return await find.refs(self.place, rtype, clause, heads, limit)
+
+    async def explain(self, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int) -> dict[str, Any]:
+        """See `Store.explain`."""
+        with surfaced():
+            return await find.explain(self.place, rtype, clause, sort, limit)
+
     async def insert(self, change: Change) -> Stored:
         """See `Store.insert`. A body beyond the inline limit goes through a transaction, which references its blob."""
         if change.rtype not in self.known:

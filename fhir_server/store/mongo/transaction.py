@@ -82,6 +82,10 @@ class MongoTx:
         """See `Reader.count`."""
         return await find.count(self.place, rtype, clause, limit)
 
+    async def refs(self, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
+        """See `Reader.refs`."""
+        return await find.refs(self.place, rtype, clause, heads, limit)
+
     async def put(self, changes: Sequence[Change]) -> list[Stored]:
         """See `Tx.put`."""
         new = {change.rtype for change in changes} - self.known

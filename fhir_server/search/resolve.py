@@ -1,0 +1,87 @@
+"""Conditions that need searches of their own (chains, `_has`, `_list`) -> clauses. Every such search is limited by the caller's visibility."""
+
+import asyncio
+from collections.abc import Callable
+
+from conformance.outcome import refuse
+from fhir_server.context import Context
+from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Patient, both, either, negated
+from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotOf
+from fhir_server.search.types import reference
+
+Visible = Callable[[str], Clause]
+
+
+async def resolve(ctx: Context, node: Node, visible: Visible) -> Clause:
+    """The clause of a condition. Raises Refusal (too-costly) if a step goes through more resources than the setting allows."""
+    if isinstance(node, Clause):
+        return node
+    if isinstance(node, AllOf):
+        return both(*await _all(ctx, node.parts, visible))
+    if isinstance(node, AnyOf):
+        return either(*await _all(ctx, node.parts, visible))
+    if isinstance(node, NotOf):
+        return negated(await resolve(ctx, node.part, visible))
+    if isinstance(node, Chain):
+        return await _chain(ctx, node, visible)
+    if isinstance(node, Has):
+        return await _has(ctx, node, visible)
+    return await _listed(ctx, node, visible)
+
+
+async def _all(ctx: Context, parts: tuple[Node, ...], visible: Visible) -> list[Clause]:
+    return list(await asyncio.gather(*(resolve(ctx, part, visible) for part in parts)))
+
+
+async def _chain(ctx: Context, node: Chain, visible: Visible) -> Clause:
+    inner = both(await resolve(ctx, node.inner, visible), visible(node.target))
+    if inner == NOTHING:
+        return NOTHING
+    known = _ids_of(inner)
+    if known is not None:
+        return reference.to(node.field, tuple(f"{node.target}/{rid}" for rid in known)) if known else NOTHING
+    most = ctx.settings.search_chain
+    found = await ctx.store.find(node.target, inner, limit=most + 1, only_ids=True)
+    if len(found) > most:
+        raise _too_costly(node.field.code, most)
+    return reference.to(node.field, tuple(f"{node.target}/{one.rid}" for one in found)) if found else NOTHING
+
+
+def _ids_of(clause: Clause) -> tuple[str, ...] | None:
+    """The ids, if that is all the clause asks for: `subject:Patient._id=1` needs no search."""
+    return clause.values if isinstance(clause, Ids) else None
+
+
+async def _has(ctx: Context, node: Has, visible: Visible) -> Clause:
+    inner = both(await resolve(ctx, node.inner, visible), visible(node.source))
+    if inner == NOTHING:
+        return NOTHING
+    most = ctx.settings.search_chain
+    head = f"{node.rtype}/"
+    heads = [f"{name}={head}" for name in node.field.names]
+    found = [head + ref for ref in await ctx.store.refs(node.source, inner, heads, most + 1)]
+    if node.field.patient and node.rtype == "Patient":
+        found += await ctx.store.refs(node.source, inner, [""], most + 1)
+    if len(found) > most:
+        raise _too_costly(node.field.code, most)
+    ids = tuple(dict.fromkeys(ref.removeprefix(head) for ref in found))
+    return Ids(ids) if ids else NOTHING
+
+
+def _too_costly(code: str, most: int) -> Exception:
+    return refuse("too-costly", f"the chain through '{code}' goes through more than {most} resources; narrow it", status=400)
+
+
+async def _listed(ctx: Context, node: Listed, visible: Visible) -> Clause:
+    rows = await ctx.store.find("List", both(Ids((node.rid,)), visible("List")), limit=1)
+    entries = rows[0].res.get("entry", ()) if rows and rows[0].res else ()
+    refs = [each.get("item", {}).get("reference", "") for each in entries if not each.get("deleted")]
+    head = f"{node.rtype}/"
+    ids = [rid.removeprefix(head) for rid in (reference.normal(ref, ctx.base) for ref in refs) if rid.startswith(head)]
+    return Ids(tuple(dict.fromkeys(ids))) if ids else NOTHING
+
+
+def selective(clause: Clause) -> bool:
+    """The clause asks for one key or one patient, so the index gives the rows by date."""
+    parts = clause.parts if hasattr(clause, "parts") else (clause,)
+    return any(isinstance(part, Keys | Patient) and len(part.values) == 1 for part in parts)
