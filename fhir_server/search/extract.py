@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+from conformance.path import search_path
 from conformance.spec import Spec
 from fhir_server.query.clauses import Index
 from fhir_server.search.asked import Emit, Out
-from fhir_server.search.paths import Evaluate, search_path
 from fhir_server.search.schema import Schema, Source, part_fields, schema
 from fhir_server.search.types import composite, date, number, quantity, reference, special, string, token, uri
 
 Resource = dict[str, Any]
 Step = Callable[[Resource, Out], None]
+Evaluate = Callable[[Resource], list[Any]]
 UNIVERSAL = "#"  # a key of every resource that has a patient: "all of this patient's" is then a scan of one key
 MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
 
@@ -109,12 +110,26 @@ def _add_members(out: Out, heads: tuple[str, ...], patient: str) -> None:
 
 
 def _step(spec: Spec, base: str, rtype: str, source: Source) -> Step:
-    evaluate = search_path(source.expression)
+    evaluate = _values(spec, source)
     if source.type == "composite":
-        emit_parts = composite.emitter(source.name, source.field, rtype, part_fields(spec, source.field), base)
+        emit_parts = composite.emitter(source.name, source.field, part_fields(spec, source.field), spec, base)
         return lambda res, out: emit_parts(evaluate(res) or [], out, res)
     emit = _emitter(source, base)
     return _joined(evaluate, emit)
+
+
+def _values(spec: Spec, source: Source) -> Evaluate:
+    """The closure of a source's expression; of an extension its value."""
+    evaluate: Evaluate = search_path(source.expression, spec=spec)
+    if not source.expression.endswith("')"):
+        return evaluate
+    return lambda res: [inner for value in evaluate(res) for inner in _extension_values(value)]
+
+
+def _extension_values(value: Any) -> list[Any]:
+    if not isinstance(value, dict) or "url" not in value:
+        return [value]
+    return [inner for name, inner in value.items() if name.startswith("value")]
 
 
 def _joined(evaluate: Evaluate, emit: Emit) -> Step:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from conformance.path import search_path
 from fhir_server.context import Context
 from fhir_server.query.clauses import Clause, Ids, both
 from fhir_server.search.bundle import url
-from fhir_server.search.paths import search_path
 from fhir_server.search.plan import Include
-from fhir_server.search.schema import Field, branches, schema
+from fhir_server.search.schema import Field, schema
 from fhir_server.search.types import reference
 from fhir_server.store import Stored
 
@@ -107,7 +107,7 @@ def values_of(ctx: Context, rtype: str, asked: Field) -> Callable[[Resource], li
     """The closure that reads a reference parameter from a resource."""
     memo: dict[tuple[str, str], Callable[[Resource], list[Any]]] = ctx.spec.memo.setdefault("search.references", {})
     if (rtype, asked.code) not in memo:
-        memo[rtype, asked.code] = search_path(" | ".join(branches(asked.param.expression)))
+        memo[rtype, asked.code] = search_path(asked.param.expression, spec=ctx.spec)
     return memo[rtype, asked.code]
 
 

@@ -1,9 +1,9 @@
 """Searches against MongoDB, one rule each."""
 
 import pytest
-from tests.search.world import ask, context, fill, found, link, pages
 
 from conformance.outcome import Refusal
+from tests.search.world import ask, context, fill, found, link, pages
 
 
 def patient(rid: str, family: str, given: str, born: str, **more):
@@ -77,9 +77,9 @@ CASES = {
     "Observation?code:text=test 2345": ["m2", "m3"],
     "Observation?category:missing=false": ["m3"],
     "Observation?_content=chemistry": ["m3"],
-    '?_filter=x': None,
+    "?_filter=x": None,
     'Patient?_filter=name co "jones" or birthdate eq 1980': ["b", "c"],
-    'Patient?_filter=not (gender eq male) and family sw m': ["a"],
+    "Patient?_filter=not (gender eq male) and family sw m": ["a"],
 }
 
 
@@ -101,14 +101,29 @@ async def test_cases(world):
 
 
 async def test_pages_hold_everything_once_in_order(world):
-    for query in ("Observation?_count=2", "Observation?code=718-7&_count=2", "Observation?patient=a&_count=3&_sort=date", "Observation?_sort=value-quantity,-date&_count=4", "?_count=4", "?_sort=-_lastUpdated&_count=5&_type=Patient,Observation"):
+    for query in (
+        "Observation?_count=2",
+        "Observation?code=718-7&_count=2",
+        "Observation?patient=a&_count=3&_sort=date",
+        "Observation?_sort=value-quantity,-date&_count=4",
+        "?_count=4",
+        "?_sort=-_lastUpdated&_count=5&_type=Patient,Observation",
+    ):
         whole = [one for page in await pages(world, query.replace("_count=", "_count=100")) for one in page] if "&_count" in query else None
         got = await pages(world, query)
         flat = [one for page in got for one in page]
         assert len(flat) == len(set(flat)), query
         if whole:
             pass
-        big = found(await ask(world, query.replace("_count=2", "_count=50").replace("_count=3", "_count=50").replace("_count=4", "_count=50").replace("_count=5", "_count=50")))
+        big = found(
+            await ask(
+                world,
+                query.replace("_count=2", "_count=50")
+                .replace("_count=3", "_count=50")
+                .replace("_count=4", "_count=50")
+                .replace("_count=5", "_count=50"),
+            )
+        )
         assert flat == big, query
 
 
@@ -132,7 +147,27 @@ async def test_includes(world):
     assert sorted(found(bundle, "include")) == ["Observation/m1", "Observation/m2"]
 
 
-@pytest.mark.parametrize("query", ["Patient?foo=1", "Patient?family:above=x", "Patient?birthdate=xx2000", "Patient?birthdate=2000-13", "Observation?value-quantity=abc", "Patient?gender:missing=maybe", "Patient?_sort=foo", "Patient?_count=-1", "Patient?_summary=maybe", "Observation?subject.foo=1", "Patient?_has:Observation:foo:code=1", "Patient?_include=Patient:name", "Patient?name.x=1", "Observation?code-value-quantity=1", "Patient?_filter=name", "Patient?name="])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Patient?foo=1",
+        "Patient?family:above=x",
+        "Patient?birthdate=xx2000",
+        "Patient?birthdate=2000-13",
+        "Observation?value-quantity=abc",
+        "Patient?gender:missing=maybe",
+        "Patient?_sort=foo",
+        "Patient?_count=-1",
+        "Patient?_summary=maybe",
+        "Observation?subject.foo=1",
+        "Patient?_has:Observation:foo:code=1",
+        "Patient?_include=Patient:name",
+        "Patient?name.x=1",
+        "Observation?code-value-quantity=1",
+        "Patient?_filter=name",
+        "Patient?name=",
+    ],
+)
 async def test_what_is_wrong_is_refused_by_name(world, query):
     with pytest.raises(Refusal) as refused:
         await ask(world, query)

@@ -10,25 +10,24 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from conformance.path import search_path
+from conformance.spec import Spec
 from fhir_server.query.clauses import NOTHING, Clause, Keys, Prefix, Range, either
 from fhir_server.search.asked import Asked, Out
 from fhir_server.search.escape import split
-from fhir_server.search.paths import search_path
-from fhir_server.search.schema import Field, Part
+from fhir_server.search.schema import Field, Part, branches
 from fhir_server.search.types import date, number, quantity, reference, string, token, uri
 
 RANGED = ("number", "quantity", "date")
 MAX_FORMS = 400  # keys of one element; more would need hundreds of codings in one concept
-Evaluate = Callable[[dict[str, Any]], list[Any]]
-RESOURCE = "%resource."
+Evaluate = Callable[..., list[Any]]
 
 
-def _evaluator(part: Part, rtype: str) -> tuple[Evaluate, bool]:
-    """(closure, whether it starts at the resource instead of the element)."""
-    expression = part.expression.replace("DateTime", "dateTime")
-    if expression.startswith(RESOURCE):
-        return search_path(f"{rtype}.{expression.removeprefix(RESOURCE)}"), True
-    return search_path(expression), False
+def _evaluator(spec: Spec, part: Part, bases: tuple[str, ...]) -> Evaluate:
+    """The closure `run(element, resource)` of a component; bases: the paths of the elements it starts at."""
+    element = spec.element(bases[0])
+    context = bases[0] if element is None or "." not in bases[0] else element.content or element.types[0]
+    return search_path(part.expression, context=context, spec=spec)
 
 
 def _forms(kind: str, field: Field, value: Any, base: str) -> list[str]:
@@ -56,15 +55,16 @@ def _ordered(field: Field) -> list[int]:
     return sorted((at for at, part in enumerate(field.parts) if part.type not in RANGED), key=lambda at: field.parts[at].type == "string")
 
 
-def emitter(name: str, field: Field, rtype: str, parts: tuple[Field, ...], base: str) -> Callable[[list[Any], Out, dict[str, Any]], None]:
+def emitter(name: str, field: Field, parts: tuple[Field, ...], spec: Spec, base: str) -> Callable[[list[Any], Out, dict[str, Any]], None]:
     """Writes keys or ranges of the base elements; `parts` are the fields of the components."""
-    evaluators = [_evaluator(part, rtype) for part in field.parts]
+    bases = branches(field.param.expression)
+    evaluators = [_evaluator(spec, part, bases) for part in field.parts]
     keyed = _ordered(field)
     ranged = [at for at, part in enumerate(field.parts) if part.type in RANGED]
 
     def emit(elements: list[Any], out: Out, res: dict[str, Any]) -> None:
         for element in elements:
-            found = [evaluate(res if at_root else element) for evaluate, at_root in evaluators]
+            found = [evaluate(element, res) for evaluate in evaluators]
             if not all(found):
                 continue
             forms = [[form.replace("$", "\\$") for value in found[at] for form in _forms(parts[at].type, parts[at], value, base)] for at in keyed]
