@@ -47,7 +47,18 @@ MOST_BRANCHES = 12
 
 def lower(clause: Clause) -> Filter:
     """The filter that selects exactly what the clause matches."""
-    return _lower(spread(clause))
+    wide = spread(clause)
+    if isinstance(wide, Or):
+        return _lower(Or(tuple(_dated_order(part) for part in wide.parts)))
+    return _lower(_dated_order(wide))
+
+
+def _dated_order(clause: Clause) -> Clause:
+    """A patient and no key: the key that all resources with a patient have, so that the index gives the order by date."""
+    parts = clause.parts if isinstance(clause, And) else (clause,)
+    if any(isinstance(part, Keys) for part in parts) or not any(isinstance(part, Patient) for part in parts):
+        return clause
+    return And((*parts, Keys((UNIVERSAL,))))
 
 
 def spread(clause: Clause) -> Clause:
@@ -120,15 +131,8 @@ def _near(clause: Near) -> Filter:
     return {"g": {"$geoWithin": {"$centerSphere": [[clause.longitude, clause.latitude], clause.kilometres / EARTH_KM]}}}
 
 
-def _patient(clause: Patient) -> Filter:
-    """With the key that all resources with a patient have, so that the index also gives the order by date."""
-    return {"p": _one_of(clause.values), "k": UNIVERSAL}
-
-
 def _and(clause: And) -> Filter:
-    keyed = any(isinstance(part, Keys) for part in clause.parts)
-    parts = [{"p": _one_of(one.values)} if keyed and isinstance(one, Patient) else _lower(one) for one in clause.parts]
-    parts = [part for part in parts if part]
+    parts = [part for part in (_lower(one) for one in clause.parts) if part]
     return parts[0] if len(parts) == 1 else {"$and": parts} if parts else {}
 
 
@@ -164,7 +168,7 @@ _LOWER: dict[type, Callable[[Any], Filter]] = {
     Dated: _dated,
     Ids: lambda clause: {"_id": _one_of(clause.values)},
     Updated: _updated,
-    Patient: _patient,
+    Patient: lambda clause: {"p": _one_of(clause.values)},
     HasPatient: lambda clause: {"k": UNIVERSAL},
     Near: _near,
     Contained: _contained,
