@@ -26,6 +26,7 @@ from typing import IO, Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from fhir_server.store.ballast import keep_ballast, room
 from fhir_server.store.bundled import NoDatabase, find_mongod, missing_library
 
 log = logging.getLogger("fhir.embedded")
@@ -74,10 +75,13 @@ class Embedded:
         return "" if code is None else _why_exited(self.launch, code)
 
     def watch(self) -> None:
-        """Start mongod again if it died (killed, crashed). Raises NoDatabase if it keeps dying: five times within a minute."""
+        """Start mongod again if it died (killed, crashed, disk full: as soon as there is room). Raises NoDatabase if it keeps dying: five times within a minute."""
         why = "" if self.stopping else self.failure()
         if not why:
+            keep_ballast(self.launch.folder)
             return
+        if not room(self.launch.folder):
+            return  # it cannot recover on a full disk; the next round looks again
         log.error("the embedded database ended and is started again", extra={"fields": {"reason": why}})
         now = time.monotonic()
         self.restarts[:] = [at for at in self.restarts if at > now - 60] + [now]
@@ -114,6 +118,8 @@ def start(data_dir: Path, *, mongod: str = "", transaction_seconds: int = 30, ca
     lock = _take_lock(folder)
     try:
         _stop_orphan(folder)
+        if not room(folder):
+            raise NoDatabase(f"the disk of {folder} is full: the database cannot start; make room")
         launch = Launch(folder, binary, _socket_path(folder), transaction_seconds, cache_gb or _cache_gb())
         process = _spawn(launch)
         _note_running(launch, process.pid)
@@ -251,8 +257,11 @@ def _last_error(logged: Path) -> str:
 def _note_running(launch: Launch, pid: int) -> None:
     note = {"pid": pid, "owner": os.getpid(), "socket": str(launch.socket), "db": str(launch.folder / "db")}
     fresh = launch.folder / "running.json.new"
-    fresh.write_text(json.dumps(note), encoding="utf-8")
-    fresh.replace(launch.folder / "running.json")
+    try:
+        fresh.write_text(json.dumps(note), encoding="utf-8")
+        fresh.replace(launch.folder / "running.json")
+    except OSError as error:  # a full disk: commands beside the server will not find it, the server itself can go on
+        log.warning("the embedded database's place could not be noted", extra={"fields": {"error": error.strerror}})
 
 
 def _read_running(folder: Path) -> Document:

@@ -21,6 +21,7 @@ from fhir_server.store.mongo.guard import Queues
 from fhir_server.store.mongo.history import Window
 from fhir_server.store.mongo.horizon import MARGIN_SECONDS, Horizon
 from fhir_server.store.mongo.indexes import create_own, create_type, is_type
+from fhir_server.store.mongo.space import Space
 from fhir_server.store.mongo.write import packed
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class MongoStore:
     horizon: Horizon
     transaction_seconds: float
     place: read.Place
+    space: Space
     queues: Queues = field(default_factory=Queues)
     known: set[str] = field(default_factory=set)
     _creating: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -89,6 +91,7 @@ class MongoStore:
         if change.rtype not in self.known:
             await self.ensure([change.rtype])
         with surfaced():
+            await self.space.check()
             flight = await self.horizon.take()
         lost = False
         try:
@@ -200,7 +203,7 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
         tenant = database(client, name)
         blobs = Blobs(tenant)
         horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, horizon_id)
-        store = MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs))
+        store = MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs), Space(tenant))
         with surfaced():
             await create_own(tenant)
             await blobs.prepare()

@@ -24,6 +24,7 @@ from fhir_server.store.mongo.blob import BlobGone
 from fhir_server.store.mongo.client import MAJORITY, SNAPSHOT, Database
 from fhir_server.store.mongo.errors import TRANSIENT, UNKNOWN_COMMIT, as_refusal, is_duplicate
 from fhir_server.store.mongo.horizon import Flight, Horizon
+from fhir_server.store.mongo.space import Space
 
 if TYPE_CHECKING:
     from fhir_server.store.mongo.store import MongoStore
@@ -55,6 +56,7 @@ class MongoTx:
     known: set[str]
     horizon: Horizon
     queues: guard.Queues
+    space: Space
     flight: Flight | None = None
     held: dict[str, asyncio.Lock] = field(default_factory=dict)
 
@@ -91,6 +93,7 @@ class MongoTx:
         new = {change.rtype for change in changes} - self.known
         if new:
             raise NewType(new)
+        await self.space.check()
         return await write.put(self.place, changes, await self._stamp(changes))
 
     async def _stamp(self, changes: Sequence[Change]) -> datetime:
@@ -132,7 +135,7 @@ async def _attempt(store: "MongoStore", body: Callable[[Tx], Awaitable[T]], dead
     async with store.client.start_session(causal_consistency=False) as session:
         await session.start_transaction(SNAPSHOT, MAJORITY, max_commit_time_ms=int(store.transaction_seconds * 1000))
         place = read.Place(store.database, store.blobs, session)
-        tx = MongoTx(place, session, store.database, store.known, store.horizon, store.queues)
+        tx = MongoTx(place, session, store.database, store.known, store.horizon, store.queues, store.space)
         try:
             result = await body(tx)
             if tx.flight is not None and not store.horizon.valid(tx.flight):
