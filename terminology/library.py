@@ -1,0 +1,152 @@
+"""Which code systems, value sets, concept maps and supplements are known: layers of resources, the request's own on top.
+
+https://hl7.org/fhir/R4/terminology-service.html#validation. A Library is immutable; `with_resources` puts a layer (tx-resource) on top.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from terminology.concepts import Json, Meta, System, open_system, read_meta
+from terminology.versions import choose, key
+
+KINDS = ("CodeSystem", "ValueSet", "ConceptMap")
+
+
+def split(canonical: str) -> tuple[str, str]:
+    """'url|version' -> (url, version)."""
+    url, _, version = canonical.partition("|")
+    return url, version.partition("#")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Supplement:
+    """A CodeSystem with content = supplement: concept rows by code, to be laid over the system it supplements."""
+
+    meta: Meta
+    rows: Mapping[str, Json]
+    res: Json
+
+
+Table = Mapping[str, tuple[Json, ...]]
+
+
+@dataclass(frozen=True)
+class Library:
+    """Everything the service knows, newest layer first.
+
+    systems: url -> opened systems; resources: kind -> url -> resources as loaded; base: the layer below, asked when this one has nothing;
+    definitions: (kind, url) -> a resource from elsewhere (R4's own), read on first use; memo: what was compiled against this library.
+    """
+
+    systems: Mapping[str, tuple[System, ...]] = field(default_factory=dict)
+    resources: Mapping[str, Table] = field(default_factory=dict)
+    base: "Library | None" = None
+    definitions: Callable[[str, str], Sequence[Json]] | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    limit: int = 0
+
+    def versions(self, url: str) -> list[str]:
+        """The known versions of a code system, oldest first (supplements left out)."""
+        below = self.base.versions(url) if self.base is not None else []
+        return sorted({*(system.meta.version for system in self._systems(url)), *below}, key=key)
+
+    def system(self, url: str, version: str = "") -> System | None:
+        """The version of a code system that `version` means ('': the newest; `1.0.x`), None if there is none."""
+        chosen = choose(version, self.versions(url))
+        return None if chosen is None else self._exact(url, chosen)
+
+    def _exact(self, url: str, version: str) -> System | None:
+        for system in self._systems(url):
+            if system.meta.version == version:
+                return system
+        return self.base._exact(url, version) if self.base is not None else None
+
+    def _systems(self, url: str) -> tuple[System, ...]:
+        found = self.memo.get(("systems", url))
+        if found is None:
+            rows = [res for res in self.rows("CodeSystem", url) if has_concepts(res)]
+            found = self.memo["systems", url] = (*self.systems.get(url, ()), *(open_system(res) for res in rows))
+        return tuple(found)
+
+    def rows(self, kind: str, url: str) -> tuple[Json, ...]:
+        """The resources of this layer alone with this url."""
+        here = self.resources.get(kind, {}).get(url)
+        if here is not None:
+            return here
+        return tuple(self.definitions(kind, url)) if self.definitions is not None else ()
+
+    def value_set(self, url: str, version: str = "") -> Json | None:
+        """The ValueSet that 'url', 'version' means, None if there is none."""
+        known = self.value_set_versions(url)
+        chosen = choose(version, known)
+        return None if chosen is None else known[chosen]
+
+    def value_set_versions(self, url: str) -> dict[str, Json]:
+        """version -> ValueSet."""
+        below = self.base.value_set_versions(url) if self.base is not None else {}
+        return below | {res.get("version", ""): res for res in self.rows("ValueSet", url)}
+
+    def supplements(self, url: str) -> list[Supplement]:
+        """The supplements whose own url is `url`."""
+        below = self.base.supplements(url) if self.base is not None else []
+        return below + [open_supplement(res) for res in self.rows("CodeSystem", url) if res.get("content") == "supplement"]
+
+    def supplement(self, canonical: str) -> Supplement | None:
+        """The supplement that 'url|version' means."""
+        url, version = split(canonical)
+        known = {each.meta.version: each for each in self.supplements(url)}
+        chosen = choose(version, known)
+        return None if chosen is None else known[chosen]
+
+    def concept_maps(self) -> list[Json]:
+        """All concept maps, those of the top layer first."""
+        here = [res for rows in self.resources.get("ConceptMap", {}).values() for res in rows]
+        return here + (self.base.concept_maps() if self.base is not None else [])
+
+    def concept_map(self, url: str, version: str = "") -> Json | None:
+        """The ConceptMap that 'url', 'version' means."""
+        known = {res.get("version", ""): res for res in self.rows("ConceptMap", url)}
+        chosen = choose(version, known)
+        if chosen is not None:
+            return known[chosen]
+        return self.base.concept_map(url, version) if self.base is not None else None
+
+    def urls(self, kind: str) -> set[str]:
+        """The canonical urls of all loaded resources of a kind (R4's own are not listed)."""
+        here = set(self.resources.get(kind, {})) | (set(self.systems) if kind == "CodeSystem" else set())
+        return here | (self.base.urls(kind) if self.base is not None else set())
+
+    def with_resources(self, resources: Iterable[Json]) -> "Library":
+        """This library with one more layer on top."""
+        tables = tabulate(resources)
+        return Library(resources=tables, base=self, limit=self.limit) if tables else self
+
+
+def has_concepts(res: Json) -> bool:
+    """True for a code system that defines concepts: no supplement, and not only a name (`not-present`: the content is loaded elsewhere, or not at all)."""
+    return res.get("content") != "supplement" and (res.get("content") != "not-present" or bool(res.get("concept")))
+
+
+def tabulate(resources: Iterable[Json]) -> dict[str, dict[str, tuple[Json, ...]]]:
+    """kind -> url -> resources; what has no url cannot be found and is left out."""
+    tables: dict[str, dict[str, tuple[Json, ...]]] = {}
+    for res in resources:
+        kind, url = res.get("resourceType", ""), res.get("url", "")
+        if kind in KINDS and url:
+            rows = tables.setdefault(kind, {})
+            same = [each for each in rows.get(url, ()) if each.get("version", "") != res.get("version", "")]
+            rows[url] = (*same, res)
+    return tables
+
+
+def open_supplement(res: Json) -> Supplement:
+    """The Supplement of a CodeSystem resource."""
+    rows: dict[str, Json] = {}
+    waiting = list(res.get("concept", ()))
+    while waiting:
+        row = waiting.pop()
+        if "code" in row:
+            rows[row["code"]] = row
+        waiting.extend(row.get("concept", ()))
+    return Supplement(read_meta(res), rows, res)

@@ -1,0 +1,377 @@
+"""ValueSet.compose as set algebra: which concepts of which code system versions a value set holds.
+
+https://hl7.org/fhir/R4/valueset.html#compositions: an include is (system or concepts or filters) AND every imported value set; includes are OR-ed,
+excludes taken away. Concepts of one system version are a sorted array; what a definition enumerates keeps its own order and wording.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from terminology.concepts import BadFilter, Json, Members, System, contains, members
+from terminology.implicit import implicit_value_set
+from terminology.library import Library, Supplement, split
+from terminology.patterns import BadPattern
+from terminology.trouble import Stop, stop
+from terminology.versions import matches
+
+EXPANSION_PARAMETER = "http://hl7.org/fhir/StructureDefinition/valueset-expansion-parameter"
+SUPPLEMENT = "http://hl7.org/fhir/StructureDefinition/valueset-supplement"
+OPERATOR = (
+    "http://hl7.org/fhir/5.0/StructureDefinition/extension-ValueSet.compose.include.filter.op",
+    "http://hl7.org/fhir/StructureDefinition/alternate-codes",
+)
+MAX_DEPTH = 32
+NO_ROWS: Mapping[int, Json] = MappingProxyType({})
+NO_VERSIONS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How versions and imports are chosen, from the parameters of the request.
+
+    system: url -> version where an include names none; force: url -> version whatever it names; check: url -> pattern that must be met;
+    value_sets: url -> version of imported value sets that name none; supplements: canonicals asked for; merge: one code of several versions is one concept.
+    """
+
+    system: Mapping[str, str] = field(default_factory=lambda: NO_VERSIONS)
+    force: Mapping[str, str] = field(default_factory=lambda: NO_VERSIONS)
+    check: Mapping[str, str] = field(default_factory=lambda: NO_VERSIONS)
+    value_sets: Mapping[str, str] = field(default_factory=lambda: NO_VERSIONS)
+    supplements: tuple[str, ...] = ()
+    merge: bool | None = None
+
+    def include_version(self, url: str, version: str) -> str:
+        """The version (or pattern) to use for an include of `url` that names `version`."""
+        if url in self.force:
+            return self.force[url]
+        return version or self.system.get(url, "") or self.check.get(url, "")
+
+    def key(self) -> tuple[Any, ...]:
+        """For memoising."""
+        named = (self.system, self.force, self.check, self.value_sets)
+        return (*(tuple(sorted(each.items())) for each in named), self.supplements, self.merge)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Concepts of one system version, in `numbers`; rows: what the value set says of some of them (display, designation, extension).
+
+    nested: the hierarchy may be shown (no enumeration); unknown: enumerated codes that a fragment does not define; plain: no filters stood in the include.
+    """
+
+    system: System
+    numbers: Members
+    rows: Mapping[int, Json] = field(default_factory=lambda: NO_ROWS)
+    order: tuple[int, ...] = ()
+    nested: bool = False
+    plain: bool = False
+
+
+@dataclass(slots=True)
+class Used:
+    """What an evaluation met, in order: code systems, value sets, supplements, forced and checked versions that had a say."""
+
+    systems: dict[str, System] = field(default_factory=dict)
+    value_sets: dict[str, Json] = field(default_factory=dict)
+    supplements: dict[str, Supplement] = field(default_factory=dict)
+    parameters: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def add(self, other: "Used") -> None:
+        """Everything that `other` met."""
+        self.systems |= other.systems
+        self.value_sets |= other.value_sets
+        self.supplements |= other.supplements
+        self.parameters |= other.parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """An evaluated value set. Segments of different system versions; a system version appears once unless enumerations differ."""
+
+    segments: tuple[Segment, ...]
+    used: Used
+
+    @property
+    def total(self) -> int:
+        """How many concepts there are."""
+        return sum(len(segment.numbers) for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where an evaluation stands: the library, the rules, the value sets above (against cycles), and the contained ones."""
+
+    library: Library
+    rules: Rules
+    path: tuple[str, ...] = ()
+    contained: Mapping[str, Json] = field(default_factory=dict)
+
+    def inside(self, value_set: Json) -> "Scope":
+        """The scope inside `value_set`. Raises Stop for a cycle."""
+        name = canonical(value_set)
+        if value_set.get("url") and name in self.path:
+            raise stop("circular", url=name, path=", ".join(self.path), status=422)
+        if len(self.path) >= MAX_DEPTH:
+            raise stop("circular", url=name, path=", ".join(self.path[:3]), status=422)
+        contained = {f"#{each['id']}": each for each in value_set.get("contained", ()) if "id" in each}
+        return Scope(self.library, self.rules, (*self.path, name), MappingProxyType({**self.contained, **contained}))
+
+
+def canonical(res: Mapping[str, Any]) -> str:
+    """'url|version' of a resource, as far as it has them."""
+    url, version = res.get("url", ""), res.get("version", "")
+    return f"{url}|{version}" if version else str(url)
+
+
+def find_value_set(scope: Scope, reference: str) -> Json:
+    """The ValueSet that an import names. Raises Stop if it is unknown."""
+    if reference.startswith("#"):
+        if reference in scope.contained:
+            return scope.contained[reference]
+        raise stop("unknown-value-set", url=reference)
+    url, version = split(reference)
+    pinned = version or scope.rules.value_sets.get(url, "")
+    found = scope.library.value_set(url, pinned) or (implicit_value_set(scope.library, url, version) if not pinned or version else None)
+    if found is None:
+        raise stop("unknown-value-set", url=f"{url}|{pinned}" if pinned else url)
+    return found
+
+
+def evaluate(scope: Scope, value_set: Json) -> Selection:
+    """What a value set holds. Raises Stop (unknown system, value set, filter; cycle)."""
+    key = ("select", canonical(value_set), scope.rules.key()) if value_set.get("url") and not scope.contained else None
+    if key is not None and key in scope.library.memo and scope.library.memo[key][0] is value_set:
+        found: Selection = scope.library.memo[key][1]
+        return found
+    made = _evaluate(scope.inside(value_set), value_set)
+    if key is not None:
+        scope.library.memo[key] = (value_set, made)
+    return made
+
+
+def _evaluate(scope: Scope, value_set: Json) -> Selection:
+    used = Used()
+    add_supplements(scope, value_set, used)
+    compose = value_set.get("compose")
+    if compose is None:
+        return _from_expansion(scope, value_set, used)
+    kept: list[Segment] = []
+    for place, include in enumerate(compose.get("include", ())):
+        kept += include_segments(scope, include, used, f"include[{place}]", value_set)
+    gone: list[Segment] = []
+    for place, exclude in enumerate(compose.get("exclude", ())):
+        gone += include_segments(scope, exclude, used, f"exclude[{place}]", value_set)
+    segments = subtract(unite(kept, merge_versions(scope.rules, value_set, kept)), gone, merge_excludes(scope.rules, value_set))
+    if compose.get("inactive") is False:
+        segments = [without_inactive(each) for each in segments]
+    return Selection(tuple(each for each in segments if len(each.numbers)), used)
+
+
+def add_supplements(scope: Scope, value_set: Json, used: Used) -> None:
+    """Finds the supplements that the value set and the request ask for. Raises Stop if one is missing."""
+    wanted = [each.get("valueCanonical", "") for each in value_set.get("extension", ()) if each.get("url") == SUPPLEMENT]
+    for each in (*wanted, *scope.rules.supplements):
+        found = scope.library.supplement(each)
+        if found is None:
+            raise stop("missing-supplement", url=each, status=422)
+        used.supplements[found.meta.canonical] = found
+
+
+def expansion_parameters(value_set: Json) -> dict[str, Any]:
+    """What the definition itself asks of its expansion (valueset-expansion-parameter): name -> value."""
+    found: dict[str, Any] = {}
+    holders = (*value_set.get("extension", ()), *value_set.get("compose", {}).get("extension", ()))
+    for extension in holders:
+        if extension.get("url") == EXPANSION_PARAMETER:
+            parts = {each.get("url"): next((v for k, v in each.items() if k.startswith("value")), None) for each in extension.get("extension", ())}
+            found[str(parts.get("name"))] = parts.get("value")
+    return found
+
+
+def merge_versions(rules: Rules, value_set: Json, segments: Sequence[Segment]) -> bool:
+    """True if a code that several versions share counts once (versionsMatch)."""
+    said = expansion_parameters(value_set).get("versionsMatch", rules.merge)
+    return said in (True, "true")
+
+
+def merge_excludes(rules: Rules, value_set: Json) -> bool:
+    """True if an exclude takes a code away from every version, unless the definition says versionsMatch = false or enumerates."""
+    said = expansion_parameters(value_set).get("versionsMatch", rules.merge)
+    return said not in (False, "false")
+
+
+def include_segments(scope: Scope, include: Json, used: Used, place: str, value_set: Json) -> list[Segment]:
+    """The segments of one include or exclude."""
+    url = include.get("system", "")
+    imports = [evaluate(scope, _import(scope, each, used)) for each in include.get("valueSet", ())]
+    for each in imports:
+        used.add(each.used)
+    if not url:
+        return list(_intersection([list(each.segments) for each in imports]))
+    system = resolve(scope, url, include.get("version", ""), used)
+    segment = system_segment(scope, system, include, place, value_set)
+    return list(_intersection([[segment], *([list(each.segments) for each in imports])]))
+
+
+def _import(scope: Scope, reference: str, used: Used) -> Json:
+    try:
+        found = find_value_set(scope, reference)
+    except Stop as missing:
+        url, version = split(reference)
+        pinned = version or scope.rules.value_sets.get(url, "")
+        if pinned and not version:
+            raise stop("unknown-import-pinned", url=url, version=pinned) from missing
+        raise
+    if not reference.startswith("#"):
+        used.value_sets[canonical(found)] = found
+        url, version = split(reference)
+        if not version and url in scope.rules.value_sets:
+            used.parameters["default-valueset-version", f"{url}|{scope.rules.value_sets[url]}"] = None
+    return found
+
+
+def resolve(scope: Scope, url: str, version: str, used: Used) -> System:
+    """The system version of an include. Raises Stop if it is unknown, or not the one that a check demands."""
+    wanted = scope.rules.include_version(url, version)
+    system = scope.library.system(url, wanted)
+    if system is None:
+        known = scope.library.versions(url)
+        if wanted and known:
+            raise stop("unknown-version-expansion", url=url, version=wanted, known=listed(known))
+        raise stop("unknown-system-expansion", url=f"{url}|{wanted}" if wanted else url)
+    check = scope.rules.check.get(url)
+    if check is not None and not matches(check, system.meta.version):
+        raise stop("version-check", version=system.meta.version, url=url, wanted=check, status=422)
+    if url in scope.rules.force:
+        used.parameters["force-system-version", f"{url}|{scope.rules.force[url]}"] = None
+    elif not version and url in scope.rules.system:
+        used.parameters["system-version", f"{url}|{scope.rules.system[url]}"] = None
+    if check is not None:
+        used.parameters["check-system-version", f"{url}|{check}"] = None
+    used.systems[system.meta.canonical] = system
+    return system
+
+
+def listed(versions: Sequence[str]) -> str:
+    """'a, b or c'."""
+    return " or ".join([", ".join(versions[:-1]), versions[-1]]) if len(versions) > 1 else "".join(versions)
+
+
+def system_segment(scope: Scope, system: System, include: Json, place: str, value_set: Json) -> Segment:
+    """The concepts that `concept`, `filter` or neither select."""
+    concepts, filters = include.get("concept"), include.get("filter", ())
+    if concepts:
+        found = [(n, row) for row in concepts if (n := system.find(row.get("code", ""))) is not None]
+        return Segment(system, members(n for n, _ in found), dict(found), tuple(dict.fromkeys(n for n, _ in found)))
+    numbers = system.everything()
+    for number, each in enumerate(filters):
+        chosen = filtered(system, each, f"ValueSet.compose.{place}.filter[{number}]", value_set)
+        numbers = np.intersect1d(numbers, chosen, assume_unique=True) if len(numbers) < system.size else chosen
+    return Segment(system, numbers, nested=True, plain=not filters)
+
+
+def filtered(system: System, row: Json, place: str, value_set: Json) -> Members:
+    """The concepts of one filter. Raises Stop if the system does not understand it."""
+    prop, value, op = row.get("property", ""), row.get("value"), operator(row)
+    if value is None or value == "":
+        raise stop("filter-without-value", place, url=system.meta.url, property=prop, op=op, status=422)
+    try:
+        return system.select(prop, op, str(value))
+    except (BadFilter, BadPattern) as bad:
+        named = canonical(value_set)
+        raise stop("bad-filter", place, property=prop, op=op, value=value, valueset=named, url=system.meta.url, reason=bad, status=422) from bad
+
+
+def operator(row: Json) -> str:
+    """The filter's operator; one that R4 does not have stands in an extension of `op`."""
+    for extension in (*row.get("_op", {}).get("extension", ()), *row.get("extension", ())):
+        if extension.get("url") in OPERATOR:
+            return str(next((v for k, v in extension.items() if k.startswith("value")), ""))
+    return str(row.get("op", ""))
+
+
+def without_inactive(segment: Segment) -> Segment:
+    """The segment's active concepts."""
+    return narrow(segment, np.setdiff1d(segment.numbers, segment.system.inactives(), assume_unique=True))
+
+
+def narrow(segment: Segment, numbers: Members) -> Segment:
+    """The segment with only `numbers` left."""
+    order = tuple(n for n in segment.order if contains(numbers, n))
+    return Segment(segment.system, numbers, segment.rows, order, segment.nested, segment.plain)
+
+
+def _intersection(groups: Sequence[Sequence[Segment]]) -> Iterable[Segment]:
+    """The concepts that every group has; wording and order are those of the first group."""
+    if not groups:
+        return ()
+    result = list(groups[0])
+    for group in groups[1:]:
+        result = [narrow(each, _shared(each, group)) for each in result]
+    return result
+
+
+def _shared(segment: Segment, group: Sequence[Segment]) -> Members:
+    found = [members([])]
+    for each in group:
+        if each.system is segment.system:
+            found.append(np.intersect1d(segment.numbers, each.numbers, assume_unique=True))
+        elif each.system.meta.url == segment.system.meta.url:
+            found.append(_translated(segment, each))
+    return np.unique(np.concatenate(found)).astype(np.int32)
+
+
+def _translated(segment: Segment, other: Segment) -> Members:
+    """Those of `segment` whose code stands in `other`, which is another version of the system."""
+    known = ((int(n), other.system.find(segment.system.code(int(n)))) for n in segment.numbers)
+    return members(n for n, m in known if m is not None and contains(other.numbers, m))
+
+
+def unite(segments: Sequence[Segment], merge: bool) -> list[Segment]:
+    """Each concept once: the first include that has it gives its wording. merge: over all versions of a system."""
+    result: list[Segment] = []
+    for segment in segments:
+        numbers = segment.numbers
+        for earlier in result:
+            if earlier.system is segment.system:
+                numbers = np.setdiff1d(numbers, earlier.numbers, assume_unique=True)
+            elif merge and earlier.system.meta.url == segment.system.meta.url:
+                numbers = np.setdiff1d(numbers, _translated(Segment(segment.system, numbers), earlier), assume_unique=True)
+        result.append(segment if numbers is segment.numbers else narrow(segment, numbers))
+    return result
+
+
+def subtract(segments: Sequence[Segment], gone: Sequence[Segment], merge: bool) -> list[Segment]:
+    """The segments without what the excludes hold; an enumerated exclude of one version takes from that version alone."""
+    result = []
+    for segment in segments:
+        numbers = segment.numbers
+        for each in gone:
+            if each.system is segment.system:
+                numbers = np.setdiff1d(numbers, each.numbers, assume_unique=True)
+            elif merge and not each.order and each.system.meta.url == segment.system.meta.url:
+                numbers = np.setdiff1d(numbers, _translated(Segment(segment.system, numbers), each), assume_unique=True)
+        result.append(segment if numbers is segment.numbers else narrow(segment, numbers))
+    return result
+
+
+def _from_expansion(scope: Scope, value_set: Json, used: Used) -> Selection:
+    """A value set that is only an expansion (https://hl7.org/fhir/R4/valueset.html#expansion) reads as an enumeration."""
+    expansion = value_set.get("expansion")
+    if expansion is None:
+        raise stop("not-expandable", url=canonical(value_set), status=422)
+    by_system: dict[tuple[str, str], list[Json]] = {}
+    waiting = list(expansion.get("contains", ()))
+    while waiting:
+        row = waiting.pop(0)
+        waiting = [*row.get("contains", ()), *waiting]
+        if "code" in row and not row.get("abstract"):
+            by_system.setdefault((row.get("system", ""), row.get("version", "")), []).append(row)
+    segments = []
+    for (url, version), rows in by_system.items():
+        segments.append(system_segment(scope, resolve(scope, url, version, used), {"concept": rows}, "include", value_set))
+    return Selection(tuple(segments), used)

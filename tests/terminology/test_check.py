@@ -1,0 +1,117 @@
+"""Codes judged on ingest: check digits, existence, policy, bindings."""
+
+import pytest
+
+from terminology import digits
+from terminology.ingest import code_checker, codings_judge
+from terminology.policy import Policy, read_rows
+from terminology.service import Terms, open_terms
+
+SNOMED, LOINC, UCUM = "http://snomed.info/sct", "http://loinc.org", "http://unitsofmeasure.org"
+GENDER = "http://hl7.org/fhir/administrative-gender"
+
+
+@pytest.fixture(scope="module")
+def terms() -> Terms:
+    return open_terms()
+
+
+@pytest.mark.parametrize("code", ["73211009", "404684003", "22298006", "138875005", "900000000000003001"])
+def test_sctid_check_digit_right(code: str) -> None:
+    assert digits.sctid(code) == ""
+
+
+@pytest.mark.parametrize("code", ["73211008", "5", "073211009", "73211090", "1234567890123456789", "7321100x", "754736016"])
+def test_sctid_check_digit_or_partition_wrong(code: str) -> None:
+    assert digits.sctid(code) != ""
+
+
+@pytest.mark.parametrize("code", ["718-7", "2345-7", "85354-9", "LP14449-0", "LA6576-8", "LA33-6", "LL1162-8"])
+def test_loinc_check_digit_right(code: str) -> None:
+    assert digits.loinc(code) == ""
+
+
+@pytest.mark.parametrize("code", ["718-8", "718", "LP14449-1", "XX33-6", "", "718-77"])
+def test_loinc_check_digit_wrong(code: str) -> None:
+    assert digits.loinc(code) != ""
+
+
+@pytest.mark.parametrize(
+    ("system", "code", "display", "finding"),
+    [
+        (GENDER, "male", "Male", "ok"),
+        (GENDER, "male", None, "ok"),
+        (GENDER, "male", "Mann", "wrong-display"),
+        (GENDER, "martian", None, "unknown-code"),
+        ("http://example.org/local", "x", None, "unknown-system"),
+        ("", "x", None, "unknown-system"),
+        (LOINC, "718-7", None, "unknown-system"),
+        (LOINC, "718-8", None, "malformed"),
+        (SNOMED, "73211009", None, "unknown-system"),
+        (SNOMED, "73211008", None, "malformed"),
+        (UCUM, "mg/dL", None, "ok"),
+        (UCUM, "mg%%", None, "malformed"),
+    ],
+)
+def test_verdicts_with_nothing_loaded(terms: Terms, system: str, code: str, display: str | None, finding: str) -> None:
+    assert terms.check(system, code, display).finding == finding
+
+
+def test_inactive_code_names_its_replacement() -> None:
+    res = {
+        "resourceType": "CodeSystem",
+        "url": "http://example.org/cs",
+        "status": "active",
+        "content": "complete",
+        "concept": [
+            {"code": "a", "property": [{"code": "inactive", "valueBoolean": True}, {"code": "replacedBy", "valueCode": "b"}]},
+            {"code": "b"},
+        ],
+    }
+    verdict = open_terms().with_resources([res]).check("http://example.org/cs", "a")
+    assert (verdict.finding, verdict.replacement) == ("inactive", "b")
+
+
+def test_every_coding_of_a_resource_is_judged_and_named(terms: Terms) -> None:
+    res = {
+        "resourceType": "Observation",
+        "code": {"coding": [{"system": LOINC, "code": "718-8"}, {"system": "http://example.org/lab", "code": "HB"}]},
+        "valueQuantity": {"value": 1, "system": UCUM, "code": "furlongs"},
+    }
+    issues = codings_judge(terms, "lab1")(res)
+    assert sorted((i.severity, i.expression, i.details) for i in issues) == [
+        ("warning", "Observation.code.coding[0]", "malformed"),
+        ("warning", "Observation.valueQuantity", "malformed"),
+    ]
+    assert terms.unknown["lab1", "http://example.org/lab", "HB"] == 1
+
+
+def test_policy_rejects_for_fhir_and_flags_for_hl7_v2() -> None:
+    rows = read_rows(["system,source,malformed\n", f"{LOINC},lab1,reject\n"])
+    base = open_terms()
+    strict = Terms(base.library, Policy((*rows, *base.policy.rows)))
+    res = {"resourceType": "Observation", "code": {"coding": [{"system": LOINC, "code": "718-8"}]}}
+    assert [i.severity for i in codings_judge(strict, "lab1")(res)] == ["error"]
+    assert [i.severity for i in codings_judge(strict, "lab1", flag_only=True)(res)] == ["warning"]
+    assert [i.severity for i in codings_judge(strict, "lab2")(res)] == ["warning"]
+
+
+def test_policy_table_with_an_unknown_action_is_refused() -> None:
+    with pytest.raises(ValueError, match="line 2"):
+        read_rows(["system,source,malformed\n", "*,*,explode\n"])
+
+
+def test_bindings_ask_the_value_set(terms: Terms) -> None:
+    check_code = code_checker(terms)
+    url = "http://hl7.org/fhir/ValueSet/administrative-gender"
+    assert check_code(GENDER, "male", None, url, "required") == []
+    assert [i.severity for i in check_code(GENDER, "martian", None, url, "required")] == ["error"]
+    assert [i.severity for i in check_code(GENDER, "martian", None, url, "extensible")] == ["warning"]
+    assert check_code(GENDER, "martian", None, "http://example.org/ValueSet/unknown", "required") == []
+
+
+def test_members_of_a_value_set_up_to_a_limit(terms: Terms) -> None:
+    url = "http://hl7.org/fhir/ValueSet/administrative-gender"
+    assert terms.members({"url": url}, 10) == [(GENDER, code) for code in ("male", "female", "other", "unknown")]
+    assert len(terms.members({"url": url}, 2) or ()) == 2
+    assert terms.members({"url": "http://example.org/unknown"}, 2) is None
