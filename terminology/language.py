@@ -19,7 +19,7 @@ class BadLanguage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Languages:
-    """The languages a client takes, best first. text: as sent ('' for no wish); ranges: lower case; any: '*' stands among them."""
+    """The languages a client takes, best first. text: as sent ('' for no wish); ranges: lower case; any: another language will do if none of these is there (not with `*;q=0`)."""
 
     text: str = ""
     ranges: tuple[str, ...] = ()
@@ -35,13 +35,15 @@ def languages(text: str) -> Languages:
     if not text.strip():
         return Languages()
     weighted: list[tuple[float, int, str]] = []
+    barred = False
     for place, part in enumerate(text.split(",")[:MAX_RANGES]):
         tag, _, parameter = part.strip().partition(";")
         if not _RANGE.fullmatch(tag.strip()):
             raise BadLanguage(text)
         weighted.append((-_weight(parameter), place, tag.strip().lower()))
+        barred = barred or (tag.strip() == "*" and not _weight(parameter))
     ordered = [tag for weight, _, tag in sorted(weighted) if weight < 0]
-    return Languages(text, tuple(tag for tag in ordered if tag != "*"), "*" in ordered)
+    return Languages(text, tuple(tag for tag in ordered if tag != "*"), not barred)
 
 
 def _weight(parameter: str) -> float:

@@ -19,13 +19,14 @@ MESSAGE_ID = "http://hl7.org/fhir/StructureDefinition/operationoutcome-message-i
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row of trouble.csv."""
+    """A row of trouble.csv. said: 'y' if the text also goes into the answer's message."""
 
     key: str
     message_id: str
     severity: str
     code: str
     tx: str
+    said: str
     text: str
 
 

@@ -5,7 +5,7 @@ excludes taken away. Concepts of one system version are a sorted array; what a d
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +16,7 @@ from terminology.implicit import implicit_value_set
 from terminology.library import Library, Supplement, split
 from terminology.patterns import BadPattern
 from terminology.trouble import Stop, stop
-from terminology.versions import matches
+from terminology.versions import key, matches
 
 EXPANSION_PARAMETER = "http://hl7.org/fhir/StructureDefinition/valueset-expansion-parameter"
 SUPPLEMENT = "http://hl7.org/fhir/StructureDefinition/valueset-supplement"
@@ -79,6 +79,8 @@ class Used:
     value_sets: dict[str, Json] = field(default_factory=dict)
     supplements: dict[str, Supplement] = field(default_factory=dict)
     parameters: dict[tuple[str, str], None] = field(default_factory=dict)
+    named: dict[str, set[str]] = field(default_factory=dict)  # url -> the versions that includes name
+    merged: bool = False  # codes of several versions counted as one
 
     def add(self, other: "Used") -> None:
         """Everything that `other` met."""
@@ -86,6 +88,9 @@ class Used:
         self.value_sets |= other.value_sets
         self.supplements |= other.supplements
         self.parameters |= other.parameters
+        self.merged = self.merged or other.merged
+        for url, versions in other.named.items():
+            self.named.setdefault(url, set()).update(versions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,9 @@ class Scope:
     rules: Rules
     path: tuple[str, ...] = ()
     contained: Mapping[str, Json] = field(default_factory=dict)
+    only: str | None = None  # judge codes of this system alone: includes of others are left out
+    prefer: str = ""  # the version of that system that the code names
+    keep_inactive: bool = False  # as if no definition said `inactive: false`
 
     def inside(self, value_set: Json) -> "Scope":
         """The scope inside `value_set`. Raises Stop for a cycle."""
@@ -118,7 +126,7 @@ class Scope:
         if len(self.path) >= MAX_DEPTH:
             raise stop("circular", url=name, path=", ".join(self.path[:3]), status=422)
         contained = {f"#{each['id']}": each for each in value_set.get("contained", ()) if "id" in each}
-        return Scope(self.library, self.rules, (*self.path, name), MappingProxyType({**self.contained, **contained}))
+        return replace(self, path=(*self.path, name), contained=MappingProxyType({**self.contained, **contained}))
 
 
 def canonical(res: Mapping[str, Any]) -> str:
@@ -143,13 +151,14 @@ def find_value_set(scope: Scope, reference: str) -> Json:
 
 def evaluate(scope: Scope, value_set: Json) -> Selection:
     """What a value set holds. Raises Stop (unknown system, value set, filter; cycle)."""
-    key = ("select", canonical(value_set), scope.rules.key()) if value_set.get("url") and not scope.contained else None
-    if key is not None and key in scope.library.memo and scope.library.memo[key][0] is value_set:
-        found: Selection = scope.library.memo[key][1]
+    name = ("select", canonical(value_set), scope.rules.key(), scope.only, scope.prefer, scope.keep_inactive)
+    kept = scope.library.memo.get(name) if value_set.get("url") and not scope.contained else None
+    if kept is not None and kept[0] is value_set:
+        found: Selection = kept[1]
         return found
     made = _evaluate(scope.inside(value_set), value_set)
-    if key is not None:
-        scope.library.memo[key] = (value_set, made)
+    if value_set.get("url") and not scope.contained:
+        scope.library.memo[name] = (value_set, made)
     return made
 
 
@@ -165,8 +174,10 @@ def _evaluate(scope: Scope, value_set: Json) -> Selection:
     gone: list[Segment] = []
     for place, exclude in enumerate(compose.get("exclude", ())):
         gone += include_segments(scope, exclude, used, f"exclude[{place}]", value_set)
-    segments = subtract(unite(kept, merge_versions(scope.rules, value_set, kept)), gone, merge_excludes(scope.rules, value_set))
-    if compose.get("inactive") is False:
+    merge = merge_versions(scope.rules, value_set)
+    segments = subtract(unite(kept, merge), gone, merge_excludes(scope.rules, value_set))
+    used.merged = used.merged or merge or (merge_excludes(scope.rules, value_set) and _across(kept, gone))
+    if compose.get("inactive") is False and not scope.keep_inactive:
         segments = [without_inactive(each) for each in segments]
     return Selection(tuple(each for each in segments if len(each.numbers)), used)
 
@@ -192,7 +203,7 @@ def expansion_parameters(value_set: Json) -> dict[str, Any]:
     return found
 
 
-def merge_versions(rules: Rules, value_set: Json, segments: Sequence[Segment]) -> bool:
+def merge_versions(rules: Rules, value_set: Json) -> bool:
     """True if a code that several versions share counts once (versionsMatch)."""
     said = expansion_parameters(value_set).get("versionsMatch", rules.merge)
     return said in (True, "true")
@@ -207,12 +218,15 @@ def merge_excludes(rules: Rules, value_set: Json) -> bool:
 def include_segments(scope: Scope, include: Json, used: Used, place: str, value_set: Json) -> list[Segment]:
     """The segments of one include or exclude."""
     url = include.get("system", "")
+    if url and scope.only is not None and url != scope.only:
+        return []
     imports = [evaluate(scope, _import(scope, each, used)) for each in include.get("valueSet", ())]
     for each in imports:
         used.add(each.used)
     if not url:
         return list(_intersection([list(each.segments) for each in imports]))
     system = resolve(scope, url, include.get("version", ""), used)
+    used.named.setdefault(url, set()).add(include.get("version", ""))
     segment = system_segment(scope, system, include, place, value_set)
     return list(_intersection([[segment], *([list(each.segments) for each in imports])]))
 
@@ -237,6 +251,8 @@ def _import(scope: Scope, reference: str, used: Used) -> Json:
 def resolve(scope: Scope, url: str, version: str, used: Used) -> System:
     """The system version of an include. Raises Stop if it is unknown, or not the one that a check demands."""
     wanted = scope.rules.include_version(url, version)
+    if scope.prefer and (not wanted or matches(wanted, scope.prefer)) and scope.prefer in scope.library.versions(url):
+        wanted = scope.prefer
     system = scope.library.system(url, wanted)
     if system is None:
         known = scope.library.versions(url)
@@ -250,7 +266,7 @@ def resolve(scope: Scope, url: str, version: str, used: Used) -> System:
         used.parameters["force-system-version", f"{url}|{scope.rules.force[url]}"] = None
     elif not version and url in scope.rules.system:
         used.parameters["system-version", f"{url}|{scope.rules.system[url]}"] = None
-    if check is not None:
+    elif not version and check is not None:
         used.parameters["check-system-version", f"{url}|{check}"] = None
     used.systems[system.meta.canonical] = system
     return system
@@ -334,7 +350,7 @@ def _translated(segment: Segment, other: Segment) -> Members:
 def unite(segments: Sequence[Segment], merge: bool) -> list[Segment]:
     """Each concept once: the first include that has it gives its wording. merge: over all versions of a system."""
     result: list[Segment] = []
-    for segment in segments:
+    for segment in sorted(segments, key=lambda each: key(each.system.meta.version), reverse=True) if merge else segments:
         numbers = segment.numbers
         for earlier in result:
             if earlier.system is segment.system:
@@ -343,6 +359,12 @@ def unite(segments: Sequence[Segment], merge: bool) -> list[Segment]:
                 numbers = np.setdiff1d(numbers, _translated(Segment(segment.system, numbers), earlier), assume_unique=True)
         result.append(segment if numbers is segment.numbers else narrow(segment, numbers))
     return result
+
+
+def _across(kept: Sequence[Segment], gone: Sequence[Segment]) -> bool:
+    """True if an exclude that is no enumeration is about another version of a system that is included."""
+    pairs = ((one.system, other) for one in kept for other in gone if not other.order)
+    return any(one.meta.url == other.system.meta.url and one is not other.system for one, other in pairs)
 
 
 def subtract(segments: Sequence[Segment], gone: Sequence[Segment], merge: bool) -> list[Segment]:

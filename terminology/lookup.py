@@ -1,0 +1,138 @@
+"""CodeSystem $lookup, $subsumes and $find-matches.
+
+https://hl7.org/fhir/R4/codesystem-operation-lookup.html, -subsumes.html, -find-matches.html
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from terminology import units, wording
+from terminology.concepts import BadFilter, Json, System, property_value, subsumes
+from terminology.language import Designation, Languages, best
+from terminology.library import Library, Supplement
+from terminology.patterns import BadPattern
+from terminology.trouble import stop
+
+MAX_MATCHES = 1000
+
+
+def find_system(library: Library, url: str, version: str) -> System:
+    """The code system version asked for. Raises Stop."""
+    system = library.system(url, version)
+    if system is None:
+        raise stop("unknown-system-lookup", url=f"{url}|{version}" if version else url, status=404)
+    return system
+
+
+def lookup(system: System, code: str, wanted: Sequence[str], languages: Languages, supplements: Sequence[Supplement]) -> Json:
+    """The Parameters of $lookup. wanted: the `property` parameters ('*': all); an empty list gives what R4 gives by default."""
+    n = system.find(code)
+    if n is None:
+        raise stop("lookup-unknown", code=code, url=system.meta.canonical, status=404)
+    over = wording.applicable(system, supplements)
+    names = wording.names(system, n, None, over)
+    chosen = best(languages, names) or best(Languages(), names)
+    meta = system.meta
+    rows: list[Json] = [{"name": "name", "valueString": meta.name or meta.title or meta.url}]
+    if meta.version:
+        rows.append({"name": "version", "valueString": meta.version})
+    rows += [{"name": "system", "valueUri": meta.url}, {"name": "code", "valueCode": system.code(n)}]
+    rows.append({"name": "display", "valueString": chosen.value if chosen is not None else system.code(n)})
+    rows.append({"name": "abstract", "valueBoolean": system.abstract(n)})
+    if system.definition(n):
+        rows.append({"name": "definition", "valueString": system.definition(n)})
+    if not wanted or "designation" in wanted or "*" in wanted:
+        rows += [_designation(each) for each in names]
+    rows += [_property(code, kind, value, text) for code, kind, value, text in _properties(system, n, wanted, over)]
+    rows += [{"name": "used-supplement", "valueCanonical": each.meta.canonical} for each in over]
+    return {"resourceType": "Parameters", "parameter": rows}
+
+
+def _designation(one: Designation) -> Json:
+    parts: list[Json] = [{"name": "language", "valueCode": one.language}] if one.language else []
+    if one.use:
+        parts.append({"name": "use", "valueCoding": one.use})
+    if one.source:
+        parts.append({"name": "source", "valueCanonical": one.source})
+    return {"name": "designation", "part": [*parts, {"name": "value", "valueString": one.value}]}
+
+
+def _property(code: str, kind: str, value: Any, text: str) -> Json:
+    parts = [{"name": "code", "valueCode": code}, {"name": "value", kind: value}]
+    if text:
+        parts.append({"name": "description", "valueString": text})
+    return {"name": "property", "part": parts}
+
+
+def _properties(system: System, n: int, wanted: Sequence[str], over: Sequence[Supplement]) -> list[tuple[str, str, Any, str]]:
+    """(code, value name, value, description): inactive always; the declared ones by default or by name; parent and child."""
+
+    def asked(name: str) -> bool:
+        return not wanted or "*" in wanted or name in wanted
+
+    rows: list[tuple[str, str, Any, str]] = []
+    if asked("inactive"):
+        rows.append(("inactive", "valueBoolean", system.inactive(n), ""))
+    for name, linked in (("parent", system.parents(n)), ("child", system.children(n))):
+        if asked(name):
+            rows += [(name, "valueCode", system.code(int(each)), system.display(int(each))) for each in linked]
+    for prop in wording.properties(system, n, over):
+        code = str(prop.get("code", ""))
+        if asked(code) and code not in ("inactive", "parent", "child"):
+            kind = next((name for name in prop if name.startswith("value")), "valueString")
+            value = property_value(prop)
+            other = system.find(value) if kind == "valueCode" and isinstance(value, str) else None
+            rows.append((code, kind, value, system.display(other) if other is not None else ""))
+    return rows
+
+
+def lookup_unit(code: str) -> Json:
+    """$lookup of a UCUM expression: its readable name and its base units. Raises Stop if it is not UCUM."""
+    try:
+        unit = units.parse(code)
+        shown = units.name(code)
+    except units.BadUnit as bad:
+        raise stop("lookup-unknown", code=code, url=units.SYSTEM, status=404) from bad
+    rows = [
+        {"name": "name", "valueString": "UCUM"},
+        {"name": "system", "valueUri": units.SYSTEM},
+        {"name": "code", "valueCode": code},
+        {"name": "display", "valueString": shown},
+        {"name": "abstract", "valueBoolean": False},
+        _property("canonical", "valueString", units.base_code(unit), ""),
+    ]
+    return {"resourceType": "Parameters", "parameter": rows}
+
+
+def subsumption(system: System, first: str, second: str) -> str:
+    """equivalent | subsumes | subsumed-by | not-subsumed. Raises Stop for unknown codes."""
+    a, b = system.find(first), system.find(second)
+    for code, n in ((first, a), (second, b)):
+        if n is None:
+            raise stop("lookup-unknown", code=code, url=system.meta.canonical, status=404)
+    if a is None or b is None or a == b:
+        return "equivalent"
+    if subsumes(system, a, b):
+        return "subsumes"
+    return "subsumed-by" if subsumes(system, b, a) else "not-subsumed"
+
+
+def find_matches(system: System, properties: Sequence[tuple[str, str, str]], exact: bool, compositional: bool) -> Json:
+    """$find-matches: the concepts that have all the properties (code, value, operator). Raises Stop for a property that the system cannot search."""
+    if compositional:
+        raise stop("not-supported", reason="compositional matching is not supported", status=400)
+    found = system.everything()
+    for code, value, op in properties:
+        try:
+            found = np.intersect1d(found, system.select(code, op, value), assume_unique=True)
+        except (BadFilter, BadPattern) as bad:
+            raise stop("bad-parameter", name="property", reason=bad, status=400) from bad
+    rows = [_match(system, int(n)) for n in found[: 2 if exact else MAX_MATCHES]]
+    return {"resourceType": "Parameters", "parameter": rows if not exact or len(rows) == 1 else []}
+
+
+def _match(system: System, n: int) -> Json:
+    coding = {"system": system.meta.url, "code": system.code(n)} | ({"display": system.display(n)} if system.display(n) else {})
+    return {"name": "match", "part": [{"name": "code", "valueCoding": coding}]}

@@ -1,0 +1,337 @@
+"""The terminology operations as functions from Parameters to (status, resource): what HTTP, bundles and tests call.
+
+`call(terms, operation, parameters, ...)` knows the operations of OPERATIONS by name. https://hl7.org/fhir/R4/terminology-service.html
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from terminology import units, validate
+from terminology.expand import DEFAULT_LIMIT, Wishes, expand
+from terminology.judging import Request
+from terminology.language import BadLanguage, Languages, languages
+from terminology.library import Library, Supplement, split
+from terminology.lookup import find_matches, find_system, lookup, lookup_unit, subsumption
+from terminology.mapping import Sought, answer, translate
+from terminology.parameters import Arguments, made, read
+from terminology.service import Terms
+from terminology.trouble import Stop, outcome, stop, trouble
+from terminology.unitsystem import check_unit, unit_value_set
+from terminology.valueset import Rules, Scope, canonical, evaluate, expansion_parameters, find_value_set
+
+Json = dict[str, Any]
+ECHOED = (
+    ("activeOnly", "valueBoolean"),
+    ("count", "valueInteger"),
+    ("offset", "valueInteger"),
+    ("filter", "valueString"),
+    ("excludeNested", "valueBoolean"),
+    ("excludeNotForUI", "valueBoolean"),
+    ("excludePostCoordinated", "valueBoolean"),
+    ("includeDesignations", "valueBoolean"),
+    ("includeDefinition", "valueBoolean"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation call: the library with the request's own resources on top, its arguments, and what came beside them.
+
+    accept: Accept-Language; limit: codes before too-costly; target: the resource of an instance-level call, None otherwise.
+    """
+
+    library: Library
+    arguments: Arguments
+    now: datetime
+    accept: str = ""
+    limit: int = DEFAULT_LIMIT
+    target: Json | None = None
+
+
+def call(
+    terms: Terms, operation: str, parameters: Json | None, *, now: datetime, accept: str = "", limit: int = DEFAULT_LIMIT, target: Json | None = None
+) -> tuple[int, Json]:
+    """(HTTP status, resource) of an operation: 'ValueSet/$expand', 'CodeSystem/$lookup' ... Raises KeyError for one that is not in OPERATIONS."""
+    run = OPERATIONS[operation]
+    try:
+        arguments = read(parameters)
+        library = terms.library.with_resources(each for each in arguments.all("tx-resource") if isinstance(each, dict))
+        return 200, run(Call(library, arguments, now, accept, limit, target))
+    except Stop as stopped:
+        return stopped.status, stopped.outcome()
+
+
+def rules_of(arguments: Arguments) -> Rules:
+    """The version and supplement parameters."""
+
+    def table(*names: str) -> dict[str, str]:
+        return dict(split(str(each)) for name in names for each in arguments.all(name))
+
+    return Rules(
+        system=table("system-version"),
+        force=table("force-system-version"),
+        check=table("check-system-version"),
+        value_sets=table("default-valueset-version"),
+        supplements=tuple(str(each) for each in arguments.all("useSupplement")),
+    )
+
+
+def asked_languages(of: Call, value_set: Json | None) -> Languages:
+    """displayLanguage of the request, else of the definition, else Accept-Language, else the definition's own language. Raises Stop if malformed."""
+    own = value_set or {}
+    text = of.arguments.text("displayLanguage") or str(expansion_parameters(own).get("displayLanguage", "")) or of.accept or own.get("language", "")
+    try:
+        return languages(text)
+    except BadLanguage as bad:
+        raise stop("bad-language", language=text, status=400) from bad
+
+
+def asked_value_set(of: Call) -> Json:
+    """The ValueSet of the call: its own (instance level), `valueSet`, or by `url` (and `valueSetVersion`). Raises Stop."""
+    if of.target is not None:
+        return of.target
+    given = of.arguments.one("valueSet")
+    if isinstance(given, dict):
+        return given
+    url, version = split(of.arguments.need("url", "valueSet"))
+    version = of.arguments.text("valueSetVersion") or version
+    scope = Scope(of.library, rules_of(of.arguments))
+    return unit_value_set(url) or find_value_set(scope, f"{url}|{version}" if version else url)
+
+
+def run_expand(of: Call) -> Json:
+    """ValueSet/$expand."""
+    arguments = of.arguments
+    value_set = asked_value_set(of)
+    rules = rules_of(arguments)
+    selection = evaluate(Scope(of.library, rules), value_set)
+    return expand(value_set, selection, wishes_of(of, value_set), of.now)
+
+
+def wishes_of(of: Call, value_set: Json) -> Wishes:
+    """The parameters that shape an expansion."""
+    arguments, own = of.arguments, expansion_parameters(value_set)
+    asked = asked_languages(of, value_set)
+
+    def flag(name: str) -> bool:
+        return arguments.flag(name, own.get(name) in (True, "true"))
+
+    return Wishes(
+        text=arguments.text("filter"),
+        count=arguments.number("count"),
+        offset=arguments.number("offset"),
+        active_only=flag("activeOnly"),
+        flat=flag("excludeNested"),
+        designations=flag("includeDesignations") or bool(arguments.all("designation")),
+        wanted=tuple(str(each) for each in arguments.all("designation")),
+        properties=tuple(str(each) for each in arguments.all("property")),
+        languages=asked,
+        not_abstract=flag("excludeNotForUI"),
+        definition=flag("includeDefinition"),
+        limit=of.limit,
+        echo=tuple(echo(arguments, asked)),
+    )
+
+
+def echo(arguments: Arguments, asked: Languages) -> list[tuple[str, str, Any]]:
+    """(name, value name, value) of the parameters that had a say in the expansion."""
+    rows: list[tuple[str, str, Any]] = []
+    for name, kind in ECHOED:
+        value = arguments.one(name)
+        if value is not None:
+            rows.append(
+                (name, kind, arguments.flag(name) if kind == "valueBoolean" else arguments.number(name) if kind == "valueInteger" else str(value))
+            )
+    if asked:
+        rows.append(("displayLanguage", "valueCode", asked.text))
+    rows += [("designation", "valueString", str(each)) for each in arguments.all("designation")]
+    return rows
+
+
+def run_validate_value_set(of: Call) -> Json:
+    """ValueSet/$validate-code; without any value set, the code is judged against its own system."""
+    arguments = of.arguments
+    named = of.target is not None or arguments.one("url", "valueSet") is not None
+    value_set = asked_value_set(of) if named else None
+    return validate.validate(read_request(of, value_set))
+
+
+def read_request(of: Call, value_set: Json | None, system: str = "", version: str = "") -> Request:
+    """The Request of a $validate-code call. Raises Stop if there is nothing to validate, or a supplement is missing."""
+    arguments = of.arguments
+    rules = rules_of(arguments)
+    coding, concept, bare = arguments.one("coding"), arguments.one("codeableConcept"), False
+    if not isinstance(coding, dict) and not isinstance(concept, dict):
+        coding, bare = _bare(arguments, system, version), True
+    wanted = (*rules.supplements, *(_supplements_of(value_set) if value_set else ()))
+    return Request(
+        library=of.library,
+        rules=rules,
+        value_set=value_set,
+        coding=None if isinstance(concept, dict) else coding,
+        concept=concept if isinstance(concept, dict) else None,
+        bare=bare,
+        infer=arguments.flag("inferSystem") or arguments.flag("implySystem"),
+        languages=asked_languages(of, value_set),
+        abstract=arguments.flag("abstract", True),
+        active_only=arguments.flag("activeOnly"),
+        lenient=arguments.flag("lenient-display-validation"),
+        membership_only=arguments.flag("valueset-membership-only"),
+        supplements=[_supplement(of.library, each) for each in wanted],
+    )
+
+
+def _bare(arguments: Arguments, system: str, version: str) -> Json:
+    code = arguments.text("code")
+    system = system or arguments.text("system")
+    if not code or not (system or arguments.flag("inferSystem") or arguments.flag("implySystem") or arguments.one("url") is not None):
+        raise Stop(400, (trouble("nothing-to-validate"),))
+    url, piped = split(system)
+    row = {"system": url, "version": version or arguments.text("systemVersion") or piped, "code": code, "display": arguments.text("display")}
+    return {name: value for name, value in row.items() if value}
+
+
+def _supplements_of(value_set: Json) -> list[str]:
+    return [each.get("valueCanonical", "") for each in value_set.get("extension", ()) if each.get("url", "").endswith("/valueset-supplement")]
+
+
+def _supplement(library: Library, name: str) -> Supplement:
+    found = library.supplement(name)
+    if found is None:
+        raise stop("missing-supplement", url=name, status=422)
+    return found
+
+
+def run_validate_code_system(of: Call) -> Json:
+    """CodeSystem/$validate-code: by `url`, `codeSystem`, or the system of the coding."""
+    arguments = of.arguments
+    given = of.target if of.target is not None else arguments.one("codeSystem")
+    if isinstance(given, dict):
+        of = replace(of, library=of.library.with_resources([given]))
+    coding = arguments.one("coding")
+    url, version = split(given.get("url", "") if isinstance(given, dict) else arguments.text("url"))
+    if url == units.SYSTEM or (isinstance(coding, dict) and coding.get("system") == units.SYSTEM):
+        return check_unit(
+            coding if isinstance(coding, dict) else {"code": arguments.text("code"), "display": arguments.text("display")}, bool(coding)
+        )
+    return validate.validate(read_request(of, None, url, arguments.text("version") or version))
+
+
+def run_batch(of: Call) -> Json:
+    """ValueSet/$batch-validate-code: every `validation` is a $validate-code of its own, with the parameters of the batch as defaults."""
+    shared = {name: rows for name, rows in of.arguments.rows.items() if name not in ("validation", "tx-resource")}
+    rows = []
+    for each in of.arguments.all("validation"):
+        own = read(each if isinstance(each, dict) else None)
+        one = replace(of, arguments=Arguments({**shared, **own.rows}))
+        try:
+            rows.append({"name": "validation", "resource": run_validate_value_set(one)})
+        except Stop as stopped:
+            rows.append({"name": "validation", "resource": outcome(stopped.troubles)})
+    return {"resourceType": "Parameters", "parameter": rows}
+
+
+def run_lookup(of: Call) -> Json:
+    """CodeSystem/$lookup."""
+    arguments = of.arguments
+    coding = arguments.one("coding")
+    row = coding if isinstance(coding, dict) else {}
+    url, version = split(str(row.get("system") or arguments.need("system")))
+    code = str(row.get("code") or arguments.need("code"))
+    if url == units.SYSTEM:
+        return lookup_unit(code)
+    system = find_system(of.library, url, str(row.get("version", "")) or arguments.text("version") or version)
+    supplements = [_supplement(of.library, str(each)) for each in arguments.all("useSupplement")]
+    wanted = [str(each) for each in arguments.all("property")]
+    return lookup(system, code, wanted, asked_languages(of, None), supplements)
+
+
+def run_subsumes(of: Call) -> Json:
+    """CodeSystem/$subsumes."""
+    arguments = of.arguments
+    first, second = arguments.one("codingA"), arguments.one("codingB")
+    if isinstance(first, dict) and isinstance(second, dict):
+        codes, url = (str(first.get("code", "")), str(second.get("code", ""))), str(first.get("system", ""))
+        if url != second.get("system", ""):
+            raise stop("bad-parameter", name="codingB", reason="it is of another code system than codingA", status=400)
+    else:
+        codes, url = (arguments.need("codeA"), arguments.need("codeB")), of.target.get("url", "") if of.target else arguments.need("system")
+    bare, version = split(url)
+    system = find_system(of.library, bare, arguments.text("version") or version)
+    return made(("outcome", "valueCode", subsumption(system, *codes)))
+
+
+def run_find_matches(of: Call) -> Json:
+    """CodeSystem/$find-matches."""
+    arguments = of.arguments
+    url, version = split(of.target.get("url", "") if of.target else arguments.need("system"))
+    system = find_system(of.library, url, arguments.text("version") or version)
+    properties = [(each.text("code"), each.text("value"), each.text("op") or "=") for each in arguments.parts("property")]
+    return find_matches(system, properties, arguments.flag("exact"), arguments.flag("compositional"))
+
+
+def run_translate(of: Call) -> Json:
+    """ConceptMap/$translate, with R4's parameters (code, system, source, target, targetsystem, reverse) or R5's (sourceCode, targetSystem ...)."""
+    arguments = of.arguments
+    modern = any(
+        name in arguments.rows for name in ("sourceCode", "sourceCoding", "sourceCodeableConcept", "targetCode", "targetCoding", "sourceSystem")
+    )
+    found = []
+    for sought in sought_of(arguments):
+        dependencies = {each.text("element"): _dependency(each) for each in arguments.parts("dependency")}
+        found += translate(maps_of(of), sought, dependencies)
+    return answer(found, modern=modern)
+
+
+def _dependency(part: Arguments) -> str:
+    value = part.one("concept")
+    row = value.get("coding", [{}])[0] if isinstance(value, dict) else {}
+    return str(row.get("code", value))
+
+
+def maps_of(of: Call) -> Sequence[Json]:
+    """The maps to search: the instance, the one named by `url` or given, or all. Raises Stop if the one named is unknown."""
+    given = of.target if of.target is not None else of.arguments.one("conceptMap")
+    if isinstance(given, dict):
+        return [given]
+    url, version = split(of.arguments.text("url"))
+    if not url:
+        return of.library.concept_maps()
+    found = of.library.concept_map(url, of.arguments.text("conceptMapVersion") or version)
+    if found is None:
+        raise stop("unknown-map", url=url, status=404)
+    return [found]
+
+
+def sought_of(arguments: Arguments) -> list[Sought]:
+    """What to look for: one for a code or Coding, one for each coding of a CodeableConcept. Raises Stop if there is none."""
+    back = arguments.flag("reverse") or any(name in arguments.rows for name in ("targetCode", "targetCoding", "targetCodeableConcept"))
+    concept = arguments.one("codeableConcept", "sourceCodeableConcept", "targetCodeableConcept")
+    coding = arguments.one("coding", "sourceCoding", "targetCoding")
+    target = arguments.text("targetsystem", "targetSystem")
+    if isinstance(concept, dict):
+        rows = list(concept.get("coding", ()))
+    elif isinstance(coding, dict):
+        rows = [coding]
+    else:
+        system = target if "targetCode" in arguments.rows else arguments.text("system", "sourceSystem")
+        rows = [{"system": system, "code": arguments.need("code", "sourceCode", "targetCode")}]
+    other = arguments.text("sourceSystem") if "targetCode" in arguments.rows else target
+    sets = arguments.text("source", "sourceScope"), arguments.text("target", "targetScope")
+    return [Sought(split(row.get("system", ""))[0], row.get("code", ""), other, *sets, back) for row in rows]
+
+
+OPERATIONS: Mapping[str, Callable[[Call], Json]] = {
+    "CodeSystem/$lookup": run_lookup,
+    "CodeSystem/$validate-code": run_validate_code_system,
+    "CodeSystem/$subsumes": run_subsumes,
+    "CodeSystem/$find-matches": run_find_matches,
+    "ValueSet/$expand": run_expand,
+    "ValueSet/$validate-code": run_validate_value_set,
+    "ValueSet/$batch-validate-code": run_batch,
+    "ConceptMap/$translate": run_translate,
+}
+
+__all__ = ["OPERATIONS", "Call", "call", "canonical"]
