@@ -175,6 +175,7 @@ def row(segment: Segment, n: int, page: Page) -> Json:
     extensions = wording.extensions(system, n, worded, over)
     made: Json = {"system": system.meta.url}
     kept = [each for each in extensions if each.get("url") in wording.KEPT]
+    kept += [each for each in (worded or {}).get("extension", ()) if each.get("url") == STANDARDS_STATUS]
     shown = properties_of(system, n, page, extensions, over)
     if kept or shown:
         made["extension"] = kept + [{"url": PROPERTY_ROW, "extension": each} for each in shown]
@@ -216,7 +217,7 @@ def properties_of(system: System, n: int, page: Page, extensions: Sequence[Json]
     """The parts of each contains.property: those asked for, and order, label, weight and status where the concept has them."""
     found: dict[str, tuple[str, Any]] = dict(wording.extension_properties(extensions))
     status = system.status(n)
-    if status:
+    if status and status != "active":
         found["status"] = ("valueCode", status)
     rows: list[tuple[str, str, Any]] = [(code, name, value) for code, (name, value) in found.items()]
     asked = page.wishes.properties

@@ -229,6 +229,8 @@ def _judge_code(request: Request, finding: Finding, segment: Segment | None) -> 
     finding.display = _display(request, system, n, row)
     if not request.abstract and system.abstract(n):
         finding.add(trouble("abstract", finding.at("code"), url=url, code=code))
+        if segment is not None:
+            finding.outside(request)
     over = wording.applicable(system, request.supplements)
     finding.troubles += status_troubles(request, finding, row, wording.extensions(system, n, None, over))
     if coding.get("display"):

@@ -57,13 +57,14 @@ def names(system: System, n: int, row: Json | None, supplements: Sequence[Supple
 
 
 def extensions(system: System, n: int, row: Json | None, supplements: Sequence[Supplement]) -> list[Json]:
-    """Every extension of the concept, each url once; the value set's word goes first, then the supplements', then the system's."""
+    """Every extension of the concept but a value set's own standards-status, each url once; the value set's word goes first, then the supplements', then the system's."""
     code = system.code(n)
     layers = [(row or {}).get("extension", ()), *(each.rows.get(code, {}).get("extension", ()) for each in supplements), system.extensions(n)]
     found: dict[str, Json] = {}
-    for layer in layers:
+    for place, layer in enumerate(layers):
         for each in layer:
-            found.setdefault(each.get("url", ""), each)
+            if place or each.get("url") != STANDARDS_STATUS:
+                found.setdefault(each.get("url", ""), each)
     return list(found.values())
 
 
