@@ -260,6 +260,7 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
     id = anchor.id if anchor.numbered else f"{anchor.id}|{patient}"
     if not anchor.numbered:
         meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, [id]))
+    await _link_parents(meeting, anchor, observations, patient)
     sent = _sent(observations)
     track, others = await _track(meeting, id, anchor, patient, sent)
     plan = results.plan(
@@ -279,6 +280,31 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
     for number, item in enumerate(reports):
         _report(meeting, item, plan, track, number)
     _keep_track(meeting, id, anchor, [*others, plan.track], {item.ref for item in reports if item.new})
+
+
+async def _link_parents(meeting: Meeting, anchor: Anchor, observations: Sequence[Item], patient: str) -> None:
+    """Results of a child order (OBR-26, OBR-29: a culture's susceptibilities) are derived from the parent result, where that is known."""
+    if not anchor.parents:
+        return
+    stored = {row["_id"]: row for row in await meeting.means.inbox.find(meeting.tx, STATE, "orders", anchor.parents)}
+    stored.update({key: row for key, row in meeting.states.items() if not set(anchor.parents).isdisjoint(row.get("orders", ()))})
+    found: list[str] = []
+    for row in stored.values():
+        for track in row.get("tracks", ()):
+            if row["_id"] != anchor.id and await meeting.ledger.alias(track["patient"]) == patient:
+                found += [
+                    item["id"]
+                    for group in track["groups"]
+                    if group["key"] == anchor.parent_group or not anchor.parent_group
+                    for item in group["items"]
+                ]
+    if not found:
+        meeting.problems.append(Problem("W", f"OBR^{anchor.segment.occurrence}^26", "204", "the parent result is not known"))
+    for item in observations:
+        before = item.res.get("derivedFrom", [])
+        item.res["derivedFrom"] = [*before, *({"reference": f"Observation/{rid}"} for rid in dict.fromkeys(found))]
+        if not item.res["derivedFrom"]:
+            del item.res["derivedFrom"]
 
 
 def _sent(observations: Sequence[Item]) -> list[results.Result]:

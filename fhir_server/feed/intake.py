@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conformance.outcome import Refusal
-from fhir_server.feed import answers, receipt
+from fhir_server.feed import answers, receipt, sequence
 from fhir_server.feed.answers import COMMIT, FAILURES, Failed
 from fhir_server.feed.apply import Deferred, Means
 from fhir_server.feed.receipt import Sender
@@ -260,9 +260,10 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> b
     if any(one.key != entry.key and one.id < entry.id and one.control_id == entry.control_id for one in related):
         flags = tuple(dict.fromkeys([*flags, "control-id-reused"]))
         problems.append(Problem("W", "MSH^1^10", "205", "this control id was used before for another message"))
+    expected = await sequence.check(feed.inbox, tx, mapped.source, mapped.message)
     applied = await apply_all(feed.mean(mapped.source), tx, mapped)
     problems += applied.problems
-    answer = answers.answer(mapped.message, "AA", problems)
+    answer = answers.answer(mapped.message, "AA", problems, expected)
     status = "warning" if any(problem.severity == "W" for problem in problems) else "processed"
     await feed.inbox.finish(tx, entry, {**_final(status, problems, answer, entry, mapped.message, applied.refs), "flags": flags})
     feed.statistics.count(entry.source, status)

@@ -100,7 +100,7 @@ def _parent_group(segment: Segment) -> str:
     """OBR-26: the group key (OBX-3, OBX-4) of the parent result."""
     if segment.name != "OBR" or not segment.valued(26):
         return ""
-    return f"{segment.get('26.1.1') or segment.get('26.1.2')}|{segment.get('26.2')}"
+    return f"{segment.get('26.1.1') or segment.get('26.1.2')}|{segment.get('26.2.1')}"
 
 
 def coded(segment: Segment, number: int) -> str:

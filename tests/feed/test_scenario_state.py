@@ -211,3 +211,29 @@ async def test_what_an_application_wrote_is_recognised_by_its_identifier() -> No
     await exchange.send(adt("A01", pid(), pv1()))
     assert exchange.one("Patient")["id"] == "app1"
     assert exchange.one("Patient")["gender"] == "male"
+
+
+async def test_susceptibilities_are_derived_from_the_culture_s_result() -> None:
+    exchange = Exchange()
+    culture = obx("ORG", "E. coli", sub="1")
+    child = obr("F2", "SUSC", rest="|ORG^ORG^L&1&E. coli".replace("&", "^", 0)).split("|")
+    child += [""] * (30 - len(child))
+    child[26], child[29] = "ORG&Organism&L^1", "^F1&LAB"
+    assert await exchange.send(oru(obr("F1", "CULT"), culture, "|".join(child), obx("AMP", "R"))) == "AA"
+    found = {res["code"]["coding"][0]["code"]: res for res in exchange.all("Observation")}
+    assert found["AMP"]["derivedFrom"] == [{"reference": f"Observation/{found['ORG']['id']}"}]
+    child[3] = "F3^LAB"
+    await exchange.send(oru("|".join(child), obx("CIP", "S")))
+    found = {res["code"]["coding"][0]["code"]: res for res in exchange.all("Observation")}
+    assert found["CIP"]["derivedFrom"] == [{"reference": f"Observation/{found['ORG']['id']}"}]
+
+
+async def test_the_sequence_number_protocol_refuses_gaps_and_says_what_is_expected() -> None:
+    from mappers.v2.message import parse
+
+    exchange = Exchange({"sources": [{"name": "adt", "senders": ["ADT|HOSP"], "sequence": True}]})
+    said = []
+    for number in ("1", "2", "4", "3", "0", "-1", "9"):
+        answer = parse(await exchange.answer(adt("A08", pid(), msh_rest=f"|{number}")))
+        said.append((answer.get("MSA-1"), answer.get("MSA-4")))
+    assert said == [("AA", "2"), ("AA", "3"), ("AE", "3"), ("AA", "4"), ("AA", "4"), ("AA", "1"), ("AA", "10")]
