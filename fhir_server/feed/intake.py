@@ -257,7 +257,7 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> b
             raise Behind(one)
     flags = entry.flags
     problems = list(mapped.problems)
-    if any(one.key != entry.key and one.id < entry.id and one.control_id == entry.control_id for one in related):
+    if any(one.key != entry.key and one.id < entry.id and one.control_id == entry.control_id and one.id != entry.origin for one in related):
         flags = tuple(dict.fromkeys([*flags, "control-id-reused"]))
         problems.append(Problem("W", "MSH^1^10", "205", "this control id was used before for another message"))
     expected = await sequence.check(feed.inbox, tx, mapped.source, mapped.message)

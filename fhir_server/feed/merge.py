@@ -226,7 +226,7 @@ async def _move_keys(meeting: Meeting, survivor: str, retired: str) -> tuple[lis
 
 async def _record(meeting: Meeting, operation: str, survivor: str, retired: str, done: Document) -> None:
     document = {
-        "_id": f"{meeting.work.entry}|{operation}|{retired}",
+        "_id": f"{meeting.work.entry}-{operation.replace(' ', '-')}-{retired.rpartition('/')[2]}",
         "operation": operation,
         "survivor": survivor,
         "retired": retired,

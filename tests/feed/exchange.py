@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from mappers.v2.convert import convert
-from mappers.v2.source import Source as MapperSource
-
 from fhir_server.feed import rewrite
 from fhir_server.feed.apply import Means, Write
 from fhir_server.feed.intake import Feed, receive
@@ -16,7 +13,9 @@ from fhir_server.feed.items import targets
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import Registry, Source, registry
 from fhir_server.store import Change, Stored
+from mappers.v2.convert import convert
 from mappers.v2.message import Message, parse
+from mappers.v2.source import Source as MapperSource
 from mappers.v2.tables import Tables, load_tables
 from tests.feed.memory import MemoryInbox, MemoryStore
 
