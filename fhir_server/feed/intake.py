@@ -265,7 +265,8 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> b
     problems += applied.problems
     answer = answers.answer(mapped.message, "AA", problems, expected)
     status = "warning" if any(problem.severity == "W" for problem in problems) else "processed"
-    await feed.inbox.finish(tx, entry, {**_final(status, problems, answer, entry, mapped.message, applied.refs), "flags": flags})
+    refs = tuple(dict.fromkeys([*entry.refs, *applied.refs]))  # a replay adds to what the first processing wrote
+    await feed.inbox.finish(tx, entry, {**_final(status, problems, answer, entry, mapped.message, refs), "flags": flags})
     feed.statistics.count(entry.source, status)
     return answer
 
