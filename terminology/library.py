@@ -135,8 +135,8 @@ def tabulate(resources: Iterable[Json]) -> dict[str, dict[str, tuple[Json, ...]]
         kind, url = res.get("resourceType", ""), res.get("url", "")
         if kind in KINDS and url:
             rows = tables.setdefault(kind, {})
-            same = [each for each in rows.get(url, ()) if each.get("version", "") != res.get("version", "")]
-            rows[url] = (*same, res)
+            others = [each for each in rows.get(url, ()) if (each.get("version", ""), each.get("id")) != (res.get("version", ""), res.get("id"))]
+            rows[url] = (*others, res)
     return tables
 
 
