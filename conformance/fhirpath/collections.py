@@ -198,7 +198,7 @@ def _sort(args: list[Expr], signs: list[bool]) -> Apply:
 
 def _order(left: Any, right: Any, env: Env) -> int:
     if left is None or right is None:
-        return (left is not None) - (right is not None)
+        return (left is None) - (right is None)  # what is empty comes last, and first where the order falls
     return -1 if less(left, right, env.units) else 1 if less(right, left, env.units) else 0
 
 
