@@ -49,7 +49,7 @@ def compile_items(
 ) -> Items:
     """The closure `run(element, resource=None, root=None, variables=None, type_='', steps=...)` -> items (Node or system values).
 
-    element: a resource, or an element of type `type_` (default `context`); context: the FHIR type the expression is checked against, '' for none;
+    element: a resource, or an element of type `type_` (default `context`); `track=True` lets the nodes know their place (Node.place); context: the FHIR type the expression is checked against, '' for none;
     strict: also refuse what N1 leaves to the engine; ordered: refuse order-dependent functions on unordered collections.
     Raises SyntaxProblem, SemanticProblem; the closure ExecutionProblem.
     """
@@ -69,8 +69,10 @@ def _evaluator(expr: Expr, model: Model, context: str, services: Services) -> It
         variables: Mapping[str, Any] | None = None,
         type_: str = "",
         steps: int = STEPS,
+        track: bool = False,
     ) -> list[Any]:
         env = Env(model, services, steps)
+        env.track = track
         focus = [element] if isinstance(element, Node) else [_node(env, element, type_ or context)]
         env.context = focus
         env.resource = focus if resource is None or resource is element else [make_node(env, resource, "Resource", "Resource")]

@@ -91,7 +91,7 @@ def member(name: str, model: Model) -> Apply:
             for step in steps if len(steps) == 1 else [step for step in steps if step.key in holder or step.under in holder]:
                 value = holder.get(step.key)
                 extra = holder.get(step.under)
-                if extra is None and type(value) is not list and step.type != "Resource":
+                if extra is None and type(value) is not list and step.type != "Resource" and not env.track:
                     if value is not None:
                         found.append(Node(value, step.type, step.content))
                 else:

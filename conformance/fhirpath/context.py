@@ -22,7 +22,22 @@ class Env:
     profile); html(text) -> bool; units: see quantity.Units; trace(name, count of items) is told of `trace()`.
     """
 
-    __slots__ = ("conforms", "context", "html", "left", "member_of", "model", "moment", "resolve", "resource", "root", "trace", "units", "variables")
+    __slots__ = (
+        "conforms",
+        "context",
+        "html",
+        "left",
+        "member_of",
+        "model",
+        "moment",
+        "resolve",
+        "resource",
+        "root",
+        "trace",
+        "track",
+        "units",
+        "variables",
+    )
 
     def __init__(self, model: Model, services: "Services", steps: int = STEPS) -> None:
         self.model = model
@@ -38,6 +53,7 @@ class Env:
         self.html = services.html
         self.units = services.units
         self.trace = services.trace
+        self.track = False
 
     def spend(self, count: int) -> None:
         """Take so many steps from the budget. Raises ExecutionProblem when it is spent."""
@@ -96,7 +112,7 @@ def children(env: Env, item: Any) -> list[Any]:
         if step is not None:
             add_values(env, found, holder, step.under, value, step.type, step.content)
         elif name[:1] == "_" and name[1:] not in holder and (step := members.get(name[1:])) is not None:
-            add_values(env, found, holder, name, None, step.type, step.content)
+            add_values(env, found, holder, step.under, None, step.type, step.content)
     env.spend(len(found) + 1)
     return found
 
@@ -112,8 +128,12 @@ def add_values(env: Env, found: list[Any], holder: dict[str, Any], under: str, v
             more = extras[place] if place < len(extras) else None
             if one is not None or more is not None:
                 found.append(make_node(env, one, type_, content, more))
+                if env.track:
+                    found[-1].place = (holder, under[1:], place)
     elif value is not None or extra is not None:
         found.append(make_node(env, value, type_, content, extra))
+        if env.track:
+            found[-1].place = (holder, under[1:], None)
 
 
 def make_node(env: Env, value: Any, type_: str, content: str, extra: Any = None) -> Node:

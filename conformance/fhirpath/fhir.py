@@ -19,8 +19,11 @@ def _extension(args: list[Expr]) -> Apply:
         for item in items:
             holder = (item.value if isinstance(item.value, dict) else item.extra) if isinstance(item, Node) else None
             rows = holder.get("extension") if holder else None
-            if isinstance(rows, list):
-                found += [Node(row, "Extension", "Extension") for row in rows if isinstance(row, dict) and row.get("url") == url]
+            for place, row in enumerate(rows if isinstance(rows, list) else ()):
+                if isinstance(row, dict) and row.get("url") == url:
+                    found.append(Node(row, "Extension", "Extension"))
+                    if ctx.env.track and holder:
+                        found[-1].place = (holder, "extension", place)
         ctx.env.spend(len(items) + len(found))
         return found
 

@@ -76,16 +76,17 @@ class _Reader:
         left = self.term(depth)
         while True:
             if self.accept("."):
-                left = ast.Dot(left, self.invocation(depth))
+                left = ast.Dot(left, self.invocation(depth, dotted=True))
             elif self.accept("["):
                 left = ast.At(left, self.expression(0, depth + 1))
                 self.expect("op", "]")
             else:
                 return left
 
-    def invocation(self, depth: int) -> ast.Name | ast.Call:
+    def invocation(self, depth: int, *, dotted: bool = False) -> ast.Name | ast.Call:
+        """A name or call; after a dot every word is a name (`text.div`, as R4's own patch cases write it)."""
         token = self.take()
-        if token.kind not in ("name", "quoted") or (token.kind == "name" and token.text in _WORDS - _NAMES):
+        if token.kind not in ("name", "quoted") or (token.kind == "name" and not dotted and token.text in _WORDS - _NAMES):
             raise SyntaxProblem(f"the expression is not FHIRPath at character {token.offset + 1}: expected a name")
         if self.accept("("):
             return ast.Call(token.text, self.arguments(depth))

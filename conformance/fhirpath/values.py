@@ -24,7 +24,10 @@ class Node:
     content: what the model calls its children; extra: the `_name` companion of a primitive, or None.
     """
 
-    __slots__ = ("content", "extra", "type", "value")
+    __slots__ = ("content", "extra", "place", "type", "value")
+
+    place: tuple[dict[str, Any], str, int | None]
+    """Where the element stands: (holder, JSON key, index in its list or None). Only set where Env.track asks for it, and not for roots."""
 
     def __init__(self, value: Any, type_: str, content: str, extra: dict[str, Any] | None = None) -> None:
         self.value, self.type, self.content, self.extra = value, type_, content, extra
