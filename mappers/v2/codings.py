@@ -92,6 +92,22 @@ def concept(codes: Codes | None) -> Any:
     return convert
 
 
+def bound(codes: Codes | None) -> Any:
+    """@bound: CodeableConcept with the mapped code first, for elements of a required binding; None where the map has no code."""
+
+    def convert(run: Run, raw: str, place: At, level: int) -> Element | None:
+        parts = split(run, raw, level)
+        codings = sent(run, parts)
+        if not codings or codes is None:
+            return None
+        row = codes[1].get(codings[0]["code"].casefold())
+        if row is None:
+            _note(run, codes[0], codings[0], parts[8])
+        return {"coding": [_target(row), *codings]} if row is not None and row["code"] else None
+
+    return convert
+
+
 def concepts(codes: Codes | None) -> Any:
     """@concepts: the CodeableConcept in a list, for elements that repeat and stand in no slot."""
     one = concept(codes)

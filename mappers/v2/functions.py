@@ -11,7 +11,7 @@ from urllib.parse import quote
 from mappers.v2 import authority, codings, location, observation, quantities, telecom, times, timings
 from mappers.v2.place import At
 from mappers.v2.run import Element, Run
-from mappers.v2.values import birth_time, string
+from mappers.v2.values import birth_time, number, string
 
 Codes = tuple[str, dict[str, dict[str, str]]]
 Convert = Callable[[Run, str, At, int], Any]
@@ -183,6 +183,33 @@ def _cx_value(run: Run, raw: str, place: At, level: int) -> str | None:
     return codings.split(run, raw, level)[0] or None
 
 
+_PRIORITIES = {"S": 1, "A": 2, "P": 3, "C": 3, "T": 1, "R": 5, "STAT": 1, "ASAP": 2, "ROUTINE": 5}
+
+
+def _priority(run: Run, raw: str, place: At, level: int) -> int | None:
+    """Table 0485 -> iCalendar priority (1 highest, 9 lowest)."""
+    return _PRIORITIES.get(codings.split(run, raw, level)[0].upper())
+
+
+def _minutes(run: Run, raw: str, place: At, level: int) -> int | None:
+    """A duration in the unit of the next field (minutes without one) -> whole minutes."""
+    amount = number(codings.split(run, raw, level)[0])
+    unit = timings.unit_code(place.segment.get(f"{run.field + 1}.1") or "MIN") or "min"
+    factor = {"s": 1 / 60, "min": 1, "h": 60, "d": 1440}.get(unit)
+    return round(float(amount) * factor) or None if amount is not None and amount > 0 and factor else None
+
+
+def _minutes_duration(run: Run, raw: str, place: At, level: int) -> Element | None:
+    """NM in minutes -> Duration."""
+    amount = number(codings.split(run, raw, level)[0])
+    return {"value": amount, "unit": "min", "system": "http://unitsofmeasure.org", "code": "min"} if amount is not None else None
+
+
+def _active(run: Run, raw: str, place: At, level: int) -> bool | None:
+    """Table 0183: A active, I inactive."""
+    return {"A": True, "I": False}.get(codings.split(run, raw, level)[0].upper())
+
+
 def _event_status(codes: Codes | None) -> Convert:
     """@event_status: the trigger event -> status; None where the event says nothing of it."""
 
@@ -202,6 +229,7 @@ FUNCTIONS: dict[str, Make] = {
     "code_or_sent": codings.code_or_sent,
     "concept": codings.concept,
     "concepts": codings.concepts,
+    "bound": codings.bound,
     "coding": codings.coding,
     "alternate": codings.alternate,
     "event": _plain(codings.event),
@@ -230,6 +258,11 @@ FUNCTIONS: dict[str, Make] = {
     "telecom_work": _plain(_default_use("work")),
     "language": _plain(_language),
     "processing": _plain(_processing),
+    "priority": _plain(_priority),
+    "minutes": _plain(_minutes),
+    "minutes_duration": _plain(_minutes_duration),
+    "active": _plain(_active),
+    "document_text": _plain(observation.document_text),
     "message_time": _plain(_message_time),
     "event_activity": _plain(_event_activity),
     "cx_value": _plain(_cx_value),

@@ -6,11 +6,9 @@ https://hl7.org/fhir/R4/observation-definitions.html#Observation.value_x_
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 from mappers.v2 import codings, quantities, telecom, times
 from mappers.v2.message import NULL, content
@@ -262,6 +260,22 @@ def document(run: Run, raw: str, place: At, level: int) -> Element | None:
     return dict(found) if found else None
 
 
+def document_text(run: Run, raw: str, place: At, level: int) -> Element | None:
+    """@document_text: all text of the document's OBX segments, at the first of them, as one text/plain Attachment."""
+    if place.segment.get("2").strip().upper() not in _LINES or ("text of document", "") in run.cache:
+        return None
+    run.cache[("text of document", "")] = True
+    lines = []
+    for segment in run.message.segments[place.segment.index :]:
+        if segment.name == "TXA":
+            del run.cache[("text of document", "")]
+            break
+        if segment.name == "OBX" and segment.get("2").strip().upper() in _LINES:
+            lines += [string(run, part) or "" for part in segment.repetitions(5)]
+    text = "\n".join(lines).strip()
+    return {"contentType": "text/plain", "data": base64.b64encode(text.encode()).decode()} if text else None
+
+
 def _embedded(run: Run, raw: str) -> Element | None:
     """ED: source ^ type ^ subtype ^ encoding ^ data."""
     mark = run.marks[0]
@@ -317,8 +331,3 @@ def _pointed(run: Run, raw: str) -> Element | None:
     else:
         made["title"] = parts[0]
     return made
-
-
-def constant(text: str) -> Any:
-    """A JSON constant of a table."""
-    return json.loads(text)

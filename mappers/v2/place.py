@@ -196,5 +196,18 @@ class At:
         return len(segment.repetitions(number)) if segment else 0
 
     def has_segment(self, name: str) -> bool:
-        """True if the message has such a segment; within groups, if this group has it."""
-        return self.scope.segment(name) is not None or (name in self.run.names and name not in self.scope.group.segments())
+        """True if this group has such a segment, before this one or after it up to the next instance of the group."""
+        if self.scope.segment(name) is not None:
+            return True
+        if name not in self.run.names:
+            return False
+        group = self.scope.group
+        order = [item for item in group.items if isinstance(item, str)]
+        here = order.index(self.segment.name) if self.segment.name in order else len(order)
+        starts = {opener for opener in group.openers if opener in order[: here + 1]}
+        for segment in self.run.message.segments[self.segment.index + 1 :]:
+            if segment.name in starts:
+                return False
+            if segment.name == name:
+                return True
+        return False

@@ -63,12 +63,26 @@ _UNKNOWN = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-
 
 
 def _appointment(run: Run, draft: Draft, res: Element) -> None:
-    """app-2 and app-3: start and end stand together and only some statuses need none; what is unknown says so."""
+    """app-2 to app-4: start and end stand together and only some statuses need none; only what is cancelled has a reason for it."""
+    if "cancelationReason" in res and res.get("status") not in ("cancelled", "noshow"):
+        reason = res.pop("cancelationReason")
+        res.setdefault("extension", []).append({"url": "urn:hl7-org:v2xml:SCH.6", "valueCodeableConcept": reason})
     if res.get("status") in ("proposed", "cancelled", "waitlist") and "start" not in res and "end" not in res:
         return
     for name in ("start", "end"):
         if name not in res:
             res[f"_{name}"] = _UNKNOWN
+
+
+def _occurrence(run: Run, draft: Draft, res: Element) -> None:
+    """occurrence[x] is one: a time or period beside a Timing becomes part of it."""
+    timing = res.get("occurrenceTiming")
+    if timing is not None and "occurrenceDateTime" in res:
+        timing.setdefault("event", []).append(res.pop("occurrenceDateTime"))
+    if timing is not None and "occurrencePeriod" in res:
+        timing.setdefault("repeat", {}).setdefault("boundsPeriod", res.pop("occurrencePeriod"))
+    if "occurrencePeriod" in res:
+        res.pop("occurrenceDateTime", None)
 
 
 def _observation(run: Run, draft: Draft, res: Element) -> None:
@@ -94,6 +108,7 @@ def _patient(run: Run, draft: Draft, res: Element) -> None:
 _RULES: dict[str, tuple[Callable[[Run, Draft, Element], None], ...]] = {
     "Organization": (_organization,),
     "Appointment": (_appointment,),
+    "ServiceRequest": (_occurrence,),
     "Observation": (_observation,),
     "AllergyIntolerance": (_allergy,),
     "Condition": (_allergy,),

@@ -73,8 +73,10 @@ class Tables:
     compiled: dict[str, Any] = field(default_factory=dict)
 
     def structure_for(self, code: str, trigger: str) -> Structure | None:
-        """The structure of an event: by 'ADT^A01', else by 'ADT'."""
-        name = self.triggers.get(f"{code}^{trigger}") or self.triggers.get(code)
+        """The structure of an event: by 'ADT^A01', else by 'ADT' for events that HL7 (table 0003) or a site (Z..) has."""
+        name = self.triggers.get(f"{code}^{trigger}")
+        if name is None and (trigger.casefold() in self.codes["eventtype"] or trigger[:1] in ("", "Z")):
+            name = self.triggers.get(code)
         return self.structures.get(name) if name else None
 
 
