@@ -81,7 +81,7 @@ async def past_version(place: Place, rtype: str, rid: str, vid: int) -> Stored |
 
 async def past(place: Place, rows: Sequence[Document]) -> list[Stored]:
     """Rows of the history collection as versions, large bodies loaded."""
-    bodies = [decoded(await place.blobs.get(row["blob"])) if "blob" in row else None for row in rows]
+    bodies = [await loaded(place.blobs, row) if "blob" in row else None for row in rows]
     return [superseded(row, body) for row, body in zip(rows, bodies)]
 
 
@@ -98,9 +98,16 @@ async def get_many(place: Place, refs: Sequence[tuple[str, str]]) -> dict[tuple[
     return found
 
 
+async def loaded(blobs: Blobs, row: Document) -> Document:
+    """The whole resource of a row whose body is a blob; its meta is in the row."""
+    body = decoded(await blobs.get(row["blob"]))
+    body["meta"] = row["res"]["meta"]
+    return body
+
+
 async def with_blobs(place: Place, rtype: str, rows: Sequence[Document], position: tuple[Any, ...] = ()) -> list[Stored]:
     """Rows of a type's collection as versions, large bodies loaded."""
     for row in rows:
         if "blob" in row:
-            row["res"] = decoded(await place.blobs.get(row["blob"]))
+            row["res"] = await loaded(place.blobs, row)
     return [stored(rtype, row, position) for row in rows]

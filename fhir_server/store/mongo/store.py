@@ -15,14 +15,13 @@ from fhir_server.store import Change, Sort, Stored, Tx
 from fhir_server.store.mongo import find, history, read, transaction
 from fhir_server.store.mongo.blob import Blobs
 from fhir_server.store.mongo.client import Client, Database, check, connect, database
-from fhir_server.store.mongo.document import SHOWN, bare
+from fhir_server.store.mongo.document import INLINE_BYTES, SHOWN, bare, encoded, raw
 from fhir_server.store.mongo.errors import as_refusal, surfaced
 from fhir_server.store.mongo.guard import Queues
 from fhir_server.store.mongo.history import Window
 from fhir_server.store.mongo.horizon import MARGIN_SECONDS, Horizon
 from fhir_server.store.mongo.indexes import create_own, create_type, is_type
 from fhir_server.store.mongo.space import Space
-from fhir_server.store.mongo.write import packed
 
 T = TypeVar("T")
 READY_SECONDS = 1.0
@@ -96,11 +95,10 @@ class MongoStore:
         lost = False
         try:
             document = bare(change, 1, flight.at)
-            blobs: list[tuple[str, str]] = []
-            data = await packed(self.place, document, f"{change.rtype}/{change.rid}/1", blobs)
-            if blobs:
+            data = encoded(document)
+            if len(data) > INLINE_BYTES:
                 return (await self.transact(lambda tx: tx.put([change])))[0]
-            await self.database[change.rtype].insert_one(data)
+            await self.database[change.rtype].insert_one(raw(data))
         except PyMongoError as error:
             lost = isinstance(error, AutoReconnect | WriteConcernError)
             raise as_refusal(error) from error

@@ -37,7 +37,7 @@ async def packed(place: Place, document: Document, owner: str, blobs: list[tuple
     if len(data) <= INLINE_BYTES:
         return raw(data)
     res = document["res"]
-    digest = await place.blobs.put(encoded(res))
+    digest = await place.blobs.put(encoded({**res, "meta": None}))  # the same bytes for every version and attempt that differs in meta only
     blobs.append((digest, owner))
     head = {name: res[name] for name in ("resourceType", "id", "meta") if name in res}
     data = encoded({**document, "res": head, "blob": digest})
