@@ -23,7 +23,7 @@ _datetime = re.compile(rf"{_YEAR}(?:-(?:{_DAY}(?:T{_CLOCK}{_ZONE})?|0[1-9]|1[0-2
 _instant = re.compile(rf"{_YEAR}-{_DAY}T{_CLOCK}{_ZONE}").fullmatch
 _time = re.compile(_CLOCK).fullmatch
 _id = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
-_code = re.compile(r"\S+(?:\s\S+)*").fullmatch
+_code = re.compile(r"\S+(?:\s\S+)*", re.ASCII).fullmatch  # a no-break space is no white space in the published form
 _bad_string = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]").search
 _space = re.compile(r"\s").search
 _oid = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+").fullmatch
@@ -91,9 +91,10 @@ def is_uri(value: Any) -> bool:
 
 
 def _urn(value: str) -> bool:
-    if value.startswith("urn:oid:"):
-        return _oid(value) is not None
-    return not value.startswith("urn:uuid:") or _uuid_any_case(value) is not None
+    bare = value.partition("|")[0]  # a canonical may name a version, and may be an OID or UUID
+    if bare.startswith("urn:oid:"):
+        return _oid(bare) is not None
+    return not bare.startswith("urn:uuid:") or _uuid_any_case(bare.partition("#")[0]) is not None
 
 
 def is_oid(value: Any) -> bool:
