@@ -15,12 +15,12 @@ Judge = Callable[[Any, At, Report], None]
 
 _mime = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+*-]+(?:\s*;.+)?\Z")
 _language = re.compile(r"(?:[A-Za-z]{2,8}|[xi])(?:-[A-Za-z0-9]{1,8})*\Z")
+MIME_SHORT = frozenset(["json", "xml", "ttl", "text", "html"])  # "xml" and the like stand in CapabilityStatement.format of R4 itself
 OPEN: Mapping[str, Callable[[str], Any]] = {
     "http://hl7.org/fhir/ValueSet/mimetypes": lambda code: _mime.match(code) or code in MIME_SHORT,
     "http://hl7.org/fhir/ValueSet/all-languages": _language.match,
     "http://hl7.org/fhir/ValueSet/languages": _language.match,
 }
-MIME_SHORT = frozenset(["json", "xml", "ttl", "text", "html"])  # "xml" and the like stand in CapabilityStatement.format of R4 itself
 
 
 def judge(spec: Spec, valueset: str, strength: str, fhir_type: str) -> Judge | None:
@@ -35,6 +35,12 @@ def judge(spec: Spec, valueset: str, strength: str, fhir_type: str) -> Judge | N
     if url in OPEN and fhir_type == "code":
         return _open(OPEN[url], url)
     return _remote(valueset, strength, fhir_type) if codes is None else make(codes, strength, url)
+
+
+def known_codes(spec: Spec, binding: tuple[str, str] | None, fhir_type: str) -> frozenset[str]:
+    """All codes of a bound `code` element whose value set R4 publishes in full; empty for others."""
+    codes = spec.codes(binding[1]) if binding and fhir_type == "code" and binding[0] in ("required", "extensible") else None
+    return frozenset().union(*codes.values()) if codes else frozenset()
 
 
 def _fault(report: Report, at: At, strength: str, url: str) -> None:

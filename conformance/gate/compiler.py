@@ -15,7 +15,6 @@ from conformance.gate.extensions import check_extension
 from conformance.gate.invariants import NATIVE
 from conformance.gate.primitives import FORMS, Form
 from conformance.gate.report import At, Check, Report, kind, safe_name
-compile_invariant: Any = None
 from conformance.spec import Element, Rule, Spec
 
 Property = Callable[[Any, dict[str, Any], At, Report], None]
@@ -23,15 +22,20 @@ Property = Callable[[Any, dict[str, Any], At, Report], None]
 Judge = Callable[[Any, At, Report], None]
 """Judge a value whose own shape was judged before."""
 
+compile_invariant: Any = None
 SHAPE_ERRORS = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 ANONYMOUS = ("Resource", "BackboneElement", "Element")
+
+
+Entry = tuple[Any, Callable[[Any], Any], Property]
+"""A property: a value of exactly this Python type that the quick test accepts is good; all others are given to the Property."""
 
 
 @dataclass(slots=True)
 class Shape:
     """What the closure of one complex type looks things up in; filled after the closure is made, since types contain each other."""
 
-    properties: dict[str, Property]
+    properties: dict[str, Entry]
     required: tuple[str, ...] = ()
     choices: tuple[tuple[str, frozenset[str]], ...] = ()  # required choice elements: name, its JSON names
     rules: tuple[Judge, ...] = ()
@@ -43,13 +47,14 @@ def type_check(spec: Spec, name: str) -> Check:
     found = table.get(name)
     if found is None:
         shape = Shape({})
-        found = table[name] = _object_check(shape, name in spec.types)
+        _needs(spec, name, shape)
+        found = table[name] = (_ruled_check if shape.required or shape.choices or shape.rules else _plain_check)(shape, name in spec.types)
         _fill(spec, name, shape)
     return found
 
 
-def _object_check(shape: Shape, resource: bool) -> Check:
-    """The closure over a shape that is still empty."""
+def _plain_check(shape: Shape, resource: bool) -> Check:
+    """The closure over a type without required elements and rules."""
     find = shape.properties.get
 
     def check(value: Any, parent: At | None, name: str, index: int | None, report: Report) -> None:
@@ -57,21 +62,36 @@ def _object_check(shape: Shape, resource: bool) -> Check:
         if type(value) is not dict:
             report.error("structure", f"must be an object, not {kind(value)}", at)
             return
-        before = len(report.issues)
         for key, each in value.items():
-            judge = find(key)
-            if judge is not None:
-                judge(each, value, at, report)
-            else:
+            entry = find(key)
+            if entry is None:
                 unknown(key, at, report)
+                continue
+            expected, quick, judge = entry
+            if type(each) is not expected or not quick(each):
+                judge(each, value, at, report)
+        if len(value) < 2 and not resource and (not value or "id" in value):
+            report.error("structure", "an element may not be empty", at, "ele-1")
+
+    return check
+
+
+def _ruled_check(shape: Shape, resource: bool) -> Check:
+    """The closure over any other type: as the plain one, then what must be there, then the rules."""
+    plain = _plain_check(shape, resource)
+
+    def check(value: Any, parent: At | None, name: str, index: int | None, report: Report) -> None:
+        before = len(report.issues)
+        plain(value, parent, name, index, report)
+        if type(value) is not dict:
+            return
+        at = (parent, name, index)
         for key in shape.required:
             if key not in value and f"_{key}" not in value:
                 report.error("required", "a required element is missing", (at, key, None))
         for key, names in shape.choices:
             if names.isdisjoint(value):
                 report.error("required", "a required element is missing", (at, key, None))
-        if len(value) < 2 and not resource and (not value or "id" in value):
-            report.error("structure", "an element may not be empty", at, "ele-1")
         for rule in shape.rules:
             try:
                 rule(value, at, report)
@@ -92,33 +112,42 @@ def unknown(key: str, at: At, report: Report) -> None:
         report.error("structure", f"unknown element {safe_name(key)}", (at, key, None))
 
 
-def _fill(spec: Spec, name: str, shape: Shape) -> None:
-    children = spec.children(name)
-    names: dict[str, list[str]] = {}
-    for key, (element, code) in spec.properties(name).items():
-        names.setdefault(element.name, []).extend((key, f"_{key}"))
-        shape.properties.update(_property(spec, element, key, code))
-    for element in (each for each in children.values() if each.choice):
-        group = frozenset(names[element.name])
-        for key in group & shape.properties.keys():
-            shape.properties[key] = _exclusive(shape.properties[key], element.name, group)
-    shape.required = tuple(each.name for each in children.values() if each.min > 0 and not each.choice)
-    shape.choices = tuple((each.name, frozenset(names[each.name])) for each in children.values() if each.min > 0 and each.choice)
-    if name in spec.types:
-        shape.properties["resourceType"] = _nothing
+def _needs(spec: Spec, name: str, shape: Shape) -> None:
+    """What must be there, and the rules of the type."""
+    children = spec.children(name).values()
+    shape.required = tuple(each.name for each in children if each.min > 0 and not each.choice)
+    shape.choices = tuple((each.name, _group(each)) for each in children if each.min > 0 and each.choice)
     own = spec.element(name)
     shape.rules = tuple(_rules(spec, own.rules if own else (), name))
+
+
+def _group(element: Element) -> frozenset[str]:
+    """Every JSON name that a choice element may have."""
+    names = [element.name + code[0].upper() + code[1:] for code in element.types]
+    return frozenset([*names, *(f"_{name}" for name in names)])
+
+
+def _fill(spec: Spec, name: str, shape: Shape) -> None:
+    for key, (element, code) in spec.properties(name).items():
+        entries = _entries(spec, element, key, code)
+        if element.choice:
+            others = _group(element) - {key, f"_{key}"}
+            entries = {each: (None, bool, _exclusive(entry[2], element.name, others)) for each, entry in entries.items()}
+        shape.properties.update(entries)
+    if name in spec.types:
+        shape.properties["resourceType"] = (str, len, _nothing)
 
 
 def _nothing(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
     """resourceType: it chose this check."""
 
 
-def _exclusive(judge: Property, name: str, group: frozenset[str]) -> Property:
+def _exclusive(judge: Property, name: str, others: frozenset[str]) -> Property:
     """A choice element: besides its own judgement, no other type of it may be there."""
+    disjoint = others.isdisjoint
 
     def check(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
-        if len({key.lstrip("_") for key in group & holder.keys()}) > 1:
+        if not disjoint(holder):
             text = "only one type of a choice may be there"
             if not any(issue.text == text for issue in report.issues[-2:]):
                 report.error("structure", text, (at, name, None))
@@ -127,18 +156,32 @@ def _exclusive(judge: Property, name: str, group: frozenset[str]) -> Property:
     return check
 
 
-def _property(spec: Spec, element: Element, key: str, code: str) -> dict[str, Property]:
-    """JSON name -> closure for one element of one type: one for a complex type, two (`x`, `_x`) for a primitive."""
+def _entries(spec: Spec, element: Element, key: str, code: str) -> dict[str, Entry]:
+    """JSON name -> entry for one element of one type: one for a complex type, two (`x`, `_x`) for a primitive."""
     judges = tuple(_judges(spec, element, code))
     if code in FORMS:
         sibling = type_check(spec, "Element")
+        form = FORMS[code]
         if element.max == 1:
-            return {key: _primitive(element.name, FORMS[code], judges), f"_{key}": _primitive_sibling(key, element.name, sibling)}
-        return {key: _primitives(key, element.name, FORMS[code], judges), f"_{key}": _sibling_list(key, element.name, sibling)}
+            quick = _quick(spec, element, code, judges)
+            beside: Property = _primitive_sibling(key, element.name, sibling)
+            return {key: (form.json if quick else None, quick or bool, _primitive(element.name, form, judges)), f"_{key}": (None, bool, beside)}
+        return {
+            key: (None, bool, _primitives(key, element.name, form, judges)),
+            f"_{key}": (None, bool, _sibling_list(key, element.name, sibling)),
+        }
     if code == "xhtml":
-        return {key: _narrative}
-    item = _item(spec, element, code, judges)
-    return {key: _single(element.name, item) if element.max == 1 else _repeated(element.name, item)}
+        return {key: (None, bool, _narrative)}
+    check = resource_check(spec) if code == "Resource" else type_check(spec, element.content or code)
+    return {key: (None, bool, (_single if element.max == 1 else _repeated)(element.name, check, judges))}
+
+
+def _quick(spec: Spec, element: Element, code: str, judges: tuple[Judge, ...]) -> Callable[[Any], Any] | None:
+    """The quick test of a primitive: its form; of a bound code membership; None where other rules stand on the element."""
+    if not judges:
+        return FORMS[code].quick
+    known = bindings.known_codes(spec, element.binding, code)
+    return known.__contains__ if known and len(judges) == 1 else None
 
 
 def _judges(spec: Spec, element: Element, code: str) -> Iterable[Judge]:
@@ -155,57 +198,44 @@ def _judges(spec: Spec, element: Element, code: str) -> Iterable[Judge]:
         yield from _rules(spec, element.rules, element.path)
 
 
-def _item(spec: Spec, element: Element, code: str, judges: tuple[Judge, ...]) -> Check:
-    """The check of one value of a complex element."""
-    if code == "Resource":
-        return resource_check(spec)
-    check = type_check(spec, element.content or code)
-    if not judges:
-        return check
-
-    def judged(value: Any, at: At | None, name: str, index: int | None, report: Report) -> None:
-        check(value, at, name, index, report)
-        if type(value) is dict:
-            place = (at, name, index)
+def _single(name: str, check: Check, judges: tuple[Judge, ...]) -> Property:
+    def judged(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
+        check(value, at, name, None, report)
+        if judges and type(value) is dict:
+            place = (at, name, None)
             for judge in judges:
                 judge(value, place, report)
 
     return judged
 
 
-def _single(name: str, item: Check) -> Property:
-    def check(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
-        item(value, at, name, None, report)
-
-    return check
-
-
-def _repeated(name: str, item: Check) -> Property:
-    def check(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
+def _repeated(name: str, check: Check, judges: tuple[Judge, ...]) -> Property:
+    def each_judged(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
         if type(value) is not list:
             report.error("structure", f"must be an array, not {kind(value)}", (at, name, None))
         elif not value:
             report.error("structure", "an array may not be empty", (at, name, None))
         else:
-            index = 0
-            for each in value:
-                item(each, at, name, index, report)
-                index += 1
+            for index, each in enumerate(value):
+                check(each, at, name, index, report)
+                if judges and type(each) is dict:
+                    for judge in judges:
+                        judge(each, (at, name, index), report)
 
-    return check
+    return each_judged
 
 
 def _primitive(name: str, form: Form, judges: tuple[Judge, ...]) -> Property:
     good = form.good
 
-    def check(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
+    def judged(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
         if not good(value):
             misshapen(value, form, (at, name, None), report)
         else:
             for judge in judges:
                 judge(value, (at, name, None), report)
 
-    return check
+    return judged
 
 
 def misshapen(value: Any, form: Form, at: At, report: Report) -> None:
@@ -223,7 +253,7 @@ def misshapen(value: Any, form: Form, at: At, report: Report) -> None:
 
 
 def _primitives(key: str, name: str, form: Form, judges: tuple[Judge, ...]) -> Property:
-    good = form.good
+    good, expected, quick = form.good, form.json, form.quick
 
     def check(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
         if type(value) is not list:
@@ -232,7 +262,7 @@ def _primitives(key: str, name: str, form: Form, judges: tuple[Judge, ...]) -> P
         if not value:
             report.error("structure", "an array may not be empty", (at, name, None))
         for index, each in enumerate(value):
-            if good(each):
+            if (type(each) is expected and quick(each)) or good(each):
                 for judge in judges:
                     judge(each, (at, name, index), report)
             elif each is not None or not _pair(holder.get(f"_{key}"), index):

@@ -11,7 +11,7 @@ def check_contained(resource: dict[str, Any], at: At, report: Report) -> None:
     listed = resource.get("contained")
     if not isinstance(listed, list):
         return
-    referred = set(_links({key: value for key, value in resource.items()}))
+    referred = set(_links(resource))
     seen: set[str] = set()
     for index, each in enumerate(listed):
         if isinstance(each, dict):

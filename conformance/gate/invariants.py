@@ -147,7 +147,9 @@ def _allergy_status(element: Any, _: Report) -> bool:
 
 
 def _allergy_error(element: Any, _: Report) -> bool:
-    return "clinicalStatus" not in element or not has_code(element.get("verificationStatus"), THO + "allergyintolerance-verification", "entered-in-error")
+    return "clinicalStatus" not in element or not has_code(
+        element.get("verificationStatus"), THO + "allergyintolerance-verification", "entered-in-error"
+    )
 
 
 def _condition_abated(element: Any, _: Report) -> bool:

@@ -8,22 +8,20 @@ import html.entities
 import re
 from collections.abc import Iterator
 from typing import Any
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from lxml import etree
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 MAX_DEPTH = 200
-ELEMENTS = frozenset(
-    ["p", "br", "div", "h1", "h2", "h3", "h4", "h5", "h6", "a", "span", "b", "em", "i", "strong", "small", "big", "tt", "dfn", "q", "var", "abbr"]
-    + ["acronym", "cite", "blockquote", "hr", "address", "bdo", "kbd", "sub", "sup", "li", "ul", "ol", "dl", "dt", "dd", "pre", "table", "caption"]
-    + ["colgroup", "col", "thead", "tr", "tfoot", "tbody", "th", "td", "code", "samp", "img", "map", "area", "ins", "del", "s", "u", "strike", "center", "font"]
-)
-ATTRIBUTES = frozenset(
-    ["title", "style", "class", "id", "lang", "dir", "accesskey", "tabindex", "span", "width", "align", "valign", "char", "charoff", "abbr", "axis"]
-    + ["headers", "scope", "rowspan", "colspan", "rules", "frame", "border", "cellspacing", "cellpadding", "summary", "bgcolor", "nowrap", "height"]
-    + ["cite", "datetime", "start", "type", "value", "compact", "clear", "noshade", "size", "color", "face", "{http://www.w3.org/XML/1998/namespace}lang"]
-    + ["{http://www.w3.org/XML/1998/namespace}space"]
-)
+_HTML = """p br div h1 h2 h3 h4 h5 h6 a span b em i strong small big tt dfn q var abbr acronym cite blockquote hr address bdo kbd sub sup li ul ol dl dt dd
+    pre table caption colgroup col thead tr tfoot tbody th td code samp img map area ins del s u strike center font"""
+ELEMENTS = frozenset(_HTML.split())
+_XML = "{http://www.w3.org/XML/1998/namespace}"
+_ATTRIBUTES = f"""title style class id lang dir accesskey tabindex span width align valign char charoff abbr axis headers scope rowspan colspan rules frame
+    border cellspacing cellpadding summary bgcolor nowrap height cite datetime start type value compact clear noshade size color face
+    {_XML}lang {_XML}space"""
+ATTRIBUTES = frozenset(_ATTRIBUTES.split())
 OWN = {
     "a": frozenset(["href", "name", "rel", "rev", "hreflang", "charset", "target", "shape", "coords"]),
     "img": frozenset(["src", "alt", "longdesc", "hspace", "vspace", "ismap", "usemap", "name"]),
@@ -34,7 +32,9 @@ LINKS = ("href", "src", "cite", "longdesc", "usemap")
 _entity = re.compile(r"&([A-Za-z][A-Za-z0-9]*);")
 _scheme = re.compile(r"[\x00-\x20]*([A-Za-z][A-Za-z0-9+.\-\x00-\x20]*?)[\x00-\x20]*:")
 SCHEMES = frozenset(["http", "https", "mailto", "tel", "ftp", "urn", "data", "cid", "sms"])
-_unsafe_style = re.compile(r"expression\s*\(|javascript\s*:|vbscript\s*:|-moz-binding|behavior\s*:|@import|\\|url\s*\(\s*['\"]?\s*(?!#|data:\s*image/)", re.IGNORECASE)
+_unsafe_style = re.compile(
+    r"expression\s*\(|javascript\s*:|vbscript\s*:|-moz-binding|behavior\s*:|@import|\\|url\s*\(\s*['\"]?\s*(?!#|data:\s*image/)", re.IGNORECASE
+)
 _data_image = re.compile(r"data:\s*image/(?:png|jpe?g|gif|bmp|webp)[;,]", re.IGNORECASE)
 XML_ENTITIES = frozenset(["amp", "lt", "gt", "quot", "apos"])
 
@@ -43,6 +43,8 @@ def problems(div: Any) -> Iterator[str]:
     """What is wrong with the value of Narrative.div, as texts without its content; nothing if it is well-formed and safe."""
     if not isinstance(div, str) or not div:
         yield "must be an XHTML <div> as a string"
+        return
+    if _plain(div):
         return
     root = _parse(div)
     if isinstance(root, str):
@@ -53,18 +55,36 @@ def problems(div: Any) -> Iterator[str]:
         yield from dict.fromkeys(_walk(root))
 
 
+_TAGS = "|".join(sorted(ELEMENTS, key=len, reverse=True))
+_simple = re.compile(rf"</?(?:{_TAGS})(?:\s+(?:class|id|title|colspan|rowspan|lang|xmlns)=\"[^\"<>&]*\")*\s*/?>").findall
+_START = '<div xmlns="http://www.w3.org/1999/xhtml"'
+_readable = re.compile(r">[^<]*[^\s<]").search
+
+
+def _plain(div: str) -> bool:
+    """True if a div is certainly sound: well-formed, only allowed tags with harmless attributes, some text. What is not plain is parsed and walked."""
+    if not div.startswith(_START) or div.count("xmlns") != 1 or "&" in div or "\0" in div:
+        return False
+    if len(_simple(div)) != div.count("<") or not _readable(div):
+        return False
+    try:
+        ParserCreate().Parse(div, True)
+    except ExpatError:
+        return False
+    return True
+
+
 def _parse(div: str) -> "etree._Element | str":
     if "<!" in div.replace("<!--", ""):
         return "must not hold a DOCTYPE, an entity declaration or CDATA"
     text = _entity.sub(_numeric, div) if "&" in div else div
     try:
-        return etree.fromstring(text.encode("utf-8", "surrogatepass"), _parser())
+        return etree.fromstring(text.encode("utf-8", "surrogatepass"), _PARSER)
     except etree.XMLSyntaxError:
         return "is not well-formed XML"
 
 
-def _parser() -> "etree.XMLParser[Any]":
-    return etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True)
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True)
 
 
 def _numeric(match: "re.Match[str]") -> str:

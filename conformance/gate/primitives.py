@@ -12,11 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 _YEAR = r"(?:[0-9](?:[0-9](?:[0-9][1-9]|[1-9]0)|[1-9]00)|[1-9]000)"
-_DAY = (
-    r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31|02-29)"  # 02-29: leap years are looked at after
-)
+_DAY = r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31|02-29)"  # 02-29: leap years are looked at after
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
 _ZONE = r"(?:Z|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))"
+
+_TEXT = r"[^\x00-\x08\x0b\x0c\x0e-\x1f]"
+_OID = r"[0-2](?:\.(?:0|[1-9][0-9]*))+"
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 _date = re.compile(rf"{_YEAR}(?:-(?:{_DAY}|0[1-9]|1[0-2]))?").fullmatch
 _datetime = re.compile(rf"{_YEAR}(?:-(?:{_DAY}(?:T{_CLOCK}{_ZONE})?|0[1-9]|1[0-2]))?").fullmatch
@@ -24,18 +26,25 @@ _instant = re.compile(rf"{_YEAR}-{_DAY}T{_CLOCK}{_ZONE}").fullmatch
 _time = re.compile(_CLOCK).fullmatch
 _id = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
 _code = re.compile(r"\S+(?:\s\S+)*", re.ASCII).fullmatch  # a no-break space is no white space in the published form
-_bad_string = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]").search
-_space = re.compile(r"\s").search
-_oid = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+").fullmatch
-_uuid = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-_uuid_any_case = re.compile(r"urn:uuid:[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}").fullmatch
+_string = re.compile(rf"{_TEXT}{{1,1048576}}").fullmatch
+# urn:oid: and urn:uuid: in their own form; a canonical may add |version or #fragment to them
+_uri = re.compile(rf"(?!urn:(?:oid|uuid):)\S+|urn:oid:{_OID}(?:[|#]\S+)?|urn:uuid:(?i:{_UUID})(?:[|#]\S+)?").fullmatch
+_oid = re.compile(rf"urn:oid:{_OID}").fullmatch
+_uuid = re.compile(rf"urn:uuid:{_UUID}").fullmatch
+_FEBRUARY = "-02-29"
+# the same but 29 February, so that no calendar is needed
+_COMMON = _DAY.replace("|02-29", "")
+_common_date = re.compile(rf"{_YEAR}(?:-(?:{_COMMON}|0[1-9]|1[0-2]))?").fullmatch
+_common_datetime = re.compile(rf"{_YEAR}(?:-(?:{_COMMON}(?:T{_CLOCK}{_ZONE})?|0[1-9]|1[0-2]))?").fullmatch
+_common_instant = re.compile(rf"{_YEAR}-{_COMMON}T{_CLOCK}{_ZONE}").fullmatch
+_booleans = frozenset([True, False]).__contains__
+_never = frozenset[str]().__contains__
 _blank = re.compile(r"\s+")
-MAX_STRING = 1024 * 1024
 
 
 def _leap_day(text: str) -> bool:
     """True unless the text names 29 February of a common year."""
-    if text[4:10] != "-02-29":
+    if text[4:10] != _FEBRUARY:
         return True
     year = int(text[:4])
     return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -62,13 +71,8 @@ def is_time(value: Any) -> bool:
 
 
 def is_string(value: Any) -> bool:
-    """Not empty, no control characters but tab, line feed and carriage return, at most 1 MB."""
-    return type(value) is str and value != "" and _bad_string(value) is None and len(value) <= MAX_STRING
-
-
-def is_markdown(value: Any) -> bool:
-    """As a string."""
-    return is_string(value)
+    """Not empty, no control characters but tab, line feed and carriage return, at most 1,048,576 characters."""
+    return type(value) is str and _string(value) is not None
 
 
 def is_code(value: Any) -> bool:
@@ -83,18 +87,7 @@ def is_id(value: Any) -> bool:
 
 def is_uri(value: Any) -> bool:
     """Not empty, no white space; urn:oid: and urn:uuid: in their own form."""
-    if type(value) is not str or value == "" or _space(value) is not None:
-        return False
-    if value[:4] == "urn:":
-        return _urn(value)
-    return True
-
-
-def _urn(value: str) -> bool:
-    bare = value.partition("|")[0]  # a canonical may name a version, and may be an OID or UUID
-    if bare.startswith("urn:oid:"):
-        return _oid(bare) is not None
-    return not bare.startswith("urn:uuid:") or _uuid_any_case(bare.partition("#")[0]) is not None
+    return type(value) is str and _uri(value) is not None
 
 
 def is_oid(value: Any) -> bool:
@@ -145,34 +138,38 @@ def is_decimal(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A primitive type: its check, its JSON type, and what its form is, for texts."""
+    """A primitive type: its check, its JSON type, what its form is, for texts, and a quick test of values of the JSON type.
+
+    quick: runs without a Python frame; what it lets through is good, what it does not is asked of `good`.
+    """
 
     good: Callable[[Any], bool]
     json: type
     text: str
+    quick: Callable[[Any], Any]
 
 
 FORMS: Mapping[str, Form] = MappingProxyType(
     {
-        "base64Binary": Form(is_base64, str, "base64"),
-        "boolean": Form(is_boolean, bool, "true or false"),
-        "canonical": Form(is_uri, str, "a URL without white space"),
-        "code": Form(is_code, str, "a code: not empty, no white space at the ends, single blanks inside"),
-        "date": Form(is_date, str, "a date of the calendar: YYYY, YYYY-MM or YYYY-MM-DD"),
-        "dateTime": Form(is_datetime, str, "a date of the calendar, or date and time with seconds and zone"),
-        "decimal": Form(is_decimal, Decimal, "a number"),
-        "id": Form(is_id, str, "an id: 1 to 64 of A-Z a-z 0-9 - ."),
-        "instant": Form(is_instant, str, "date and time with seconds and zone"),
-        "integer": Form(is_integer, int, "a whole number of 32 bits"),
-        "markdown": Form(is_markdown, str, "text, not empty, without control characters"),
-        "oid": Form(is_oid, str, "urn:oid: and an OID"),
-        "positiveInt": Form(is_positive, int, "a whole number from 1"),
-        "string": Form(is_string, str, "text, not empty, without control characters"),
-        "time": Form(is_time, str, "a time: hh:mm:ss without zone"),
-        "unsignedInt": Form(is_unsigned, int, "a whole number from 0"),
-        "uri": Form(is_uri, str, "a URI without white space"),
-        "url": Form(is_uri, str, "a URL without white space"),
-        "uuid": Form(is_uuid, str, "urn:uuid: and a lower-case UUID"),
+        "base64Binary": Form(is_base64, str, "base64", _never),
+        "boolean": Form(is_boolean, bool, "true or false", _booleans),
+        "canonical": Form(is_uri, str, "a URL without white space", _uri),
+        "code": Form(is_code, str, "a code: not empty, no white space at the ends, single blanks inside", _code),
+        "date": Form(is_date, str, "a date of the calendar: YYYY, YYYY-MM or YYYY-MM-DD", _common_date),
+        "dateTime": Form(is_datetime, str, "a date of the calendar, or date and time with seconds and zone", _common_datetime),
+        "decimal": Form(is_decimal, Decimal, "a number", Decimal.is_finite),
+        "id": Form(is_id, str, "an id: 1 to 64 of A-Z a-z 0-9 - .", _id),
+        "instant": Form(is_instant, str, "date and time with seconds and zone", _common_instant),
+        "integer": Form(is_integer, int, "a whole number of 32 bits", range(-2147483648, 2147483648).__contains__),
+        "markdown": Form(is_string, str, "text, not empty, without control characters", _string),
+        "oid": Form(is_oid, str, "urn:oid: and an OID", _oid),
+        "positiveInt": Form(is_positive, int, "a whole number from 1", range(1, 2147483648).__contains__),
+        "string": Form(is_string, str, "text, not empty, without control characters", _string),
+        "time": Form(is_time, str, "a time: hh:mm:ss without zone", _time),
+        "unsignedInt": Form(is_unsigned, int, "a whole number from 0", range(2147483648).__contains__),
+        "uri": Form(is_uri, str, "a URI without white space", _uri),
+        "url": Form(is_uri, str, "a URL without white space", _uri),
+        "uuid": Form(is_uuid, str, "urn:uuid: and a lower-case UUID", _uuid),
     }
 )
 """Primitive type -> Form; xhtml is judged by `narrative`."""

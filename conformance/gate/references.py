@@ -9,7 +9,9 @@ from conformance.spec import Spec
 
 Judge = Callable[[Any, At, Report], None]
 
-_RESTFUL = re.compile(r"(?:(?:https?|ftp)://[^\s?#]+/)?([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#[A-Za-z0-9\-.]+)?\Z")
+_RESTFUL = re.compile(
+    r"(?:(?:https?|ftp)://[^\s?#]+/)?([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#[A-Za-z0-9\-.]+)?\Z"
+)
 _CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?\S+\Z")
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:\S+\Z")
 CORE = "http://hl7.org/fhir/StructureDefinition/"
@@ -20,10 +22,13 @@ def target_judge(spec: Spec, targets: tuple[str, ...]) -> Judge:
     anything = "Resource" in targets or not targets
     allowed = frozenset(targets)
     types = spec.types
+    plain = re.compile(rf"(?:{'|'.join(types if anything else sorted(allowed & types))})/[A-Za-z0-9\-.]{{1,64}}\Z").match
 
     def check(value: Any, at: At, report: Report) -> None:
-        named = value.get("type")
         text = value.get("reference")
+        if type(text) is str and plain(text) and "type" not in value:
+            return
+        named = value.get("type")
         if type(text) is str:
             match = _RESTFUL.match(text)
             found = match[1] if match is not None and match[1] in types else _other_target(text, at, report, types)
@@ -53,7 +58,9 @@ def _other_target(text: str, at: At, report: Report, types: frozenset[str]) -> s
     if conditional and conditional[1] in types:
         return conditional[1]
     if not _ABSOLUTE.match(text):
-        report.error("value", "reference is neither Type/id, an absolute URL, #id of a contained resource, nor Type?criteria", (at, "reference", None))
+        report.error(
+            "value", "reference is neither Type/id, an absolute URL, #id of a contained resource, nor Type?criteria", (at, "reference", None)
+        )
     return None
 
 

@@ -20,7 +20,8 @@ class Report:
     """What one validation has found so far, and the resources that its rules speak of.
 
     resource: the resource that holds the element being judged (%resource); root: the outermost one (Bundle, or the container of a contained
-    resource: %rootResource); warnings: whether issues below error are wanted at all. Once MAX_ISSUES stand there, no more are added.
+    resource: %rootResource); warnings: whether issues below error are wanted at all. Once MAX_ISSUES stand there, no more are
+    added; the second half of them is kept for errors.
     """
 
     __slots__ = ("bundle", "check_code", "issues", "memo", "resolve", "resource", "root", "warnings")
@@ -41,7 +42,8 @@ class Report:
 
     def add(self, severity: str, code: str, text: str, at: At | None, details: str = "") -> None:
         """Add an issue at a place."""
-        if len(self.issues) < MAX_ISSUES and (self.warnings or severity in ("error", "fatal")):
+        error = severity in ("error", "fatal")
+        if len(self.issues) < (MAX_ISSUES if error else MAX_ISSUES // 2) and (error or self.warnings):
             self.issues.append(Issue(severity, code, text, expression(at), details))
 
 

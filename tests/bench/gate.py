@@ -27,7 +27,9 @@ def observation() -> dict[str, Any]:
         "identifier": [{"use": "official", "system": "http://www.bmc.nl/zorgportal/identifiers/observations", "value": "6323"}],
         "basedOn": [{"reference": "ServiceRequest/12"}],
         "status": "final",
-        "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory", "display": "Laboratory"}]}],
+        "category": [
+            {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory", "display": "Laboratory"}]}
+        ],
         "code": {"coding": [{"system": "http://loinc.org", "code": "15074-8", "display": "Glucose [Moles/volume] in Blood"}], "text": "Glucose"},
         "subject": {"reference": "Patient/f001", "display": "P. van de Heuvel"},
         "encounter": {"reference": "Encounter/77"},
@@ -35,7 +37,9 @@ def observation() -> dict[str, Any]:
         "issued": "2013-04-03T15:30:10.120+01:00",
         "performer": [{"reference": "Practitioner/f005", "display": "A. Langeveld"}],
         "valueQuantity": {"value": Decimal("6.3"), "unit": "mmol/l", "system": "http://unitsofmeasure.org", "code": "mmol/L"},
-        "interpretation": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "code": "H", "display": "High"}]}],
+        "interpretation": [
+            {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "code": "H", "display": "High"}]}
+        ],
         "note": [{"authorReference": {"reference": "Practitioner/f005"}, "time": "2013-04-03", "text": "Taken after breakfast"}],
         "referenceRange": [
             {
@@ -77,7 +81,9 @@ def patient() -> dict[str, Any]:
         ],
         "gender": "male",
         "birthDate": "1974-12-25",
-        "_birthDate": {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/patient-birthTime", "valueDateTime": "1974-12-25T14:35:45-05:00"}]},
+        "_birthDate": {
+            "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/patient-birthTime", "valueDateTime": "1974-12-25T14:35:45-05:00"}]
+        },
         "deceasedBoolean": False,
         "address": [
             {
