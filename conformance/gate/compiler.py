@@ -15,6 +15,7 @@ from conformance.gate.extensions import check_extension
 from conformance.gate.invariants import NATIVE
 from conformance.gate.primitives import FORMS, Form
 from conformance.gate.report import At, Check, Report, kind, safe_name
+from conformance.path import ExecutionProblem, compile_invariant
 from conformance.spec import Element, Rule, Spec
 
 Property = Callable[[Any, dict[str, Any], At, Report], None]
@@ -22,7 +23,6 @@ Property = Callable[[Any, dict[str, Any], At, Report], None]
 Judge = Callable[[Any, At, Report], None]
 """Judge a value whose own shape was judged before."""
 
-compile_invariant: Any = None
 SHAPE_ERRORS = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 ANONYMOUS = ("Resource", "BackboneElement", "Element")
 
@@ -118,7 +118,7 @@ def _needs(spec: Spec, name: str, shape: Shape) -> None:
     shape.required = tuple(each.name for each in children if each.min > 0 and not each.choice)
     shape.choices = tuple((each.name, _group(each)) for each in children if each.min > 0 and each.choice)
     own = spec.element(name)
-    shape.rules = tuple(_rules(spec, own.rules if own else (), name))
+    shape.rules = tuple(_rules(spec, own.rules if own else (), name, name))
 
 
 def _group(element: Element) -> frozenset[str]:
@@ -195,7 +195,7 @@ def _judges(spec: Spec, element: Element, code: str) -> Iterable[Judge]:
     if "SimpleQuantity" in element.profiles and code == "Quantity":
         yield _judge_rule(Rule("sqty-1", "error", "", "The comparator is not used on a SimpleQuantity"), NATIVE["sqty-1"])
     if not element.content or element.content != element.path:  # the rules of a backbone stand in its own check
-        yield from _rules(spec, element.rules, element.path)
+        yield from _rules(spec, element.rules, element.path, element.content or code)
 
 
 def _single(name: str, check: Check, judges: tuple[Judge, ...]) -> Property:
@@ -331,7 +331,7 @@ def resource_check(spec: Spec) -> Check:
     return check
 
 
-def _rules(spec: Spec, keys: Iterable[str], name: str) -> Iterable[Judge]:
+def _rules(spec: Spec, keys: Iterable[str], name: str, type_: str) -> Iterable[Judge]:
     """The invariants of a type or element as judges, and those that stand in files of their own."""
     for key in keys:
         rule = spec.rules[key]
@@ -339,8 +339,8 @@ def _rules(spec: Spec, keys: Iterable[str], name: str) -> Iterable[Judge]:
         if judge is not None:
             if judge.__name__ != "_always":
                 yield _judge_rule(rule, judge)
-        elif rule.expression and compile_invariant:
-            yield _judge_path(rule)
+        elif rule.expression:
+            yield judge_path(spec, rule, type_)
     if name == "Bundle":
         yield check_bundle
     if name == "Extension":
@@ -365,18 +365,21 @@ def _judge_rule(rule: Rule, kept: Callable[[Any, Report], bool]) -> Judge:
     return check
 
 
-def _judge_path(rule: Rule) -> Judge:
-    """An invariant by its FHIRPath, compiled when it is first needed."""
+def judge_path(spec: Spec, rule: Rule, type_: str) -> Judge:
+    """An invariant on elements of a type by its FHIRPath, compiled when it is first needed. One that cannot be run is reported, never passed over."""
     key, severity = rule.key.partition("@")[0], rule.severity
     text = f"{key}: {rule.human}"
-    compiled: list[Any] = []
+    compiled: list[Callable[..., bool]] = []
 
     def check(value: Any, at: At, report: Report) -> None:
         if severity != "error" and not report.warnings:
             return
         if not compiled:
-            compiled.append(compile_invariant(rule.expression))
-        if not compiled[0](value, report.resource, report.root):
-            report.add(severity, "invariant", text, at, key)
+            compiled.append(compile_invariant(rule.expression, type_, spec=spec))
+        try:
+            if not compiled[0](value, report.resource, report.root):
+                report.add(severity, "invariant", text, at, key)
+        except ExecutionProblem:
+            report.add("warning", "incomplete", f"{key} could not be evaluated here", at, key)
 
     return check
