@@ -81,6 +81,7 @@ def build(examples: Path, expansions: Path) -> dict[str, bytes]:
     types = [each for each in structures if each.get("derivation") != "constraint" and each["kind"] != "logical"]
     files = {
         "elements.json": _lines(_elements(types)),
+        "normative.json": _lines({"types": _normative(types)}),
         "invariants.json": _lines(_invariants(types)),
         "params.json": _lines(_params(package["SearchParameter"])),
         "compartments.json": _lines(_compartments(package["CompartmentDefinition"])),
@@ -127,6 +128,16 @@ def _row(element: Json, rtype: str) -> list[Any]:
     facts["regex"] = next((ext["valueString"] for each in types for ext in each.get("extension", ()) if ext["url"].endswith("/regex")), "")
     codes = [_type_code(each) for each in types]
     return [element["path"][len(rtype) + 1 :], element["min"], element["max"], codes, {key: value for key, value in facts.items() if value}]
+
+
+def _normative(types: Iterable[Json]) -> list[str]:
+    """Resource types whose standards status is normative."""
+    marked = [each["type"] for each in types if each["kind"] == "resource" and _status(each) == "normative"]
+    return sorted(marked)
+
+
+def _status(structure: Json) -> str:
+    return next((ext["valueCode"] for ext in structure.get("extension", ()) if ext["url"] == f"{TYPE_URL}structuredefinition-standards-status"), "")
 
 
 def _type_code(entry: Json) -> str:

@@ -112,6 +112,11 @@ class Spec:
         return frozenset(name for name, (kind, _, abstract, _) in self.tables["elements"].items() if kind == "resource" and not abstract)
 
     @cached_property
+    def normative(self) -> frozenset[str]:
+        """Resource types whose definition is normative (https://hl7.org/fhir/R4/versions.html#std-process)."""
+        return frozenset(self.tables["normative"]["types"]) & self.types
+
+    @cached_property
     def datatypes(self) -> frozenset[str]:
         """Complex data types, Element and BackboneElement among them."""
         return frozenset(name for name, row in self.tables["elements"].items() if row[0] == "complex-type")
@@ -245,7 +250,7 @@ def _definitions(rtype: str) -> dict[str, msgspec.Raw]:
 
 @cache
 def _tables() -> Mapping[str, Any]:
-    names = ("elements", "invariants", "params", "compartments", "operations", "valuesets")
+    names = ("elements", "invariants", "params", "compartments", "operations", "valuesets", "normative")
     tables = {name: msgspec.json.decode((R4 / f"{name}.json").read_bytes()) for name in names}
     extra = EXTRA / "params.json"
     tables["params"] |= msgspec.json.decode(extra.read_bytes())
