@@ -70,8 +70,8 @@ class Reader(Protocol):
     async def get(self, rtype: str, rid: str) -> Stored | None:
         """The current version, the tombstone if it is deleted, None if the id was never used."""
 
-    async def get_many(self, refs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stored]:
-        """The current versions (no tombstones) of (rtype, rid) pairs that exist."""
+    async def get_many(self, refs: Sequence[tuple[str, str]], *, tombstones: bool = False) -> dict[tuple[str, str], Stored]:
+        """The current versions of (rtype, rid) pairs that exist; with `tombstones` also those of deleted ones."""
 
     async def find(
         self, rtype: str, clause: Clause, *, sort: Sequence[Sort] = (), limit: int = 0, after: tuple[Any, ...] = (), only_ids: bool = False

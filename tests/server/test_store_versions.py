@@ -136,6 +136,24 @@ async def test_find_sorts_pages_and_counts(store: MongoStore):
     assert await store.types() == {"Patient"}
 
 
+async def test_get_many_gives_the_newest_tombstones_where_asked(store: MongoStore):
+    for _ in range(2):
+        (made,) = await put(store, change("a", prior=await store.get("Patient", "a")))
+        await put(store, change("a", prior=made, method="DELETE"))
+    await put(store, change("b"))
+    refs = [("Patient", "a"), ("Patient", "b"), ("Patient", "c")]
+    assert set(await store.get_many(refs)) == {("Patient", "b")}
+    found = await store.get_many(refs, tombstones=True)
+    assert {ref: (one.vid, one.res is None) for ref, one in found.items()} == {("Patient", "a"): (4, True), ("Patient", "b"): (1, False)}
+
+
+async def test_a_tombstone_keeps_its_type_where_the_index_has_texts(store: MongoStore):
+    (made,) = await put(store, change("a", t=["code~x"], k=["a=b"]))
+    await put(store, change("a", prior=made, method="DELETE"))
+    gone = await store.get("Patient", "a")
+    assert (gone.rtype, gone.vid, gone.res) == ("Patient", 2, None)
+
+
 async def test_get_many_leaves_out_what_is_not_there(store: MongoStore):
     made = await put(store, change("a"), change("b", rtype="Observation"), change("c"))
     await put(store, change("c", None, made[2], "DELETE"))

@@ -85,7 +85,7 @@ async def past(place: Place, rows: Sequence[Document]) -> list[Stored]:
     return [superseded(row, body) for row, body in zip(rows, bodies)]
 
 
-async def get_many(place: Place, refs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stored]:
+async def get_many(place: Place, refs: Sequence[tuple[str, str]], tombstones: bool = False) -> dict[tuple[str, str], Stored]:
     """See `Reader.get_many`."""
     by_type: dict[str, list[str]] = defaultdict(list)
     for rtype, rid in dict.fromkeys(refs):
@@ -95,6 +95,9 @@ async def get_many(place: Place, refs: Sequence[tuple[str, str]]) -> dict[tuple[
         rows = await place.database[rtype].find({"_id": {"$in": rids}}, SHOWN, session=place.session).to_list()
         for one in await with_blobs(place, rtype, rows):
             found[rtype, one.rid] = one
+        missing = [rid for rid in rids if (rtype, rid) not in found] if tombstones else []
+        if missing:
+            found |= await _tombstones(place, rtype, missing)
     return found
 
 
@@ -103,6 +106,13 @@ async def loaded(blobs: Blobs, row: Document) -> Document:
     body = decoded(await blobs.get(row["blob"]))
     body["meta"] = row["res"]["meta"]
     return body
+
+
+async def _tombstones(place: Place, rtype: str, rids: Sequence[str]) -> dict[tuple[str, str], Stored]:
+    """The newest tombstone of each of these ids that has one."""
+    wanted = {"t": rtype, "i": {"$in": list(rids)}, "m": "DELETE"}
+    rows = await place.database[HISTORY].find(wanted, PAST, session=place.session).sort([("i", 1), ("v", 1)]).to_list()
+    return {(rtype, row["i"]): superseded(row) for row in rows}
 
 
 async def with_blobs(place: Place, rtype: str, rows: Sequence[Document], position: tuple[Any, ...] = ()) -> list[Stored]:

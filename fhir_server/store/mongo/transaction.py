@@ -70,9 +70,9 @@ class MongoTx:
         """See `Reader.get`."""
         return await read.get(self.place, rtype, rid)
 
-    async def get_many(self, refs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stored]:
+    async def get_many(self, refs: Sequence[tuple[str, str]], *, tombstones: bool = False) -> dict[tuple[str, str], Stored]:
         """See `Reader.get_many`."""
-        return await read.get_many(self.place, refs)
+        return await read.get_many(self.place, refs, tombstones)
 
     async def find(
         self, rtype: str, clause: Clause, *, sort: Sequence[Sort] = (), limit: int = 0, after: tuple[Any, ...] = (), only_ids: bool = False

@@ -96,7 +96,7 @@ async def _plan(place: Place, plan: Plan, change: Change, at: datetime, lost: di
         raise ValueError("a resource that is not there cannot be deleted")
     if change.res is None:
         plan.replaces[change.rtype].append(DeleteOne(current))
-        row = _row(change.rtype, change.rid, vid, at, "DELETE", None) | lost.get((change.rtype, change.rid), {})
+        row = lost.get((change.rtype, change.rid), {}) | _row(change.rtype, change.rid, vid, at, "DELETE", None)  # the row's own fields win
         plan.history.append(raw(encoded(row)))
         plan.versions.append(Stored(change.rtype, change.rid, vid, at, None, "DELETE"))
         return
