@@ -87,6 +87,7 @@ class Context:
     now: datetime
     prefer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # parsed Prefer header: return, handling
     tenant: str = "default"
+    operations: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))  # name -> rows: fhir_server.operations.TABLE
 
 
 def first(query: Sequence[tuple[str, str]], name: str) -> str | None:

@@ -1,0 +1,48 @@
+"""What a caller may see of a stored version, and the refusals for the rest: one place for read, vread, history and writes.
+
+A resource outside the caller's clause is answered like one that never existed (404, or nothing to delete): no existence oracle.
+"""
+
+from conformance.outcome import gone, not_found
+from fhir_server.context import Context
+from fhir_server.query.clauses import Clause, Everything
+from fhir_server.query.match import matches
+from fhir_server.search.extract import extractor
+from fhir_server.security.visible import required
+from fhir_server.store import Stored
+
+
+def within(ctx: Context, clause: Clause, stored: Stored) -> bool:
+    """True if the content of this version matches the clause; a tombstone has none and matches only Everything."""
+    if isinstance(clause, Everything):
+        return True
+    return stored.res is not None and matches(clause, extractor(ctx.spec, ctx.terms)(stored.res), rid=stored.rid, at=stored.at)
+
+
+def sees(ctx: Context, action: str, stored: Stored) -> bool:
+    """True if the caller may do `action` on this version. Raises 403 without any such right on the type."""
+    return within(ctx, required(ctx, stored.rtype, action), stored)
+
+
+async def last_content(ctx: Context, stored: Stored) -> Stored:
+    """The version itself, or what a tombstone deleted (the tombstone if that is not kept)."""
+    if stored.res is not None:
+        return stored
+    return await ctx.store.version(stored.rtype, stored.rid, stored.vid - 1) or stored
+
+
+async def known(ctx: Context, rtype: str, rid: str, action: str = "r") -> Stored:
+    """The current version or tombstone, if the caller may know of it. Raises 403, 404."""
+    clause = required(ctx, rtype, action)
+    stored = await ctx.store.get(rtype, rid)
+    if stored is None or not (isinstance(clause, Everything) or within(ctx, clause, await last_content(ctx, stored))):
+        raise not_found(rtype, rid)
+    return stored
+
+
+async def current(ctx: Context, rtype: str, rid: str) -> Stored:
+    """The current version, for a read. Raises 403, 404, 410."""
+    stored = await known(ctx, rtype, rid)
+    if stored.res is None:
+        raise gone(rtype, rid)
+    return stored

@@ -1,0 +1,100 @@
+"""The one door to disk: validate, index, authorise, keep references whole, write.
+
+Whoever stores a resource (REST, bundles, feeds, operations, loaders) drafts it here and writes it here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from conformance.outcome import Issue, forbidden
+from fhir_server.context import Context, Resource
+from fhir_server.interactions import integrity
+from fhir_server.interactions.access import within
+from fhir_server.interactions.indexing import index_of
+from fhir_server.interactions.validity import judge
+from fhir_server.query.clauses import Everything
+from fhir_server.query.match import matches
+from fhir_server.security.visible import WORDS, required
+from fhir_server.store import Change, Stored, Tx
+
+SERVER_META = ("versionId", "lastUpdated")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A version ready to be written: validated and indexed.
+
+    change: what the store gets (res None: a delete; prior as far as known); issues: warnings of the gate.
+    """
+
+    change: Change
+    issues: tuple[Issue, ...] = ()
+
+
+def draft(ctx: Context, res: Resource, rid: str, method: str, prior: Stored | None = None, *, feed: bool = False) -> Draft:
+    """A draft of `res` under id `rid`; `res` itself is not changed. The client's versionId and lastUpdated are dropped, its profiles, tags
+    and security labels replace those of the prior version (https://hl7.org/fhir/R4/http.html#update).
+
+    feed: it comes from an HL7 v2 message (see `validity.judge`). Raises Refusal 400/422: not valid.
+    """
+    fresh = _with_id(res, rid)
+    issues = judge(ctx, fresh, feed=feed)
+    return Draft(Change(str(res["resourceType"]), rid, fresh, index_of(ctx, fresh), prior, method), issues)
+
+
+def draft_delete(prior: Stored) -> Draft:
+    """A draft that deletes the current version."""
+    return Draft(Change(prior.rtype, prior.rid, None, {}, prior, "DELETE"))
+
+
+def onto(made: Draft, prior: Stored | None) -> Draft:
+    """The draft upon the version it supersedes, read later than the draft was made."""
+    return made if prior is None else replace(made, change=replace(made.change, prior=prior))
+
+
+async def create(ctx: Context, made: Draft) -> Stored:
+    """Write a plain create: one insert, unless references must be kept whole."""
+    if ctx.settings.referential_integrity == "enforce":
+        return (await ctx.store.transact(lambda tx: write(ctx, tx, [made])))[0]
+    _authorise(ctx, [made.change])
+    return await ctx.store.insert(made.change)
+
+
+async def write(ctx: Context, tx: Tx, drafts: Sequence[Draft], *, cascade: bool = False) -> list[Stored]:
+    """Write drafts in an open transaction; at most one per resource. Answers in their order, the further deletions of a cascade behind.
+
+    Raises Refusal 403 (a prior state is not the caller's to change), 409 and 422 (references, see `integrity`).
+    """
+    changes = [made.change for made in drafts]
+    changes += await integrity.keep(ctx, tx, changes, cascade)
+    _authorise(ctx, changes)
+    return await tx.put(changes)
+
+
+def _with_id(res: Resource, rid: str) -> Resource:
+    """A copy with this id and without the elements of meta that are the server's."""
+    fresh: Resource = {"resourceType": res["resourceType"], "id": rid}
+    fresh.update(res)
+    fresh["id"] = rid
+    meta = res.get("meta")
+    if isinstance(meta, dict):
+        kept = {name: value for name, value in meta.items() if name.lstrip("_") not in SERVER_META}
+        if kept:
+            fresh["meta"] = kept
+        else:
+            del fresh["meta"]
+    return fresh
+
+
+def _authorise(ctx: Context, changes: Iterable[Change]) -> None:
+    """403 unless the caller may change each prior state and write each new one."""
+    for change in changes:
+        prior = change.prior if change.prior is not None and change.prior.res is not None else None
+        action = "d" if change.res is None else "c" if prior is None else "u"
+        clause = required(ctx, change.rtype, action)
+        if isinstance(clause, Everything):
+            continue
+        if prior is not None and not within(ctx, clause, prior):
+            raise forbidden(f"this caller may not {WORDS[action]} this {change.rtype}")
+        if change.res is not None and not matches(clause, change.index, rid=change.rid, at=ctx.now):
+            raise forbidden(f"this caller may not {WORDS[action]} {change.rtype} with this content")

@@ -1,0 +1,154 @@
+"""Bundle entries: a request out of an entry, an entry out of an answer. https://hl7.org/fhir/R4/bundle.html#transaction, #batch"""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote
+
+from conformance.outcome import Refusal, bad_request, outcome, refuse, too_large
+from fhir_server.context import Context, Reply, Request, Resource
+from fhir_server.interactions.answer import location
+from fhir_server.interactions.headers import etag
+from fhir_server.interactions.perform import Done
+from fhir_server.interactions.steps import placed
+
+PHASES: Mapping[str, int] = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
+PRECONDITIONS = (
+    ("ifNoneMatch", "if-none-match"),
+    ("ifModifiedSince", "if-modified-since"),
+    ("ifMatch", "if-match"),
+    ("ifNoneExist", "if-none-exist"),
+)
+FORMAT = ("_format", "_pretty")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request of a bundle; place: its index, in which the answer stands."""
+
+    place: int
+    full_url: str
+    request: Request
+
+    @property
+    def writes(self) -> bool:
+        """True for create, update, patch and delete; false for reads, searches and operations."""
+        method, path = self.request.method, self.request.path
+        if method == "POST":
+            return len(path) == 1 and not path[0].startswith("$")
+        return method in ("PUT", "PATCH", "DELETE")
+
+
+def rows_of(ctx: Context, bundle: Resource) -> list[Resource]:
+    """Bundle.entry as a list of objects. Raises 400, 413 beyond FHIR_MAX_ENTRIES."""
+    rows = bundle.get("entry", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise refuse("structure", "an array of objects is expected", expression="Bundle.entry")
+    if len(rows) > ctx.settings.max_entries:
+        raise too_large(f"the bundle has more than {ctx.settings.max_entries} entries")
+    return rows
+
+
+def parse(ctx: Context, place: int, row: Resource) -> Entry:
+    """The request in an entry. Raises Refusal 400 that names the entry."""
+    with placed(place):
+        asked = row.get("request")
+        if not isinstance(asked, dict):
+            raise refuse("required", "the entry needs a request", expression="Bundle.request")
+        method, url = asked.get("method"), asked.get("url")
+        if not isinstance(method, str) or method not in PHASES:
+            raise refuse("value", "the method must be GET, HEAD, POST, PUT, PATCH or DELETE", expression="Bundle.request.method")
+        if not isinstance(url, str):
+            raise refuse("required", "the request needs a url", expression="Bundle.request.url")
+        headers = {header: asked[name] for name, header in PRECONDITIONS if isinstance(asked.get(name), str)}
+        full_url = row.get("fullUrl", "")
+        res = row.get("resource")
+        if not isinstance(full_url, str) or not (res is None or (isinstance(res, dict) and isinstance(res.get("resourceType"), str))):
+            raise refuse("structure", "fullUrl is a string and resource is a resource")
+        path, query = _split(ctx, url)
+        return Entry(place, full_url, _request("GET" if method == "HEAD" else method, path, query, headers, res))
+
+
+def _split(ctx: Context, url: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Path and parameters of an entry's URL: relative, or absolute below our own base."""
+    rest = url.removeprefix(ctx.base)
+    if "://" in rest.partition("?")[0]:
+        raise bad_request("the request's url is not one of this server", "Bundle.request.url")
+    path, _, query = rest.partition("?")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict", max_num_fields=1000)
+    except ValueError as error:
+        raise bad_request("the request's url has a malformed query", "Bundle.request.url") from error
+    segments = tuple(unquote(segment) for segment in path.split("/") if segment)
+    return segments, tuple(pair for pair in pairs if pair[0] not in FORMAT)
+
+
+def _request(method: str, path: tuple[str, ...], query: tuple[tuple[str, str], ...], headers: dict[str, str], res: Resource | None) -> Request:
+    if method == "PATCH" and res is not None and res.get("resourceType") == "Binary":
+        return Request(method, path, query, headers, body=_binary(res), content_type=str(res.get("contentType", "")))
+    return Request(method, path, query, headers, res)
+
+
+def _binary(res: Resource) -> bytes:
+    """A JSON Patch inside a bundle travels as a Binary, https://hl7.org/fhir/R4/http.html#patch."""
+    try:
+        return base64.b64decode(str(res.get("data", "")), validate=True)
+    except binascii.Error as error:
+        raise bad_request("the Binary's data is not base64", "Bundle.resource.data") from error
+
+
+def distinct_urls(entries: Sequence[Entry]) -> None:
+    """400 if two entries that send a resource share a fullUrl (rule bdl-7)."""
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.full_url and entry.request.res is not None and entry.full_url in seen:
+            with placed(entry.place):
+                raise refuse("invariant", "bdl-7: fullUrl must be unique in a bundle", expression="Bundle.fullUrl", status=400)
+        seen.add(entry.full_url)
+
+
+def _status(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
+
+
+def of_done(ctx: Context, done: Done) -> Resource:
+    """The response entry of a write. The resource itself is sent only if the client prefers return=representation."""
+    response: Resource = {"status": _status(done.status)}
+    stored = done.stored
+    entry: Resource = {"response": response}
+    if stored is not None:
+        if stored.res is not None:
+            response["location"] = location(ctx, stored)
+        at = stored.at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{stored.at.microsecond // 1000:03d}Z"
+        response |= {"etag": etag(stored.vid), "lastModified": at}
+        if stored.res is not None and ctx.prefer.get("return") == "representation":
+            entry = {"fullUrl": f"{ctx.base}/{stored.rtype}/{stored.rid}", "resource": stored.res, "response": response}
+    if done.issues or ctx.prefer.get("return") == "OperationOutcome":
+        response["outcome"] = outcome(done.issues)
+    return entry
+
+
+def of_reply(ctx: Context, request: Request, reply: Reply) -> Resource:
+    """The response entry of a read, search or operation."""
+    response: Resource = {"status": _status(reply.status)}
+    if "ETag" in reply.headers:
+        response["etag"] = reply.headers["ETag"]
+    if reply.res is None:
+        return {"response": response}
+    at = reply.res.get("meta", {}).get("lastUpdated")
+    if at is not None:
+        response["lastModified"] = at
+    if reply.res.get("resourceType") == "OperationOutcome" and request.path[:1] != ("OperationOutcome",):
+        response["outcome"] = reply.res
+        return {"response": response}
+    entry: Resource = {"resource": reply.res, "response": response}
+    if "id" in reply.res and reply.res.get("resourceType") in ctx.spec.types:
+        entry = {"fullUrl": f"{ctx.base}/{reply.res['resourceType']}/{reply.res['id']}"} | entry
+    return entry
+
+
+def of_refusal(refusal: Refusal) -> Resource:
+    """The response entry of a refused batch entry."""
+    return {"response": {"status": _status(refusal.status), "outcome": outcome(refusal.issues)}}

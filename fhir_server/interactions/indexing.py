@@ -1,0 +1,24 @@
+"""The index document of a resource: the search engine's, and a key for each reference that no search parameter covers.
+
+With it every reference to a resource can be found, so that a deletion leaves none dangling. Used by commit and by reindexing, so that
+both always write the same.
+"""
+
+from fhir_server.context import Context, Resource
+from fhir_server.interactions.references import literal, references
+from fhir_server.query.clauses import Index
+from fhir_server.search.extract import extractor
+from fhir_server.search.keys import OTHER, referenced
+
+
+def index_of(ctx: Context, res: Resource) -> Index:
+    """The index document to store beside `res`."""
+    index = extractor(ctx.spec, ctx.terms)(res)
+    texts = references(res)
+    known = referenced(index) if texts else set()
+    rest = [text for text in texts if text not in known]
+    if rest:
+        found = {f"{target[0]}/{target[1]}" for text in rest if (target := literal(text, f"{ctx.base}/", ctx.spec.types))} - known
+        if found:
+            index["k"] = [*index.get("k", ()), *sorted(f"{OTHER}={name}" for name in found)]
+    return index

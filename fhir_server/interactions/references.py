@@ -1,0 +1,163 @@
+"""References inside resources: finding them, and rewriting those of a bundle to what they became on this server.
+
+https://hl7.org/fhir/R4/http.html#trules: links that match an entry's fullUrl are replaced in Reference.reference, in elements of type
+uri, url, oid and uuid, and in `<a href>` and `<img src>` of narratives; canonical elements are left alone. Resources inside a stored
+Bundle are left alone too: their references resolve within that Bundle.
+"""
+
+import html
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from fhir_server.context import Resource
+
+NO_LINKS: Mapping[str, str] = MappingProxyType({})
+LITERAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?")
+SEARCH = re.compile(r"([A-Z][A-Za-z]+)\?(.+)", re.DOTALL)
+ROOT = re.compile(r"(https?://.+/)[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+VERSION = re.compile(r"/_history/[A-Za-z0-9\-.]{1,64}$")
+LINK = re.compile(r"""(\b(?:href|src)\s*=\s*)(?:"([^"]*)"|'([^']*)')""")
+REPLACED = frozenset({"uri", "url", "oid", "uuid"})
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What the references of a bundle stand for.
+
+    base: our public base with a trailing slash ('http://x/fhir/'); targets: fullUrl -> 'Patient/1'; local: 'Patient/a' of a posted resource
+    that names no fullUrl -> 'Patient/1'; found: conditional reference ('Patient?identifier=..') -> 'Patient/1'.
+    """
+
+    base: str
+    targets: Mapping[str, str] = field(default_factory=lambda: NO_LINKS)
+    local: Mapping[str, str] = field(default_factory=lambda: NO_LINKS)
+    found: Mapping[str, str] = field(default_factory=lambda: NO_LINKS)
+
+    def resolve(self, text: str, root: str = "") -> str:
+        """The reference to store for `text`, which stands in an entry whose fullUrl has this root; `text` itself if it is not ours."""
+        body, mark, fragment = text.partition("#")
+        if not body:
+            return text
+        target = self._target(body, root)
+        return text if target is None else f"{target}{mark}{fragment}"
+
+    def _target(self, body: str, root: str) -> str | None:
+        for name in (body, VERSION.sub("", body)):
+            found = self.targets.get(name) or (self.targets.get(root + name) if root else None) or self.local.get(name)
+            if found:
+                return found
+        if body.startswith(self.base):
+            body = body[len(self.base) :]
+            return self.found.get(body, body)
+        return self.found.get(body)
+
+
+def root_of(full_url: str) -> str:
+    """The server root of a RESTful fullUrl ('http://other/base/'), '' for urn:uuid and the like."""
+    match = ROOT.fullmatch(full_url)
+    return match.group(1) if match else ""
+
+
+def references(value: Any) -> list[str]:
+    """Every Reference.reference text in a resource, contained ones included; not those inside the entries of a stored Bundle."""
+    found: list[str] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(node: Any, found: list[str]) -> None:
+    if type(node) is list:
+        for child in node:
+            kind = type(child)
+            if kind is dict or kind is list:
+                _collect(child, found)
+        return
+    for name, child in node.items():
+        kind = type(child)
+        if kind is str:
+            if name == "reference":
+                found.append(child)
+        elif (kind is dict or kind is list) and not (name == "entry" and node.get("resourceType") == "Bundle"):
+            _collect(child, found)
+
+
+def literal(text: str, base: str, types: Collection[str]) -> tuple[str, str] | None:
+    """(type, id) on this server that a reference names, None if it is contained, foreign, logical or conditional."""
+    match = LITERAL.fullmatch(text.removeprefix(base))
+    return (match.group(1), match.group(2)) if match and match.group(1) in types else None
+
+
+def conditional(res: Resource, base: str, types: Collection[str]) -> set[str]:
+    """The conditional references in a resource, own base removed: {'Patient?identifier=http://x|1'}."""
+    matches = [SEARCH.fullmatch(text.removeprefix(base)) for text in references(res) if "?" in text]
+    return {match.group(0) for match in matches if match and match.group(1) in types}
+
+
+def rewrite(res: Resource, links: Links, spec: Any, root: str = "") -> Resource:
+    """The resource with its links replaced; `res` itself is never changed and is returned as it is if nothing had to be replaced."""
+    if not links.targets and all(links.resolve(text, root) == text for text in references(res)):
+        return res
+    uris: list[str] = []
+    changed: Resource = _rewrite(res, links, root, uris)
+    if uris:
+        changed = _rewrite_uris(changed, str(changed["resourceType"]), links.targets, spec)
+    return changed
+
+
+def _rewrite(node: Any, links: Links, root: str, uris: list[str]) -> Any:
+    """References and narratives of a dict or list; notes in `uris` each other string that equals a fullUrl."""
+    copy: Any = None
+    targets = links.targets
+    for name, child in node.items() if type(node) is dict else enumerate(node):
+        kind = type(child)
+        if kind is str:
+            if name == "reference":
+                fresh = links.resolve(child, root)
+            elif name == "div":
+                fresh = _narrative(child, links, root)
+            else:
+                if child in targets:
+                    uris.append(child)
+                continue
+        elif (kind is dict or kind is list) and not (name == "entry" and node.get("resourceType") == "Bundle"):
+            fresh = _rewrite(child, links, root, uris)
+        else:
+            continue
+        if fresh is not child and fresh != child:
+            if copy is None:
+                copy = node.copy()
+            copy[name] = fresh
+    return node if copy is None else copy
+
+
+def _narrative(div: str, links: Links, root: str) -> str:
+    """Links of an XHTML narrative, https://hl7.org/fhir/R4/narrative.html."""
+
+    def replaced(match: re.Match[str]) -> str:
+        text = html.unescape(match.group(2) if match.group(2) is not None else match.group(3))
+        fresh = links.resolve(text, root)
+        return match.group(0) if fresh == text else f'{match.group(1)}"{html.escape(fresh)}"'
+
+    return LINK.sub(replaced, div) if links.targets and ("href" in div or "src" in div) else div
+
+
+def _rewrite_uris(node: Any, owner: str, targets: Mapping[str, str], spec: Any) -> Any:
+    """Values of uri, url, oid and uuid elements of a dict of FHIR type or backbone `owner` (a copy)."""
+    properties = spec.properties(str(node.get("resourceType", owner)))
+    copy = dict(node)
+    for name, child in node.items():
+        if name in properties and not (name == "entry" and owner == "Bundle"):
+            element, kind = properties[name]
+            copy[name] = _uris_of(child, element.content or kind, targets, spec)
+    return copy
+
+
+def _uris_of(child: Any, kind: str, targets: Mapping[str, str], spec: Any) -> Any:
+    if isinstance(child, list):
+        return [_uris_of(one, kind, targets, spec) for one in child]
+    if isinstance(child, dict):
+        return _rewrite_uris(child, kind, targets, spec)
+    return targets.get(child, child) if isinstance(child, str) and kind in REPLACED else child
