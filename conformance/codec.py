@@ -21,7 +21,6 @@ _PLACE = re.compile(r"\(byte (\d+)\)")
 _LONE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]')
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
-_SPACED = re.compile(rb"[ \t\n\r]:")
 _SPACED_KEY = re.compile(rb'"[ \t\n\r]+:')
 
 
@@ -114,7 +113,7 @@ def decode_value(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
         raise _unstorable(data, max_depth) from error
     keys, wide = _walk(value, max_depth)
     # each key is followed by `":` unless blanks come between; a text may hold `":` too, so equal counts prove that no key was lost
-    if keys != data.count(b'":') or (_SPACED.search(data) and _SPACED_KEY.search(data)):
+    if keys != data.count(b'":') or _SPACED_KEY.search(data):
         _refuse_duplicates(data)
     if b"\\u0000" in data:
         _refuse_nul(value, "")
