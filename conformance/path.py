@@ -54,10 +54,13 @@ def compile_items(
     Raises SyntaxProblem, SemanticProblem; the closure ExecutionProblem.
     """
     model = model_of(spec)
-    tree = parse(text)
-    if context:
-        check(tree, context, model, strict=strict, ordered=ordered)
-    expr = compile_tree(tree, model)
+    try:
+        tree = parse(text)
+        if context:
+            check(tree, context, model, strict=strict, ordered=ordered)
+        expr = compile_tree(tree, model)
+    except RecursionError as error:
+        raise SyntaxProblem("the expression nests too deeply") from error
     return _evaluator(expr, model, context, services)
 
 
@@ -118,7 +121,10 @@ def compile_invariant(text: str, type_: str, *, spec: Spec | None = None, servic
     R4's own lax spellings are understood (see lenient.py). Raises SyntaxProblem, SemanticProblem; the closure ExecutionProblem.
     """
     model = model_of(spec)
-    expr = compile_tree(lenient(parse(text), model), model)
+    try:
+        expr = compile_tree(lenient(parse(text), model), model)
+    except RecursionError as error:
+        raise SyntaxProblem("the expression nests too deeply") from error
     content = model.content(type_)
 
     def run(value: Any, resource: dict[str, Any], root: dict[str, Any] | None = None, extra: dict[str, Any] | None = None) -> bool:
@@ -127,7 +133,10 @@ def compile_invariant(text: str, type_: str, *, spec: Spec | None = None, servic
         focus = held if value is resource else [make_node(env, value, type_, content, extra)]
         env.context, env.resource = focus, held
         env.root = held if root is None or root is resource else [make_node(env, root, "Resource", "Resource")]
-        return truth(expr(Ctx(env, focus)), "a constraint") is not False
+        try:
+            return truth(expr(Ctx(env, focus)), "a constraint") is not False
+        except RecursionError as error:
+            raise ExecutionProblem("the expression nests too deeply") from error
 
     return run
 

@@ -9,6 +9,8 @@ from conformance.fhirpath.quantity import CALENDAR, Quantity
 from conformance.fhirpath.temporal import Temporal
 
 MAX_NESTING = 60
+MAX_CHAIN = 200  # operators or dots in a row: each becomes a level of the tree
+MAX_DIGITS = 400
 LEVELS: dict[str, int] = {
     "implies": 1, "or": 2, "xor": 2, "and": 3, "in": 4, "contains": 4, "=": 5, "~": 5, "!=": 5, "!~": 5,
     "<": 6, "<=": 6, ">": 6, ">=": 6, "|": 7, "is": 8, "as": 8, "+": 9, "-": 9, "&": 9, "*": 10, "/": 10, "div": 10, "mod": 10,
@@ -17,13 +19,19 @@ _WORDS = frozenset(("and", "or", "xor", "implies", "in", "contains", "div", "mod
 _NAMES = frozenset(("as", "is", "contains", "in"))  # keywords that may also name an element or function
 
 
-@lru_cache(maxsize=4096)
 def parse(text: str) -> ast.Node:
     """The syntax tree of an expression. Raises SyntaxProblem."""
+    return _remembered(text) if len(text) < 1000 else _parse(text)
+
+
+def _parse(text: str) -> ast.Node:
     reader = _Reader(text)
     tree = reader.expression(0, 0)
     reader.expect("end", "")
     return tree
+
+
+_remembered = lru_cache(maxsize=1024)(_parse)
 
 
 class _Reader:
@@ -39,7 +47,7 @@ class _Reader:
 
     def take(self) -> ast.Token:
         token = self.tokens[self.at]
-        self.at += 1
+        self.at += token.kind != "end"
         return token
 
     def accept(self, text: str) -> bool:
@@ -57,8 +65,10 @@ class _Reader:
         if depth > MAX_NESTING:
             raise SyntaxProblem(f"the expression is nested deeper than {MAX_NESTING}")
         left = self.unary(depth)
+        chain = 0
         while self.token.kind in ("op", "name") and LEVELS.get(self.token.text, 0) > least:
             op = self.take().text
+            chain = self.longer(chain)
             if op in ("is", "as"):
                 left = ast.TypeTest(op, left, self.type_name())
             else:
@@ -72,9 +82,16 @@ class _Reader:
             return ast.Sign(self.take().text, self.unary(depth + 1))
         return self.postfix(depth)
 
+    def longer(self, chain: int) -> int:
+        if chain >= MAX_CHAIN:
+            raise SyntaxProblem(f"the expression has more than {MAX_CHAIN} steps in a row")
+        return chain + 1
+
     def postfix(self, depth: int) -> ast.Node:
         left = self.term(depth)
+        chain = 0
         while True:
+            chain = self.longer(chain)
             if self.accept("."):
                 left = ast.Dot(left, self.invocation(depth, dotted=True))
             elif self.accept("["):
@@ -146,6 +163,8 @@ class _Reader:
         )
 
     def number(self, text: str) -> int | Decimal | Quantity:
+        if len(text) > MAX_DIGITS:
+            raise SyntaxProblem(f"a number of the expression has more than {MAX_DIGITS} digits")
         value = Decimal(text)
         unit = self.token
         if unit.kind == "string":

@@ -16,6 +16,7 @@ from conformance.fhirpath.operators import answer
 from conformance.fhirpath.values import Node, single, text
 
 MAX_PATTERN = 2000
+MAX_MEMORY = 1 << 20  # bytes of one compiled expression
 
 
 def subject(items: list[Any], what: str) -> str | None:
@@ -37,7 +38,7 @@ def _text_function(what: str, compute: Callable[..., list[Any]], arguments: int 
             others = [subject(arg(ctx), what) for arg in args]
             if value is None or None in others:
                 return []
-            ctx.env.spend(1 + len(value) // 100)
+            ctx.env.spend(1 + len(value) // 10)
             return compute(value, *others)
 
         return run
@@ -61,7 +62,7 @@ def _substring(args: list[Expr]) -> Apply:
     return run
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def pattern(source: str, whole: bool) -> Any:
     """A compiled RE2 expression in which `.` matches line ends. Raises ExecutionProblem if RE2 refuses it."""
     if len(source) > MAX_PATTERN:
@@ -69,6 +70,7 @@ def pattern(source: str, whole: bool) -> Any:
     options = re2.Options()
     options.log_errors = False
     options.dot_nl = True
+    options.max_mem = MAX_MEMORY
     try:
         return re2.compile(f"^(?:{source})$" if whole else source, options)  # type: ignore[no-untyped-call]
     except re2.error as error:
