@@ -1,20 +1,24 @@
 """The gate: a resource (dict) in, issues out. https://hl7.org/fhir/R4/validation.html
 
-`checker` is what a write calls: R4 itself, compiled per type on first use. `validate` adds profiles and whatever level is asked for.
+`checker` is what a write calls: R4 itself, compiled per type on first use. `validate` adds profiles, codes that only terminology knows, and
+references that can be resolved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from conformance.gate.compiler import type_check
+from conformance.gate.profiles import profile_check
 from conformance.gate.report import Report
-from conformance.outcome import Issue
+from conformance.gate.support import must_support
+from conformance.outcome import Issue, Refusal
 from conformance.spec import Spec
 
-CheckCode = Callable[[str, str, str | None, str | None, str], list[Issue]]
+CheckCode = Callable[[str, str, str | None, str, str], list[Issue]]
 """(system, code, display, value set, strength) -> issues; terminology supplies it."""
 Resolve = Callable[[str], dict[str, Any] | None]
 """Reference -> the resource it points at, None if it cannot be had; for rules that look through references."""
+CLAIMS = ("enforce", "warn", "off")
 
 
 def checker(spec: Spec, rtype: str, *, warnings: bool = True) -> Callable[[dict[str, Any]], list[Issue]]:
@@ -29,3 +33,64 @@ def checker(spec: Spec, rtype: str, *, warnings: bool = True) -> Callable[[dict[
         return report.issues
 
     return run
+
+
+def validate(
+    spec: Spec,
+    res: dict[str, Any],
+    *,
+    profiles: Iterable[str] = (),
+    claims: str = "enforce",
+    check_code: CheckCode | None = None,
+    resolve: Resolve | None = None,
+    warnings: bool = True,
+    support: bool = False,
+) -> list[Issue]:
+    """Everything that is wrong with a resource, all at once.
+
+    profiles: canonicals it must conform to (an unknown one is an error); claims: what becomes of those in meta.profile: 'enforce' (errors), 'warn' or
+    'off' (an unknown one is a warning); support: also list must-support elements that are absent, as information.
+    """
+    rtype = res.get("resourceType")
+    if not isinstance(rtype, str) or rtype not in spec.types:
+        return [Issue("error", "structure", "resourceType must name a resource type of R4", "")]
+    report = Report(res, warnings=warnings, check_code=check_code, resolve=resolve)
+    type_check(spec, rtype)(res, None, rtype, None, report)
+    asked = list(dict.fromkeys(profiles))
+    for url in asked:
+        _profile(spec, url, res, report, "error")
+    for url in _claimed(res) if claims != "off" else ():
+        if url not in asked:
+            before = len(report.issues)
+            _profile(spec, url, res, report, "warning")
+            if claims == "warn":
+                report.issues[before:] = [_milder(issue) for issue in report.issues[before:]]
+            asked.append(url)
+    if support:
+        for url in asked:
+            must_support(spec, url, res, report)
+    return report.issues
+
+
+def _profile(spec: Spec, url: str, res: dict[str, Any], report: Report, unknown: str) -> None:
+    """Judge one profile; one that cannot be used is reported with the severity `unknown`."""
+    rtype = str(res["resourceType"])
+    if url.split("|")[0] == f"http://hl7.org/fhir/StructureDefinition/{rtype}":
+        return
+    try:
+        check = profile_check(spec, url)
+    except Refusal as refusal:
+        for issue in refusal.issues:
+            report.add(unknown, "not-found" if unknown == "error" else "informational", issue.text, ((None, rtype, None), "meta", None))
+        return
+    check(res, None, rtype, None, report)
+
+
+def _claimed(res: dict[str, Any]) -> list[str]:
+    meta = res.get("meta")
+    listed = meta.get("profile") if isinstance(meta, dict) else None
+    return [url for url in listed if isinstance(url, str)] if isinstance(listed, list) else []
+
+
+def _milder(issue: Issue) -> Issue:
+    return Issue("warning", issue.code, issue.text, issue.expression, issue.details) if issue.severity == "error" else issue

@@ -15,7 +15,7 @@ from conformance.gate.extensions import check_extension
 from conformance.gate.invariants import NATIVE
 from conformance.gate.primitives import FORMS, Form
 from conformance.gate.report import At, Check, Report, kind, safe_name
-from conformance.path import ExecutionProblem, compile_invariant
+from conformance.gate.rules import judge_path, judge_rule
 from conformance.spec import Element, Rule, Spec
 
 Property = Callable[[Any, dict[str, Any], At, Report], None]
@@ -193,7 +193,7 @@ def _judges(spec: Spec, element: Element, code: str) -> Iterable[Judge]:
     if code == "Reference":
         yield references.target_judge(spec, element.targets)
     if "SimpleQuantity" in element.profiles and code == "Quantity":
-        yield _judge_rule(Rule("sqty-1", "error", "", "The comparator is not used on a SimpleQuantity"), NATIVE["sqty-1"])
+        yield judge_rule(Rule("sqty-1", "error", "", "The comparator is not used on a SimpleQuantity"), NATIVE["sqty-1"])
     if not element.content or element.content != element.path:  # the rules of a backbone stand in its own check
         yield from _rules(spec, element.rules, element.path, element.content or code)
 
@@ -338,7 +338,7 @@ def _rules(spec: Spec, keys: Iterable[str], name: str, type_: str) -> Iterable[J
         judge = NATIVE.get(key)
         if judge is not None:
             if judge.__name__ != "_always":
-                yield _judge_rule(rule, judge)
+                yield judge_rule(rule, judge)
         elif rule.expression:
             yield judge_path(spec, rule, type_)
     if name == "Bundle":
@@ -352,34 +352,3 @@ def _rules(spec: Spec, keys: Iterable[str], name: str, type_: str) -> Iterable[J
 def _check_contained(value: Any, at: At, report: Report) -> None:
     if "contained" in value and at[1] != "contained":
         check_contained(value, at, report)
-
-
-def _judge_rule(rule: Rule, kept: Callable[[Any, Report], bool]) -> Judge:
-    key, severity = rule.key.partition("@")[0], rule.severity
-    text = f"{key}: {rule.human}"
-
-    def check(value: Any, at: At, report: Report) -> None:
-        if not kept(value, report):
-            report.add(severity, "invariant", text, at, key)
-
-    return check
-
-
-def judge_path(spec: Spec, rule: Rule, type_: str) -> Judge:
-    """An invariant on elements of a type by its FHIRPath, compiled when it is first needed. One that cannot be run is reported, never passed over."""
-    key, severity = rule.key.partition("@")[0], rule.severity
-    text = f"{key}: {rule.human}"
-    compiled: list[Callable[..., bool]] = []
-
-    def check(value: Any, at: At, report: Report) -> None:
-        if severity != "error" and not report.warnings:
-            return
-        if not compiled:
-            compiled.append(compile_invariant(rule.expression, type_, spec=spec))
-        try:
-            if not compiled[0](value, report.resource, report.root):
-                report.add(severity, "invariant", text, at, key)
-        except ExecutionProblem:
-            report.add("warning", "incomplete", f"{key} could not be evaluated here", at, key)
-
-    return check

@@ -1,31 +1,131 @@
 """Extensions: their urls, and for those whose definition is known where they may stand and what they may hold.
 
-https://hl7.org/fhir/R4/extensibility.html
+https://hl7.org/fhir/R4/extensibility.html and https://hl7.org/fhir/R4/defining-extensions.html#context
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
+from conformance.gate.profiles import profile_check
 from conformance.gate.report import At, Report
+from conformance.outcome import Refusal
 from conformance.spec import Spec
 
 Judge = Callable[[Any, At, Report], None]
 
-_absolute = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:\S+\Z")
 NESTS = ("extension", "modifierExtension")
 
 
 def check_extension(spec: Spec) -> Judge:
     """The check of one extension that is well-formed by itself."""
+    known: dict[str, Judge | None] = spec.memo.setdefault("extensions", {})
 
     def check(value: Any, at: At, report: Report) -> None:
         url = value.get("url")
         if type(url) is not str:
             return
+        nested = at[0] is not None and at[0][1] in NESTS
         if ":" not in url:
-            if at[0] is None or at[0][1] not in NESTS:
+            if not nested:
                 report.error("extension", "the url of an extension must be absolute", (at, "url", None))
             return
+        if not known:
+            known.update(dict.fromkeys(each.split("|")[0] for each in spec.urls("StructureDefinition")))
+        if url in known:
+            judge = known[url]
+            if judge is None:
+                judge = known[url] = _definition_judge(spec, url)
+            judge(value, at, report)
 
     return check
+
+
+def _definition_judge(spec: Spec, url: str) -> Judge:
+    structure = spec.definition(url, "StructureDefinition") or {}
+    if structure.get("type") != "Extension" or structure.get("derivation") != "constraint":
+        return _no_extension
+    content: Callable[..., None]
+    try:
+        content = profile_check(spec, url)
+    except Refusal:  # its base is not installed: what it may hold cannot be told
+        content = _anything
+    contexts = _contexts(structure)
+    modifier = _is_modifier(structure)
+    places: dict[str, bool] = {}
+
+    def judge(value: Any, at: At, report: Report) -> None:
+        if modifier is not None and modifier != (at[1] == "modifierExtension"):
+            report.error("extension", f"this extension stands in {'modifierExtension' if modifier else 'extension'}", at)
+        path = _place(at[0], report)
+        allowed = places.get(path) if path is not None else True
+        if allowed is None and path is not None:
+            allowed = _stands(spec, path, contexts)
+            if len(places) < 1000:
+                places[path] = allowed
+        if not allowed:
+            report.error("extension", "the definition of this extension does not allow it here", at)
+        content(value, at[0], at[1], at[2], report)
+
+    return judge
+
+
+def _anything(*_: Any) -> None:
+    """No content is asked for."""
+
+
+def _no_extension(value: Any, at: At, report: Report) -> None:
+    report.error("extension", "the url names a definition that is no extension", (at, "url", None))
+
+
+def _is_modifier(structure: dict[str, Any]) -> bool | None:
+    elements = structure.get("snapshot", {}).get("element") or structure.get("differential", {}).get("element") or [{}]
+    return bool(elements[0].get("isModifier", False)) if elements[0].get("path") == "Extension" else None
+
+
+def _contexts(structure: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(type, expression) of each context."""
+    return tuple((str(each.get("type")), str(each.get("expression", ""))) for each in structure.get("context", ()))
+
+
+def _place(at: At | None, report: Report) -> str | None:
+    """The path of the element that is extended below its resource ('Patient.contact.name'); None inside other extensions."""
+    names: list[str] = []
+    while at is not None:
+        if at[1] in NESTS:
+            return None
+        names.append(at[1])
+        if at[1] in ("resource", "contained") or at[0] is None:
+            names[-1] = str(report.resource.get("resourceType", ""))
+            break
+        at = at[0]
+    return ".".join(reversed(names))
+
+
+def _stands(spec: Spec, path: str, contexts: tuple[tuple[str, str], ...]) -> bool:
+    """True if one of the contexts allows the element at the path; what only FHIRPath or another extension could say is allowed."""
+    names = frozenset(_names(spec, path))
+    return not contexts or any(kind != "element" or text.split("#")[-1].removesuffix("[x]") in names for kind, text in contexts)
+
+
+def _names(spec: Spec, path: str) -> list[str]:
+    """Every name a context may call the element by: 'Element', its path, its types and their ancestors, and paths that begin at a type on the way."""
+    first, *rest = path.split(".")
+    names = ["Element", path, *([] if rest else _ancestors(spec, first)), *(f"{each}.{'.'.join(rest)}" for each in ("Resource", "DomainResource") if rest)]
+    content = first
+    for at, step in enumerate(rest):
+        element = spec.children(content).get(step)
+        if element is None:
+            return names
+        tail = "".join(f".{each}" for each in rest[at + 1 :])
+        heads = [element.content, *(each for code in element.types for each in _ancestors(spec, code))]
+        names += [head + tail for head in heads if head]
+        content = element.content or (element.types[0] if len(element.types) == 1 else "")
+    return names
+
+
+def _ancestors(spec: Spec, code: str) -> list[str]:
+    found = []
+    while code and code in spec.types | spec.datatypes | spec.primitives | {"Resource", "DomainResource"}:
+        found.append(code)
+        code = spec.parent(code)
+    return found

@@ -29,7 +29,7 @@ class Report:
     def __init__(self, root: dict[str, Any], *, warnings: bool = True, check_code: Any = None, resolve: Any = None) -> None:
         self.root: dict[str, Any] = root
         self.resource: dict[str, Any] = root
-        self.bundle: dict[str, Any] | None = None
+        self.bundle: dict[str, Any] | None = root if root.get("resourceType") == "Bundle" else None
         self.issues: list[Issue] = []
         self.warnings = warnings
         self.check_code = check_code

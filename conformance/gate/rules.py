@@ -1,0 +1,42 @@
+"""Invariants as judges: native closures, or FHIRPath. https://hl7.org/fhir/R4/conformance-rules.html#constraints"""
+
+from collections.abc import Callable
+from typing import Any
+
+from conformance.gate.report import At, Report
+from conformance.path import ExecutionProblem, compile_invariant
+from conformance.spec import Rule, Spec
+
+Judge = Callable[[Any, At, Report], None]
+
+
+def judge_rule(rule: Rule, kept: Callable[[Any, Report], bool]) -> Judge:
+    """An invariant by a native closure."""
+    key, severity = rule.key.partition("@")[0], rule.severity
+    text = f"{key}: {rule.human}"
+
+    def check(value: Any, at: At, report: Report) -> None:
+        if not kept(value, report):
+            report.add(severity, "invariant", text, at, key)
+
+    return check
+
+
+def judge_path(spec: Spec, rule: Rule, type_: str) -> Judge:
+    """An invariant on elements of a type by its FHIRPath, compiled when it is first needed. One that cannot be run is reported, never passed over."""
+    key, severity = rule.key.partition("@")[0], rule.severity
+    text = f"{key}: {rule.human}"
+    compiled: list[Callable[..., bool]] = []
+
+    def check(value: Any, at: At, report: Report) -> None:
+        if severity != "error" and not report.warnings:
+            return
+        if not compiled:
+            compiled.append(compile_invariant(rule.expression, type_, spec=spec))
+        try:
+            if not compiled[0](value, report.resource, report.root):
+                report.add(severity, "invariant", text, at, key)
+        except ExecutionProblem:
+            report.add("warning", "incomplete", f"{key} could not be evaluated here", at, key)
+
+    return check
