@@ -249,11 +249,17 @@ def _definitions(rtype: str) -> dict[str, msgspec.Raw]:
 
 
 @cache
+def errata(name: str) -> dict[str, Any]:
+    """A table of `extra/` that mends what R4 publishes wrongly; extra/README.md gives the reason of each row."""
+    table: dict[str, Any] = msgspec.json.decode((EXTRA / f"{name}.json").read_bytes())
+    return table
+
+
+@cache
 def _tables() -> Mapping[str, Any]:
     names = ("elements", "invariants", "params", "compartments", "operations", "valuesets", "normative")
     tables = {name: msgspec.json.decode((R4 / f"{name}.json").read_bytes()) for name in names}
-    extra = EXTRA / "params.json"
-    tables["params"] |= msgspec.json.decode(extra.read_bytes())
+    tables["params"] |= errata("params")
     return MappingProxyType(tables)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from conformance.gate.profiles import profile_check
 from conformance.gate.report import At, Report
 from conformance.outcome import Refusal
-from conformance.spec import Spec
+from conformance.spec import Spec, errata
 
 Judge = Callable[[Any, At, Report], None]
 
+HOLDERS = ("entry", "parameter", "part")  # elements whose `resource` is a resource (CapabilityStatement.rest.resource is none)
 NESTS = ("extension", "modifierExtension")
 
 
@@ -84,7 +85,9 @@ def _is_modifier(structure: dict[str, Any]) -> bool | None:
 
 def _contexts(structure: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """(type, expression) of each context."""
-    return tuple((str(each.get("type")), str(each.get("expression", ""))) for each in structure.get("context", ()))
+    published = [(str(each.get("type")), str(each.get("expression", ""))) for each in structure.get("context", ())]
+    added = [("element", path) for path in errata("contexts").get(structure["url"], ())]
+    return tuple(published + added) if published else ()
 
 
 def _place(at: At | None, report: Report) -> str | None:
@@ -94,7 +97,7 @@ def _place(at: At | None, report: Report) -> str | None:
         if at[1] in NESTS:
             return None
         names.append(at[1])
-        if at[1] in ("resource", "contained") or at[0] is None:
+        if at[0] is None or at[1] == "contained" or (at[1] == "resource" and at[0][1] in HOLDERS):
             names[-1] = str(report.resource.get("resourceType", ""))
             break
         at = at[0]
@@ -110,16 +113,20 @@ def _stands(spec: Spec, path: str, contexts: tuple[tuple[str, str], ...]) -> boo
 def _names(spec: Spec, path: str) -> list[str]:
     """Every name a context may call the element by: 'Element', its path, its types and their ancestors, and paths that begin at a type on the way."""
     first, *rest = path.split(".")
-    names = ["Element", path, *([] if rest else _ancestors(spec, first)), *(f"{each}.{'.'.join(rest)}" for each in ("Resource", "DomainResource") if rest)]
-    content = first
+    names = [
+        "Element",
+        path,
+        *([] if rest else _ancestors(spec, first)),
+        *(f"{each}.{'.'.join(rest)}" for each in ("Resource", "DomainResource") if rest),
+    ]
+    contents = [first]
     for at, step in enumerate(rest):
-        element = spec.children(content).get(step)
-        if element is None:
-            return names
+        found = [element for each in contents if (element := spec.children(each).get(step)) is not None]
         tail = "".join(f".{each}" for each in rest[at + 1 :])
-        heads = [element.content, *(each for code in element.types for each in _ancestors(spec, code))]
-        names += [head + tail for head in heads if head]
-        content = element.content or (element.types[0] if len(element.types) == 1 else "")
+        for element in found:
+            heads = [element.content, *(each for code in element.types for each in _ancestors(spec, code))]
+            names += [head + tail for head in heads if head]
+        contents = [each for element in found for each in ([element.content] if element.content else element.types)]
     return names
 
 
