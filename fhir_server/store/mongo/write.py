@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteOne, InsertOne, ReplaceOne
@@ -15,7 +16,7 @@ from fhir_server.store.mongo.document import INLINE_BYTES, Document, bare, encod
 from fhir_server.store.mongo.errors import TRANSIENT
 from fhir_server.store.mongo.read import HISTORY, Place, version_id
 
-Write = InsertOne[RawBSONDocument] | ReplaceOne[RawBSONDocument] | DeleteOne
+Write = InsertOne[Any] | ReplaceOne[Any] | DeleteOne
 INDEX_FIELDS_LEFT_OUT = {"res": 0, "x": 0, "blob": 0, "vid": 0, "at": 0, "m": 0}
 BATCH_BYTES = 12 * 1024 * 1024
 
