@@ -19,6 +19,7 @@ from conformance.outcome import Issue, Refusal, bad_request, outcome, too_large,
 from fhir_server.context import Context, Grant, Reply, Request, Resource
 from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
+from fhir_server.operations import TABLE
 from fhir_server.settings import Settings
 from fhir_server.store import Store
 from fhir_server.web import negotiate
@@ -157,6 +158,7 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         source=grant.client,
         now=datetime.now(UTC),
         prefer=negotiate.prefer(exchange.headers.get("prefer", "")),
+        operations=TABLE,
     )
 
 
