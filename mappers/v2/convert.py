@@ -10,7 +10,7 @@ from mappers.v2 import authority, finish, times
 from mappers.v2.condition import Condition, compile_condition
 from mappers.v2.grammar import Group
 from mappers.v2.mapping import apply_segment, compiled
-from mappers.v2.message import Message, Segment
+from mappers.v2.message import Message, Segment, content
 from mappers.v2.place import At, Scope
 from mappers.v2.problem import ERROR, INFORMATION, Problem, erl
 from mappers.v2.run import Draft, Element, Run, ToUcum, Translate, Unmapped
@@ -109,12 +109,29 @@ class _Walk:
         self.links: list[Link] = []
 
     def walk(self) -> list[Link]:
-        for segment in self.run.message.segments:
+        run = self.run
+        for segment in run.message.segments:
             rows = self._place(segment)
             self.scope.note(segment)
-            for row in rows:
-                self._apply(row, segment)
+            run.landed, run.leftover = set(), {}
+            drafts = [draft for draft in (self._apply(row, segment) for row in rows) if draft is not None]
+            self._keep_rest(segment, drafts)
         return self.links
+
+    def _keep_rest(self, segment: Segment, drafts: list[Draft]) -> None:
+        """What no row took goes, as text, into an extension named by the field's XML name (urn:hl7-org:v2xml:PV1.22): nothing is lost."""
+        run, fields = self.run, segment.fields
+        ignored, name, marks = self.tables.ignored, segment.name, segment.delimiters
+        for number in range(1, len(fields)):
+            raw = fields[number]
+            if not raw or (number in run.landed and number not in run.leftover) or (name, number) in ignored:
+                continue
+            parts = run.leftover.get(number) or [part for part in segment.repetitions(number) if content(part, marks)]
+            draft = drafts[0] if drafts else self.scope.find("MessageHeader[1]")
+            if draft is not None and parts:
+                rest = [{"url": f"urn:hl7-org:v2xml:{name}.{number}", "valueString": text} for text in (run.text(part) for part in parts) if text]
+                if rest:
+                    draft.res.setdefault("extension", []).extend(rest)
 
     def _place(self, segment: Segment) -> list[MessageRow]:
         """Move to the segment's place; its rows there."""
@@ -154,15 +171,16 @@ class _Walk:
             self.run.problems.append(Problem(INFORMATION, erl(segment.name, segment.occurrence), "100", "no table maps this segment"))
         return rows
 
-    def _apply(self, row: MessageRow, segment: Segment) -> None:
+    def _apply(self, row: MessageRow, segment: Segment) -> Draft | None:
+        """Apply a row; the resource it made or extended, None if it did not hold or gave nothing."""
         run = self.run
         if row.when and not _holds(self.tables, row.when)(self._at(segment)):
-            return
+            return None
         home = self._home(self.structure.homes.get(row.target, ""))
         found, maker = home.labels.get(row.target), home.makers.get(row.target)
         if not row.map:
             self._link(row, found)
-            return
+            return found
         table = compiled(self.tables, row.map)
         if found is not None and maker is not None and (maker[0] != segment.name or maker[1] == segment.index):
             apply_segment(run, table, segment, found.res, self.scope, found.nulls)
@@ -173,11 +191,12 @@ class _Walk:
             run.segment = segment
             draft = run.draft(row.target.partition("[")[0])
             if not apply_segment(run, table, segment, draft.res, self.scope, draft.nulls) and not draft.nulls:
-                return
+                return None
             run.keep(draft)
             home.publish(row.target, draft)
             home.makers[row.target] = (segment.name, segment.index)
         self._link(row, draft)
+        return draft
 
     def _link(self, row: MessageRow, draft: Draft | None) -> None:
         if row.refs and draft is not None:

@@ -71,7 +71,9 @@ def _unify(drafts: list[Draft], gone: set[int]) -> None:
         if found is draft:
             continue
         for name, value in draft.res.items():
-            found.res.setdefault(name, value)
+            kept = found.res.setdefault(name, value)
+            if type(kept) is list and kept is not value:
+                kept.extend(member for member in value if member not in kept)
         for reference in draft.refs:
             reference["reference"] = found.url
         found.refs.extend(draft.refs)

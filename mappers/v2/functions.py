@@ -52,6 +52,8 @@ def _identifier(run: Run, raw: str, place: At, level: int) -> Element | None:
         return None
     found: Element = {"value": parts[0]}
     system = authority.system(run, parts[1], parts[2], parts[3]) or run.source.authority
+    if parts[1] and system:
+        found["assigner"] = {"display": parts[1]}
     return {"system": system, **found} if system else found
 
 
@@ -194,6 +196,7 @@ def _priority(run: Run, raw: str, place: At, level: int) -> int | None:
 def _minutes(run: Run, raw: str, place: At, level: int) -> int | None:
     """A duration in the unit of the next field (minutes without one) -> whole minutes."""
     amount = number(codings.split(run, raw, level)[0])
+    run.landed.add(run.field + 1)
     unit = timings.unit_code(place.segment.get(f"{run.field + 1}.1") or "MIN") or "min"
     factor = {"s": 1 / 60, "min": 1, "h": 60, "d": 1440}.get(unit)
     return round(float(amount) * factor) or None if amount is not None and amount > 0 and factor else None

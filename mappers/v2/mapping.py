@@ -20,19 +20,25 @@ from mappers.v2.values import LEAVES
 
 # types whose equal content within a message is one resource from the start
 _INTERNED = frozenset({"Practitioner", "Organization", "Location", "Device"})
+_JOINING = frozenset({"@joined", "@observation_value", "@components", "@document_text"})
+# (run, raw text, place, level, element, slots) -> True if something of the message was written; constants tell nothing
 Plan = Callable[[Run, str, At, int, Element, Slots], bool]
 _EXPRESSION = re.compile(r'"([^"]*)"|([A-Z][A-Z0-9]{1,2})[-.](\d+)(?:\.(\d+))?|\+|\s+')
 
 
 @dataclass(slots=True, eq=False)
 class Field:
-    """The plans of one field or component; `drop`: slots that a further repetition starts anew; `elements`: what a null empties."""
+    """The plans of one field or component; `drop`: slots that a further repetition starts anew; `elements`: what a null empties;
+
+    `joins`: a conversion that reads all repetitions at the first.
+    """
 
     number: int
     plans: list[Plan] = field(default_factory=list)
     once: list[Plan] = field(default_factory=list)
     drop: tuple[str, ...] = ()
     elements: frozenset[str] = frozenset()
+    joins: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -61,14 +67,15 @@ def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
         own = [row for row in rows if row.field == number]
         others = {key for row in rows if row.field != number for key in slots_of(row.path)}
         drop = _renewed(own, others)
-        made = Field(number, drop=drop, elements=frozenset(_element(row) for row in own))
+        joins = any(row.convert in _JOINING for row in own)
+        made = Field(number, drop=drop, elements=frozenset(_element(row) for row in own), joins=joins)
         for row in own:
             plan = _plan(tables, row)
             made.plans.append(plan)
             if row.path.startswith("$this") or any(key in drop for key in slots_of(row.path)) or row.path.endswith("$value"):
                 made.once.append(plan)
         fields.append(made)
-    constants = [_plan(tables, row) for row in rows if not row.field]
+    constants = [_plan(tables, row) if row.when else _default(tables, row) for row in rows if not row.field]
     return Map(
         name, fields, constants, any(row.when or row.value.startswith("=") or row.convert[:1] in ("@", "^") for row in rows), frozenset(numbers)
     )
@@ -92,9 +99,22 @@ def _element(row: Row) -> str:
     return steps(row.path)[0].name.lstrip("_")
 
 
+def _default(tables: Tables, row: Row) -> Plan:
+    """A row without field and condition: what stands there already stays."""
+    plan = _plan(tables, row)
+    name = steps(row.path)[0].name
+    single = "[" not in row.path and "." not in row.path
+
+    def default(run: Run, raw: str, place: At, level: int, root: Element, slots: Slots) -> bool:
+        return False if single and name in root else plan(run, raw, place, level, root, slots)
+
+    return default
+
+
 def _plan(tables: Tables, row: Row) -> Plan:
     write = writer(row.path)
     convert = _convert(tables, row)
+    tells = not row.value
     if not row.when:
 
         def always(run: Run, raw: str, place: At, level: int, root: Element, slots: Slots) -> bool:
@@ -102,7 +122,7 @@ def _plan(tables: Tables, row: Row) -> Plan:
             if value is None:
                 return False
             write(run, root, slots, value)
-            return True
+            return tells
 
         return always
     holds = compile_condition(row.when)
@@ -114,7 +134,7 @@ def _plan(tables: Tables, row: Row) -> Plan:
         if value is None:
             return False
         write(run, root, slots, value)
-        return True
+        return tells
 
     return guarded
 
@@ -260,8 +280,12 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
             continue
         if raw == NULL:
             nulls.update(item.elements)
+            run.landed.add(number)
         elif content(raw, segment.delimiters):
-            written += _field(run, item, segment, raw, place, root, slots)
+            count_here = _field(run, item, segment, raw, place, root, slots)
+            if count_here:
+                run.landed.add(number)
+                written += count_here
     run.field = run.repetition = 0
     if written or len(root) > 1:
         place.raw = ""
@@ -284,9 +308,11 @@ def _field(run: Run, item: Field, segment: Segment, raw: str, place: At, root: E
         if done:
             for key in item.drop:
                 slots.pop(key, None)
-            if len(item.once) < len(item.plans):
-                run.warn("198", "a repetition has no place in the resource; the first one stands")
+        here = 0
         for plan in item.once if done else item.plans:
-            written += plan(run, part, place, 0, root, slots)
+            here += plan(run, part, place, 0, root, slots)
+        if done and not here and not item.joins:
+            run.leftover.setdefault(item.number, []).append(part)
+        written += here
         done = True
     return written

@@ -88,6 +88,7 @@ def _guess(run: Run, raw: str, place: At) -> Element | None:
 
 def _unit(run: Run, place: At) -> Element:
     reps = place.segment.repetitions(6)
+    run.landed.add(6)
     return quantities.units(run, reps[0], 0) if reps else {}
 
 

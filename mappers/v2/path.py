@@ -4,7 +4,8 @@
   name[1].given[1]           a list: a slot; rows that name the same slot write to the same list member
   extension{url}.valueCode   the extension with that url; `_birthDate.extension{url}` one on a primitive
   individual(Practitioner)   a Reference to a new resource; what follows stands in that resource
-  contained with `$this`     the element that the table is applied to
+  $this                      the element that the table is applied to
+  comment+                   a text: joined to the one that stands there already
 
 Slots live in a dict that is made per segment: a repetition of a field drops the slots that only this field uses, so that it
 starts a new list member. Writing a dict where a dict stands merges it; a list is appended; a primitive replaces.
@@ -20,7 +21,7 @@ from mappers.v2.run import Draft, Element, Run
 Slots = dict[str, Any]
 Writer = Callable[[Run, Element, Slots, Any], None]
 _STEP = re.compile(
-    r"(?P<name>_?[A-Za-z][A-Za-z0-9]*|\$this|\$value)(?:\[(?P<slot>\w+)\])?(?:\{(?P<url>[^}]*)\})?(?:\((?P<rtype>[A-Z]\w+)\))?(?:\.|$)"
+    r"(?P<name>_?[A-Za-z][A-Za-z0-9]*|\$this|\$value)(?:\[(?P<slot>\w+)\])?(?:\{(?P<url>[^}]*)\})?(?:\((?P<rtype>[A-Z]\w+)\))?(?P<joined>\+$)?(?:\.|$)"
 )
 
 
@@ -33,6 +34,7 @@ class Step:
     url: str
     rtype: str
     key: str
+    joined: bool = False
 
 
 def steps(text: str) -> tuple[Step, ...]:
@@ -43,7 +45,7 @@ def steps(text: str) -> tuple[Step, ...]:
         if match is None:
             raise ValueError(f"path not understood at {text[at:]!r}: {text}")
         at = match.end()
-        found.append(Step(match["name"], match["slot"] or "", match["url"] or "", match["rtype"] or "", text[:at].rstrip(".")))
+        found.append(Step(match["name"], match["slot"] or "", match["url"] or "", match["rtype"] or "", text[:at].rstrip("."), bool(match["joined"])))
     if not found:
         raise ValueError("an empty path")
     return tuple(found)
@@ -125,6 +127,8 @@ def _end(step: Step) -> Writer:
     if step.slot or step.url:
         return _end_member(step)
     name = step.name
+    if step.joined:
+        return lambda run, node, slots, value: node.update({name: f"{node[name]}\n{value}" if name in node else value})
 
     def single(run: Run, node: Element, slots: Slots, value: Any) -> None:
         found = node.get(name)

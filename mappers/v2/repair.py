@@ -27,6 +27,8 @@ def _walk(run: Run, draft: Draft, node: Element) -> None:
         value = node[name]
         if type(value) is dict:
             _walk(run, draft, value)
+            if name == "repeat":
+                _timing(value)
             if not value:
                 del node[name]
             elif "start" in value and "end" in value and _after(value["start"], value["end"]):
@@ -39,6 +41,14 @@ def _walk(run: Run, draft: Draft, node: Element) -> None:
             node[name] = [member for member in value if member not in ({}, None)]
             if not node[name]:
                 del node[name]
+
+
+def _timing(repeat: Element) -> None:
+    """tim-9 and tim-10: a time of day and an event exclude each other; an offset needs the event."""
+    if "timeOfDay" in repeat:
+        repeat.pop("when", None)
+    if "when" not in repeat:
+        repeat.pop("offset", None)
 
 
 def _after(start: Any, end: Any) -> bool:

@@ -40,7 +40,10 @@ class Unmapped:
 
 
 class Run:
-    """Mutable state while a message is mapped. `segment` and `repetition` say where the mapper stands, for problems."""
+    """Mutable state while a message is mapped. `segment` and `repetition` say where the mapper stands, for problems.
+
+    `landed`: fields of the segment at hand that gave something; `leftover`: repetitions that found no place, by field.
+    """
 
     __slots__ = (
         "authorities",
@@ -50,6 +53,8 @@ class Run:
         "drafts",
         "field",
         "header",
+        "landed",
+        "leftover",
         "marks",
         "message",
         "names",
@@ -85,6 +90,8 @@ class Run:
         self.unmapped: list[Unmapped] = []
         self.cache: dict[tuple[str, str], Any] = {}
         self.authorities: dict[str, str] = {}
+        self.landed: set[int] = set()
+        self.leftover: dict[int, list[str]] = {}
         self.segment = self.header
         self.field = 0
         self.repetition = 0

@@ -70,6 +70,7 @@ class Tables:
     systems: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     authorities: dict[str, str] = field(default_factory=dict)
+    ignored: set[tuple[str, int]] = field(default_factory=set)
     compiled: dict[str, Any] = field(default_factory=dict)
 
     def structure_for(self, code: str, trigger: str) -> Structure | None:
@@ -140,6 +141,9 @@ def _singles(tables: Tables, folder: Path) -> None:
         if path.exists():
             for row in rows_of(path):
                 into[row["name"].upper()] = row["value"]
+    path = folder / "ignored.csv"
+    if path.exists():
+        tables.ignored.update((row["segment"], int(row["field"])) for row in rows_of(path))
     path = folder / "defaults.csv"
     if path.exists():
         for row in rows_of(path):

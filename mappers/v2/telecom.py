@@ -40,6 +40,9 @@ def _point(run: Run, value: str, system: str | None, use: str | None, parts: lis
     if use:
         made["use"] = use
     extensions = [] if address else [{"url": _EXT + name, "valueString": parts[number - 1]} for number, name in _PARTS if parts[number - 1]]
+    for number, text in ((1, parts[0] if parts[11] and parts[0] != value else ""), (9, parts[8])):
+        if text and not address:
+            extensions.append({"url": f"urn:hl7-org:v2xml:XTN.{number}", "valueString": text})
     if extensions:
         made["extension"] = extensions
     period = {name: text for name, text in (("start", _time(run, parts[12])), ("end", _time(run, parts[13]))) if text}

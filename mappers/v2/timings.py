@@ -26,7 +26,6 @@ _UNITS = {
     "SEC": "s",
 }
 _EVERY = re.compile(r"Q(\d{1,4})(S|M|H|D|W|L)$")
-_TIMES = re.compile(r"(?:X|)(\d{1,3})(?:XD|XDAY)?$")
 _NAMED = {
     "BID": "BID",
     "TID": "TID",
@@ -44,7 +43,6 @@ _NAMED = {
 }
 _ABBREVIATION = "http://terminology.hl7.org/CodeSystem/v3-GTSAbbreviation"
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "wk": 604800}
-_MINUTES = ("M", "MIN", "MINUTE", "MINUTES")
 
 
 def unit_code(text: str) -> str | None:
@@ -53,20 +51,36 @@ def unit_code(text: str) -> str | None:
 
 
 def repeat_pattern(run: Run, raw: str, place: At, level: int) -> Element | None:
-    """@repeat_pattern: RPT or RI -> Timing: `Q6H` is a period, `BID` a code, the sent text stays in code.text."""
+    """@repeat_pattern: RPT or RI -> Timing: `Q6H` is a period, `BID` a code, `AC` an event; the sent text stays in code.text."""
     parts = split(run, raw, level)
-    code = parts[0].upper()
-    if not code:
-        return None
-    made: Element = {"code": {"text": parts[1] or parts[0]}}
+    sub = run.marks[level + 1] if level < 2 else ""
+    name = [run.text(part) for part in raw.split(run.marks[level], 1)[0].split(sub)] if sub else [parts[0]]
+    code = name[0].upper()
+    repeat = _repeat(run, code, parts)
+    made: Element = {"repeat": repeat} if repeat else {}
+    text = " ".join(part for part in (name[1] if len(name) > 1 and name[1] else name[0], parts[10]) if part)
+    if text:
+        made["code"] = {"text": text}
+        if code in _NAMED:
+            made["code"]["coding"] = [{"system": _ABBREVIATION, "code": _NAMED[code]}]
+    return made or None
+
+
+def _repeat(run: Run, code: str, parts: list[str]) -> Element:
+    """Timing.repeat of a pattern: every n units, or RPT.5 and 6, and the event of RPT.8 with the offset of RPT.9 and 10."""
+    made: Element = {}
     every = _EVERY.match(code)
+    period, unit = number(parts[4]), unit_code(parts[5].split(run.marks[1] or "&")[0])
     if every:
-        made["repeat"] = {"frequency": 1, "period": Decimal(every[1]), "periodUnit": _UNITS[every[2]]}
-    if code in _NAMED:
-        made["code"]["coding"] = [{"system": _ABBREVIATION, "code": _NAMED[code]}]
-    period, unit = number(parts[4]), unit_code(parts[5])
-    if period and unit and "repeat" not in made:
-        made["repeat"] = {"frequency": 1, "period": period, "periodUnit": unit}
+        made = {"frequency": 1, "period": Decimal(every[1]), "periodUnit": _UNITS[every[2]]}
+    elif period and unit:
+        made = {"frequency": 1, "period": period, "periodUnit": unit}
+    row = run.tables.codes["eventrelatedperiod"].get((parts[7] or code).casefold())
+    if row and row["system"].endswith("v3-TimingEvent"):
+        made["when"] = [row["code"]]
+        offset, scale = number(parts[8]), unit_code(parts[9].split(run.marks[1] or "&")[0])
+        if offset and scale in ("min", "h", "d") and offset == offset.to_integral_value():
+            made["offset"] = int(offset) * {"min": 1, "h": 60, "d": 1440}[scale]
     return made
 
 
@@ -77,8 +91,6 @@ def interval(run: Run, raw: str, place: At, level: int) -> Element | None:
     clocks = [found for found in (times.time(text) for text in parts[1].split(",") if text) if found]
     if clocks:
         made.setdefault("repeat", {})["timeOfDay"] = clocks
-        if made.get("code", {}).get("text") == parts[1]:
-            made["code"]["text"] = parts[0]
     return made or None
 
 
@@ -105,6 +117,7 @@ def end(run: Run, raw: str, place: At, level: int) -> str | None:
     """@offset_end: start (field before by 3: AIS-4, AIL-6 ...) plus a duration in the unit of the field after -> dateTime."""
     amount = number(run.text(raw.split(run.marks[0], 1)[0]))
     segment, here = place.segment, run.field
+    run.landed.add(here + 1)
     unit = unit_code(segment.get(f"{here + 1}.1") or "MIN") or "min"
     start = times.instant(segment.get(f"{here - 3}.1"), run.zone)
     if amount is None or start is None or unit not in _SECONDS:
