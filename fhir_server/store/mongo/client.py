@@ -13,7 +13,7 @@ from pymongo.write_concern import WriteConcern
 from fhir_server.store.mongo.document import CODEC, Document
 from fhir_server.store.mongo.errors import as_refusal
 
-MAJORITY = WriteConcern(w="majority", j=True)
+MAJORITY = WriteConcern(w="majority", j=True, wtimeout=20_000)  # ms; a majority that is away must not hang requests
 FAST = WriteConcern(w=1)
 SELECTION_MS = 5000
 POOL = 64
