@@ -10,6 +10,7 @@ import pytest
 
 from fhir_server.store import Change, Stored, Tx
 from fhir_server.store.embedded import Embedded
+from fhir_server.store.mongo.history import Window, _stages
 from fhir_server.store.mongo.horizon import WRITERS, Horizon
 from fhir_server.store.mongo.store import MongoStore, open_store
 
@@ -164,3 +165,23 @@ async def test_stamps_of_a_resource_rise_even_within_a_millisecond(store: MongoS
         made = await store.transact(body)
         assert last is None or (made.at > last.at and made.vid == last.vid + 1)
         last = made
+
+
+async def test_history_looks_at_no_more_than_it_shows(store: MongoStore):
+    """A page far behind is answered from the index on stamps, in both directions."""
+    await store.ensure(["Patient"])
+    made: list[Stored] = []
+    for _ in range(4):
+        made += await slow_transaction(store, 0, *(creation() for _ in range(100)))
+    middle = made[200]
+    for ascending in (True, False):
+        window = Window(None, made[-1].at + timedelta(seconds=1), (middle.at, "Patient", middle.rid, 1), ascending, 10)
+        plan = await store.database.command(
+            {
+                "explain": {"aggregate": "Patient", "pipeline": _stages("Patient", window), "cursor": {}},
+                "verbosity": "executionStats",
+            }
+        )
+        stats = plan.get("executionStats") or plan["stages"][0]["$cursor"]["executionStats"]
+        assert stats["nReturned"] == 10
+        assert stats["totalKeysExamined"] <= 130  # all of one stamp's hundred at the worst, and the page

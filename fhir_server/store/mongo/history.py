@@ -4,7 +4,7 @@ Newest first is the order (at descending, type, id, vid descending); ascending i
 the history collection: a version that is superseded between the two reads is then seen twice, never missed.
 """
 
-import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,6 @@ from fhir_server.store.mongo.document import SHOWN, Document
 from fhir_server.store.mongo.lower import lower
 from fhir_server.store.mongo.read import HISTORY, PAST, Place, past, version_id, with_blobs
 
-AT_ONCE = 8  # types read at the same time
 PAGE = 200  # versions looked at per step when a clause filters them
 
 
@@ -53,9 +52,11 @@ async def of_resource(place: Place, rtype: str, rid: str, window: Window) -> lis
 async def of_types(place: Place, rtypes: Iterable[str], window: Window, whole: bool) -> list[Stored]:
     """Versions of these types; `whole`: they are all types that there are (the history collection is then read as one)."""
     wanted = sorted(rtypes)
-    gate = asyncio.Semaphore(AT_ONCE)
-    parts = await asyncio.gather(*(_current(place, rtype, window, gate) for rtype in wanted))
-    found = [one for part in parts for one in part]
+    found: list[Stored] = []
+    if len(wanted) == 1:
+        found = await _current(place, wanted[0], window)
+    elif wanted:
+        found = await _current_of_all(place, wanted, window)
     for chosen in [None] if whole else wanted:
         found += await _superseded(place, chosen, window)
     return _merged(found, window)
@@ -90,13 +91,40 @@ async def _last_matching(place: Place, rtype: str, rids: list[str], clause: Clau
     return {row["_id"] for row in rows}
 
 
-async def _current(place: Place, rtype: str, window: Window, gate: asyncio.Semaphore) -> list[Stored]:
+async def _current(place: Place, rtype: str, window: Window) -> list[Stored]:
     wanted = {"$and": [_stamps(window), _behind(window, rtype, "_id", "vid")]}
     order = [("at", 1), ("_id", -1)] if window.ascending else [("at", -1), ("_id", 1)]
-    async with gate:
+    collection = place.database.get_collection(rtype, read_concern=COMMITTED)
+    rows = await collection.find(wanted, SHOWN, session=place.session).sort(order).limit(window.limit).to_list()
+    return await with_blobs(place, rtype, rows)
+
+
+async def _current_of_all(place: Place, rtypes: Sequence[str], window: Window) -> list[Stored]:
+    """Over many types: which ones they are, from the indexes in one request, then those documents.
+
+    A document that is superseded between the two has another stamp then, and its former version is in history, which is read after this.
+    """
+    first, *others = (_stages(rtype, window) for rtype in rtypes)
+    stages = first + [{"$unionWith": {"coll": rtype, "pipeline": inner}} for rtype, inner in zip(rtypes[1:], others)]
+    down = -1 if window.ascending else 1
+    stages += [{"$sort": {"at": -down, "t": down, "_id": down}}, {"$limit": window.limit}]
+    collection = place.database.get_collection(rtypes[0], read_concern=COMMITTED)
+    chosen: dict[str, dict[str, datetime]] = defaultdict(dict)
+    async for row in await collection.aggregate(stages, session=place.session):
+        chosen[row["t"]][row["_id"]] = row["at"]
+    found: list[Stored] = []
+    for rtype, stamps in chosen.items():
         collection = place.database.get_collection(rtype, read_concern=COMMITTED)
-        rows = await collection.find(wanted, SHOWN, session=place.session).sort(order).limit(window.limit).to_list()
-        return await with_blobs(place, rtype, rows)
+        rows = await collection.find({"_id": {"$in": list(stamps)}}, SHOWN, session=place.session).to_list()
+        found += await with_blobs(place, rtype, [row for row in rows if row["at"] == stamps[row["_id"]]])
+    return found
+
+
+def _stages(rtype: str, window: Window) -> list[Document]:
+    """One type's part, answered from the index on stamps alone."""
+    order = {"at": 1, "_id": -1} if window.ascending else {"at": -1, "_id": 1}
+    wanted = {"$and": [_stamps(window), _behind(window, rtype, "_id", "vid")]}
+    return [{"$match": wanted}, {"$sort": order}, {"$limit": window.limit}, {"$project": {"at": 1, "t": {"$literal": rtype}}}]
 
 
 async def _superseded(place: Place, rtype: str | None, window: Window) -> list[Stored]:

@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pymongo import ReturnDocument
+from pymongo import DeleteOne, ReturnDocument, UpdateOne
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from fhir_server.store.mongo.client import FAST, Database
+from fhir_server.store.mongo.client import FAST, MAJORITY, Database
 from fhir_server.store.mongo.document import Document
 from fhir_server.store.mongo.sessions import end_sessions, is_dead, machine
 
@@ -36,9 +36,9 @@ WRITERS = "writers"
 CLOCK = "clock"  # a document that is always there, so that a read always brings the server's time
 REFRESH_SECONDS = 0.075
 IDLE_SECONDS = 1.0
-HEARTBEAT_SECONDS = 5.0
 MARGIN_SECONDS = 10.0
 WAIT_SECONDS = 1.0
+STEP_MS, SLEW_MS = 50, 5  # a clock that went back by more than the one is approached by the other per refresh
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -93,7 +93,6 @@ class Horizon:
         stamp = self._clock()
         if after is not None:
             stamp = max(stamp, milliseconds(after) + 1)
-        self._last = max(self._last, self._clock())
         flight = Flight(stamp, self.generation)
         self.flights.add(flight)
         return flight
@@ -111,7 +110,15 @@ class Horizon:
         return flight.generation == self.generation and time.monotonic() - self._fresh < self.lease_seconds - MARGIN_SECONDS / 2
 
     def _clock(self) -> int:
-        return max(int(time.monotonic() * 1000 + self._offset), self._last)
+        """Now, in ms; never earlier than any answer before, because floors were promised with those."""
+        self._last = max(int(time.monotonic() * 1000 + self._offset), self._last)
+        return self._last
+
+    def _set_clock(self, seen: int, *, first: bool) -> None:
+        """Follow the server's clock; where it was set back, or another member's runs behind, go on from where we are, a little slower."""
+        measured = seen - time.monotonic() * 1000
+        back = self._offset - measured
+        self._offset = measured if first or back < STEP_MS else max(measured, self._offset - SLEW_MS)
 
     async def _activate(self) -> None:
         async with self._gate:
@@ -126,6 +133,10 @@ class Horizon:
             self._active = True
             if not await self._refresh(first=True):
                 raise TimeoutError  # fenced within a moment: somebody's clock is far off
+            _, now = await self._rows()
+            if milliseconds(now) >= self._last:
+                self._last = milliseconds(now) + 1
+                self._offset = max(self._offset, self._last - time.monotonic() * 1000)
             await asyncio.sleep(max(0.0, self._last - (time.monotonic() * 1000 + self._offset)) / 1000)
             self._used = time.monotonic()
             if self._task is None or self._task.done():
@@ -134,22 +145,22 @@ class Horizon:
     async def _refresh(self, *, first: bool = False, idle: bool = False) -> bool:
         """Advance the floor and set our clock by the server's. False if we were fenced."""
         sent = time.monotonic()
-        change: Document = {"seen": "$$NOW"}
+        change: Document = {"seen": {"$max": ["$$NOW", EPOCH + timedelta(milliseconds=self._last)]}}
         if idle:
             change["floor"] = None
         elif not first:
-            now = self._last = self._clock()
+            now = self._clock()
             change["floor"] = EPOCH + timedelta(milliseconds=min((one.stamp for one in self.flights), default=now))
-        writers = self.database[WRITERS].with_options(write_concern=FAST)
-        row = await writers.find_one_and_update({"_id": self.id}, [{"$set": change}], {"seen": 1}, return_document=ReturnDocument.AFTER)
+        writers = self.database[WRITERS].with_options(write_concern=MAJORITY if idle else FAST)  # a floor lost in a crash is only lower
+        shown = {"seen": 1, "now": "$$NOW"}
+        row = await writers.find_one_and_update({"_id": self.id}, [{"$set": change}], shown, return_document=ReturnDocument.AFTER)
         if row is None:
             self._active = False
             self.generation += 1
             return False
-        seen = milliseconds(row["seen"])
-        self._offset = seen - time.monotonic() * 1000
+        self._set_clock(milliseconds(row["now"]), first=first)
         if first:
-            self._last = max(self._last, seen + 1)
+            self._last = max(self._last, milliseconds(row["seen"]) + 1)
         self._fresh = sent
         return True
 
@@ -164,7 +175,7 @@ class Horizon:
                         self._active = False
                     await self._refresh(idle=idle)
             except PyMongoError as error:
-                self._active = self._active or bool(self.flights)
+                self._active = True  # also where it could not say that it is idle: it says so again
                 log.warning("the floor of history could not be advanced", extra={"fields": {"error": type(error).__name__}})
                 await asyncio.sleep(REFRESH_SECONDS * 4)
 
@@ -177,7 +188,8 @@ class Horizon:
                 await self._task
         if not self.flights:
             with suppress(PyMongoError):  # the database may be gone already; then the lease ends it
-                await self.database[WRITERS].with_options(write_concern=FAST).delete_one({"_id": self.id})
+                clock = {"$max": {"seen": EPOCH + timedelta(milliseconds=self._last)}}
+                await self.database[WRITERS].bulk_write([UpdateOne({"_id": CLOCK}, clock), DeleteOne({"_id": self.id})])
 
     async def complete_until(self, wait: float = WAIT_SECONDS) -> datetime:
         """Versions with an earlier stamp than this are all there. Waits, at most `wait` seconds, until that includes what is committed now."""
@@ -194,12 +206,15 @@ class Horizon:
             await asyncio.sleep(0.005)
 
     async def _rows(self) -> tuple[list[Document], datetime]:
-        """The floors in force, our own as we know it now, and the server's time from before they were read."""
+        """The floors in force, our own as we know it now, and the time from before they were read.
+
+        The time is the server's, or what a writer saw later than that: it does not go back when the server's does.
+        """
         concern = ReadConcern("linearizable" if self.members > 1 else "local")
         writers = self.database.get_collection(WRITERS, read_concern=concern)
         own = min((one.stamp for one in self.flights), default=self._clock()) if self._active else None
         rows = await writers.find({}, {"floor": 1, "seen": 1, "pid": 1, "host": 1, "now": "$$NOW"}).to_list()
-        now = rows[0]["now"] if rows else EPOCH
+        now = max((max(row["now"], row["seen"]) for row in rows), default=EPOCH)
         for row in rows:
             if row["_id"] == self.id and own is not None and row.get("floor") is not None:
                 row["floor"] = max(row["floor"], EPOCH + timedelta(milliseconds=own))

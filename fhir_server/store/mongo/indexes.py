@@ -9,6 +9,7 @@ from fhir_server.store.mongo.guard import GUARD_SECONDS, GUARDS
 from fhir_server.store.mongo.read import HISTORY
 
 NAMESPACE_EXISTS = 48
+REDEFINED = frozenset({85, 86})
 HISTORY_INDEXES = [
     IndexModel([("t", ASCENDING), ("at", DESCENDING), ("i", ASCENDING), ("v", DESCENDING)], name="type"),
     IndexModel([("at", DESCENDING), ("t", ASCENDING), ("i", ASCENDING), ("v", DESCENDING)], name="system"),
@@ -43,5 +44,22 @@ async def _create(database: Database, name: str, models: list[IndexModel]) -> No
     except OperationFailure as error:
         if error.code != NAMESPACE_EXISTS:
             raise
-    if models:
-        await database[name].create_indexes(models)
+    try:
+        if models:
+            await database[name].create_indexes(models)
+    except OperationFailure as error:
+        if error.code not in REDEFINED:
+            raise
+        for model in models:
+            await _index(database, name, model)
+
+
+async def _index(database: Database, name: str, model: IndexModel) -> None:
+    """One index; one of the same name and another definition (an earlier version's) is replaced."""
+    try:
+        await database[name].create_indexes([model])
+    except OperationFailure as error:
+        if error.code not in REDEFINED:
+            raise
+        await database[name].drop_index(model.document["name"])
+        await database[name].create_indexes([model])
