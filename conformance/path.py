@@ -83,7 +83,7 @@ def _evaluator(expr: Expr, model: Model, context: str, services: Services) -> It
         if variables:
             env.variables = {name: value if isinstance(value, list) else [value] for name, value in variables.items()}
         try:
-            return expr(Ctx(env, focus))
+            return list(expr(Ctx(env, focus)))  # constants are shared: the caller gets a list of its own
         except RecursionError as error:
             raise ExecutionProblem("the expression nests too deeply") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 from conformance.fhirpath.context import Apply, Ctx, Env, Expr, children
 from conformance.fhirpath.errors import ExecutionProblem
 from conformance.fhirpath.operators import answer, distinct
+from conformance.fhirpath.temporal import Temporal
 from conformance.fhirpath.values import Node, key, less, single, system, truth, type_of
 
 MAX_ITEMS = 100_000
@@ -254,7 +255,7 @@ TABLE: dict[str, tuple[int, int, Callable[..., Apply]]] = {
     "trace": (1, 2, _trace),
     "sort": (0, 9, _sort),
     "type": (0, 0, _plain(lambda env, items: [type_of(item) for item in items])),
-    "today": (0, 0, _plain(lambda env, items: [type(env.now())("date", env.now().parts[:3])])),
+    "today": (0, 0, _plain(lambda env, items: [Temporal("date", env.now().parts[:3])])),
     "now": (0, 0, _plain(lambda env, items: [env.now()])),
-    "timeOfDay": (0, 0, _plain(lambda env, items: [type(env.now())("time", (1, 1, 1, *env.now().parts[3:]))])),
+    "timeOfDay": (0, 0, _plain(lambda env, items: [Temporal("time", (1, 1, 1, *env.now().parts[3:]))])),
 }

@@ -3,6 +3,7 @@
 Whoever has a complete UCUM (package terminology) passes its `canonical` as the argument `units`.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,7 +23,7 @@ _PREFIXES = {
 # unit -> (factor, base units, metric); facts of https://ucum.org/ucum
 _UNITS: dict[str, tuple[str, str, bool]] = {
     "m": ("1", "m", True), "g": ("1", "g", True), "s": ("1", "s", True), "rad": ("1", "rad", True), "K": ("1", "K", True), "C": ("1", "C", True), "cd": ("1", "cd", True),
-    "mol": ("602213670000000000000000", "1", True), "%": ("0.01", "1", False), "[ppth]": ("0.001", "1", False), "[ppm]": ("0.000001", "1", False), "1": ("1", "1", False),
+    "mol": ("602213670000000000000000", "1", True), "10*": ("10", "1", False), "10^": ("10", "1", False), "%": ("0.01", "1", False), "[ppth]": ("0.001", "1", False), "[ppm]": ("0.000001", "1", False), "1": ("1", "1", False),
     "min": ("60", "s", False), "h": ("3600", "s", False), "d": ("86400", "s", False), "wk": ("604800", "s", False), "a": ("31557600", "s", False), "mo": ("2629800", "s", False),
     "L": ("0.001", "m3", True), "l": ("0.001", "m3", True), "t": ("1000000", "g", True), "Hz": ("1", "s-1", True), "N": ("1000", "g.m.s-2", True),
     "Pa": ("1000", "g.m-1.s-2", True), "J": ("1000", "g.m2.s-2", True), "W": ("1000", "g.m2.s-3", True), "bar": ("100000000", "g.m-1.s-2", True), "kat": ("602213670000000000000000", "s-1", True),
@@ -30,6 +31,11 @@ _UNITS: dict[str, tuple[str, str, bool]] = {
     "[in_i]": ("0.0254", "m", False), "[ft_i]": ("0.3048", "m", False), "[yd_i]": ("0.9144", "m", False), "[mi_i]": ("1609.344", "m", False), "[lb_av]": ("453.59237", "g", False),
     "[oz_av]": ("28.349523125", "g", False), "[iU]": ("1", "[iU]", True), "[IU]": ("1", "[iU]", True), "[arb'U]": ("1", "[arb'U]", False), "osm": ("602213670000000000000000", "1", True),
 }  # fmt: skip
+
+
+_ALONE = re.compile(r"(^|[./])\{[^{}]*\}")
+_ANNOTATION = re.compile(r"\{[^{}]*\}")
+_PARTS = re.compile(r"(^|[./])([^./]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +63,24 @@ class Quantity:
 @lru_cache(maxsize=2048)
 def _canonical(code: str) -> Canonical | None:
     """Factor and sorted base units of a UCUM code, None if this table cannot read it. Only `.`, `/`, exponents and annotations are understood."""
-    if len(code) > 60 or "(" in code:
+    if len(code) > 60 or not code.isascii() or "(" in code or code[-1:] in ("/", "."):
         return None
     factor, powers = Fraction(1), dict[str, int]()
-    for index, division in enumerate(_strip(code).split("/")):
-        for part in division.split(".") if division else []:
-            row = _term(part)
-            if row is None:
-                return None
-            sign = 1 if index == 0 else -1
-            factor *= row[0] ** sign
-            for base, power in row[1]:
-                powers[base] = powers.get(base, 0) + sign * power
+    for operator, part in _PARTS.findall(_strip(code)):  # strictly from left to right: `a/b.c` is `(a/b).c`
+        row = _term(part) if part else None
+        if row is None:
+            return None
+        sign = -1 if operator == "/" else 1
+        factor *= row[0] ** sign
+        for base, power in row[1]:
+            powers[base] = powers.get(base, 0) + sign * power
     return factor, tuple(sorted((base, power) for base, power in powers.items() if power))
 
 
 def _strip(code: str) -> str:
-    """Without annotations in braces."""
-    while (start := code.find("{")) >= 0 and (end := code.find("}", start)) > start:
-        code = code[:start] + code[end + 1 :]
-    return code
+    """Without annotations in braces; one that stands alone, like a leading '/', counts as 1."""
+    bare = _ANNOTATION.sub("", _ALONE.sub(r"\g<1>1", code))
+    return "1" + bare if bare.startswith("/") else bare
 
 
 def _term(part: str) -> Canonical | None:

@@ -91,7 +91,7 @@ def _test(tree: ast.Node, branch: Branch, model: Model) -> Test:
         case ast.TypeTest("is", ast.Call("resolve", ()), rtype) if rtype in model.spec.types:
             return _refers(rtype)
         case ast.Call("hasExtension", (ast.Literal((str(url),)),)):
-            return lambda item, _: any(row.get("url") == url for row in item.get("extension", ()))
+            return _has_extension(url)
     raise Unfit
 
 
@@ -99,7 +99,7 @@ def _get(key: str) -> Op:
     def run(items: list[Any], _: Root) -> list[Any]:
         found: list[Any] = []
         for item in items:
-            value = item.get(key)
+            value = item.get(key) if type(item) is dict else None
             if value is None:
                 continue
             if type(value) is list:
@@ -121,23 +121,37 @@ def _filter(test: Test) -> Op:
 
 def _equals(name: str, text: str) -> Test:
     def run(item: Any, _: Root) -> bool:
-        value = item.get(name)
+        value = item.get(name) if type(item) is dict else None
         return value == text or (type(value) is list and value == [text])
+
+    return run
+
+
+def _has_extension(url: str) -> Test:
+    def run(item: Any, _: Root) -> bool:
+        rows = item.get("extension") if type(item) is dict else None
+        return type(rows) is list and any(type(row) is dict and row.get("url") == url for row in rows)
 
     return run
 
 
 def _refers(rtype: str) -> Test:
     """True for a reference to that type: by its text, by `type`, or by the contained resource it names."""
-    part = rtype + "/"
+    starts = (rtype + "/", rtype + "?")
 
     def run(item: Any, root: Root) -> bool:
         text = item.get("reference") if type(item) is dict else item
         if type(text) is str:
             if text.startswith("#"):
-                return any(res.get("id") == text[1:] and res.get("resourceType") == rtype for res in root.get("contained", ()))
-            if text.startswith(part) or f"/{part}" in text:
+                held = root.get("contained")
+                return type(held) is list and any(
+                    type(res) is dict and res.get("id") == text[1:] and res.get("resourceType") == rtype for res in held
+                )
+            if text.startswith(starts):
                 return True
+            parts = text.split("/_history/", 1)[0].rsplit("/", 2)
+            if len(parts) == 3 and "?" not in parts[2]:
+                return parts[1] == rtype
             if not text.startswith("urn:"):
                 return False
         return type(item) is dict and item.get("type") == rtype
@@ -181,6 +195,10 @@ def _one(branch: Branch) -> Callable[[Root], list[Any]]:
     return run
 
 
+def _own_type(res: Any) -> str:
+    return str(res.get("resourceType", "Resource")) if type(res) is dict else "Resource"
+
+
 def _typed(found: list[Branch]) -> Callable[[Root], list[Any]]:
     each = [(_one(branch), branch.type) for branch in found]
 
@@ -189,7 +207,7 @@ def _typed(found: list[Branch]) -> Callable[[Root], list[Any]]:
         for walk, type_ in each:
             items = walk(res)
             if items:
-                values += [(item, item["resourceType"] if type_ == "Resource" else type_) for item in items]
+                values += [(item, _own_type(item) if type_ == "Resource" else type_) for item in items]
         return values
 
     return run

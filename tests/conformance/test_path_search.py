@@ -113,3 +113,47 @@ def test_resolve_is_agrees_with_resolving_every_reference() -> None:
             assert [item.value for item in run(res)] == search_path(param.expression)(res)
             checked += 1
     assert checked > 40
+
+
+@pytest.mark.parametrize(
+    "res",
+    [
+        {
+            "resourceType": "Observation",
+            "code": "x",
+            "subject": 5,
+            "component": {"code": []},
+            "performer": [None, "x", {"reference": 5}],
+            "contained": "x",
+            "extension": ["x"],
+        },
+        {
+            "resourceType": "Observation",
+            "subject": {"reference": "#x"},
+            "contained": ["x", {"id": 5}],
+            "valueQuantity": [[1]],
+            "effectivePeriod": True,
+        },
+    ],
+)
+def test_broken_resources_do_not_break_it(res: dict[str, Any]) -> None:
+    for param in load_spec().params("Observation").values():
+        if param.expression:
+            assert isinstance(search_path_typed(param.expression)(res), list)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("Patient/1", True),
+        ("Patient?identifier=a|b", True),
+        ("https://x.org/a/Patient/1/_history/2", True),
+        ("https://x.org/Patient/Group/1", False),
+        ("Group/Patient", False),
+        ("urn:uuid:1", False),
+        ("#1", False),
+    ],
+)
+def test_the_type_of_a_reference_is_told_from_its_text(reference: str, expected: bool) -> None:
+    res = {"resourceType": "Observation", "subject": {"reference": reference}}
+    assert bool(search_path("Observation.subject.where(resolve() is Patient)")(res)) is expected
