@@ -7,7 +7,8 @@
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,7 +99,7 @@ def measure(effort: Effort) -> dict:
     with TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
         figures = startup(folder / "start")
-        with embedded.running(folder / "db") as database:
+        with running_database(folder / "db") as database:
             uri = database.uri
             port = processes.free_port()
             with processes.exchange(
@@ -115,6 +116,16 @@ def measure(effort: Effort) -> dict:
                         sides, database.pid, effort, folder, lambda side, turn: [http_request("GET", f"{side.prefix}/{rid}") for rid in ids]
                     )
         return figures
+
+
+@contextmanager
+def running_database(folder: Path) -> Iterator[embedded.Embedded]:
+    """The embedded mongod as the exchange runs it."""
+    database = embedded.start(folder)
+    try:
+        yield database
+    finally:
+        database.stop()
 
 
 @dataclass(frozen=True)
