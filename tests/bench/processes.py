@@ -90,6 +90,7 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = 60.0
 def floor(uri: str, workers: int) -> Iterator[tuple[int, list[int]]]:
     """(port, pids) of `workers` processes of the bare ASGI floor on one listening socket."""
     with socket.socket() as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the exchange does, see fhir_server/supervisor.py
         listener.bind(("127.0.0.1", 0))
         listener.listen(2048)
         listener.set_inheritable(True)
