@@ -1,0 +1,104 @@
+"""The `fhir-exchange` command. Each sub-command is a thin shell over a function that tests call directly."""
+
+import asyncio
+import logging
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fhir_server import logs, main, supervisor
+from fhir_server.demo.exchange import DemoFailed, Target, run_demo
+from fhir_server.settings import Settings, from_environment
+from fhir_server.store import bundled, embedded
+
+app = typer.Typer(help="A health information exchange server: FHIR R4 on MongoDB.", no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+log = logging.getLogger("fhir.cli")
+DEMO = -1  # the number of the one-off child that plays the demo
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address of the HTTP door (FHIR_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the HTTP door (FHIR_PORT).")] = None,
+    mllp_port: Annotated[int | None, typer.Option(help="Port of the MLLP door, -1 closes it (FHIR_MLLP_PORT).")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded database and keys (FHIR_DATA_DIR).")] = None,
+    mongodb_uri: Annotated[str | None, typer.Option(help="An external MongoDB instead of the embedded one (FHIR_MONGODB_URI).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of server processes (FHIR_WORKERS).")] = None,
+    auth: Annotated[str | None, typer.Option(help="smart: bearer tokens; open: none, loopback only (FHIR_AUTH).")] = None,
+    demo: Annotated[bool, typer.Option(help="Exchange demo data into an empty store.")] = False,
+) -> None:
+    """Start the exchange: HTTP, MLLP, embedded database unless one is named."""
+    given: dict[str, Any] = {"host": host, "port": port, "mllp_port": mllp_port, "data_dir": data_dir, "mongodb_uri": mongodb_uri, "workers": workers, "auth": auth}
+    try:
+        settings = from_environment(**given)
+        supervisor.check(settings)
+        logs.configure(settings.log_level)
+        _serve(settings, demo)
+    except (ValueError, OSError, bundled.NoDatabase) as error:
+        _fail(str(error))
+
+
+def _serve(settings: Settings, demo: bool) -> None:
+    listener = supervisor.listen(settings.host, settings.port)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.rmtree(settings.data_dir / "metrics", ignore_errors=True)
+    database = None if settings.mongodb_uri else _start_database(settings)
+    family = supervisor.Family()
+    try:
+        loaded = main.load(settings)
+        uri = database.uri if database else settings.mongodb_uri
+        if demo:
+            target = Target(f"http://127.0.0.1:{listener.getsockname()[1]}/fhir", settings.mllp_port)
+            supervisor.spawn(family, DEMO, partial(_demo, target))
+        supervisor.supervise(family, partial(main.work, loaded, uri, listener), settings.workers, database.watch if database else _nothing)
+    finally:
+        supervisor.stop_all(family)
+        if database:
+            database.stop()
+
+
+def _start_database(settings: Settings) -> embedded.Embedded:
+    console.print("Starting the embedded database ...", highlight=False)
+    return embedded.start(settings.data_dir, mongod=settings.mongod, transaction_seconds=settings.transaction_seconds)
+
+
+def _nothing() -> None:
+    """An external database is watched by those who run it."""
+
+
+def _demo(target: Target, number: int) -> int:
+    try:
+        asyncio.run(run_demo(target, Console()))
+    except (DemoFailed, TimeoutError) as error:
+        console.print(f"[red]The demo did not work:[/red] {error}")
+        return 1
+    return 0
+
+
+@app.command()
+def doctor() -> None:
+    """Check that this machine can run the embedded database; name the package that is missing."""
+    try:
+        done = subprocess.run([str(bundled.find_mongod()), "--version"], capture_output=True, text=True, timeout=30)
+    except bundled.NoDatabase as error:
+        _fail(str(error))
+    else:
+        if done.returncode:
+            _fail(bundled.missing_library(done.stderr) or f"mongod does not start: {done.stderr.strip()[-300:]}")
+        console.print("The embedded database can run here.", highlight=False)
+
+
+def _fail(text: str) -> None:
+    console.print(f"[red]fhir-exchange:[/red] {text}", highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,74 @@
+"""The feed joined to the rest of the house: mapping tables, terminology, and the one door to disk. `main` calls `open_feed` once per worker."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from conformance.outcome import Refusal
+from fhir_server.context import Context
+from fhir_server.feed.apply import Invalid, Means, Write
+from fhir_server.feed.intake import Feed
+from fhir_server.feed.sources import Registry, Source
+from fhir_server.interactions import commit
+from fhir_server.query.clauses import either
+from fhir_server.search.keys import refers, token_clause
+from fhir_server.store import Stored, Tx
+from fhir_server.store.inbox import Inbox
+from mappers.v2.convert import Conversion, convert
+from mappers.v2.message import Message
+from mappers.v2.source import Source as MapperSource
+from mappers.v2.tables import load_tables
+
+MATCHES = 20  # more than one match is a conflict already
+
+
+def open_feed(ctx: Context, inbox: Inbox, registry: Registry) -> Feed:
+    """The feed of one tenant in this process. `ctx` acts for all sources; each message gets its own copy with its source's name."""
+    return Feed(ctx.store, inbox, registry, _converter(ctx), lambda source: _means(ctx, inbox, source))
+
+
+def _converter(ctx: Context) -> Callable[[Message, Source], Conversion]:
+    site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
+
+    def convert_from(message: Message, source: Source) -> Conversion:
+        tables = load_tables(site, extra=(Path(source.tables),) if source.tables else ())
+        sender = MapperSource(source.name, ZoneInfo(source.zone), source.own_authority, source.authorities)
+        return convert(message, tables, source=sender, to_ucum=ctx.terms.to_ucum)
+
+    return convert_from
+
+
+def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
+    own = replace(ctx, source=source.name, request_id=uuid.uuid4().hex)
+
+    async def write(tx: Tx, writes: Sequence[Write]) -> list[Stored]:
+        return await commit.write(own, tx, [_draft(own, one) for one in writes])
+
+    async def lookup(tx: Tx, rtype: str, tokens: Sequence[str]) -> list[str]:
+        pairs = [token.rpartition("|") for token in tokens]
+        clause = either(*(token_clause(own.spec, rtype, "identifier", system, value) for system, _, value in pairs))
+        return [one.rid for one in await tx.find(rtype, clause, limit=MATCHES, only_ids=True)]
+
+    async def referrers(tx: Tx | None, ref: str, limit: int) -> list[Stored]:
+        kind, _, rid = ref.partition("/")
+        found: list[Stored] = []
+        for rtype in sorted(await own.store.types()):
+            if len(found) < limit:
+                found += await (tx or own.store).find(rtype, refers(own.spec, rtype, [(kind, rid)]), limit=limit - len(found))
+        return found
+
+    def choice(rtype: str, name: str) -> str:
+        known = own.spec.properties(rtype).get(name)
+        return f"{known[0].name}[x]" if known is not None and known[0].choice else name
+
+    return Means(inbox, write, lookup, referrers, choice)
+
+
+def _draft(ctx: Context, one: Write) -> commit.Draft:
+    """A draft of a mapped resource; a refusal says which resource it is about."""
+    try:
+        return commit.draft(ctx, one.res, str(one.res["id"]), "PUT" if one.prior else "POST", one.prior)
+    except Refusal as refusal:
+        raise Invalid(refusal.status, refusal.issues, refusal.headers, f"{one.res['resourceType']}/{one.res['id']}") from refusal

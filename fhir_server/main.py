@@ -1,0 +1,157 @@
+"""The only assembly: settings -> tables, store, keys -> HTTP app, MLLP door and background work of one worker process.
+
+`load` runs once, before the fork: it reads what all workers share. `work` runs in each worker: it opens what must not cross a fork
+(database connections, event loop) and serves until SIGTERM.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from conformance.spec import load_spec
+from fhir_server import logs
+from fhir_server.context import Context, Grant, Right
+from fhir_server.feed import answers, over_http, worker
+from fhir_server.feed.assembly import open_feed
+from fhir_server.feed.intake import Feed, receive
+from fhir_server.feed.receipt import Sender
+from fhir_server.feed.sources import load_registry
+from fhir_server.interactions.routes import route
+from fhir_server.metrics import open_metrics
+from fhir_server.mllp.listener import Peer, Stored, open_door
+from fhir_server.security.tokens import Issuer, read_issuers, verifier
+from fhir_server.settings import Settings
+from fhir_server.store.mongo import inbox as mongo_inbox
+from fhir_server.store.mongo.store import MongoStore, open_store
+from fhir_server.web.app import build
+from fhir_server.web.door import Authenticate, Services
+from fhir_server.web.gate import Buckets, open_grant, smart_grant
+from fhir_server.web.http1 import GuardedProtocol
+from mappers.v2.tables import load_tables
+from terminology.service import open_terms
+
+log = logging.getLogger("fhir.main")
+KEEP_ALIVE_SECONDS = 75
+GRACE_SECONDS = 15
+FEED_GRANT = Grant("feed", "feed", (Right("*", frozenset("cruds")),))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is read once and shared by all workers: immutable after the fork."""
+
+    settings: Settings
+    spec: Any
+    terms: Any
+    issuers: Mapping[str, Issuer]
+
+
+def load(settings: Settings) -> Loaded:
+    """Read tables, terminology and issuers. Raises ValueError naming the setting that is wrong."""
+    load_registry(settings.sources)
+    load_tables()
+    spec = load_spec()
+    return Loaded(settings, spec, open_terms(settings.data_dir / "terminology", spec=spec), read_issuers(settings.issuers))
+
+
+def work(loaded: Loaded, uri: str, listener: socket.socket, number: int) -> int:
+    """Run one worker until it is told to stop; its exit code."""
+    uvloop.run(_serve(loaded, uri, listener))
+    return 0
+
+
+async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
+    settings = loaded.settings
+    store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
+    try:
+        feed = await _feed(loaded, store)
+        services = Services(
+            settings=settings,
+            spec=loaded.spec,
+            terms=loaded.terms,
+            store=store,
+            authenticate=_authenticator(settings, loaded),
+            route=route,
+            metrics=open_metrics(settings.data_dir / "metrics"),
+            access=logs.access_log(),
+        )
+        server = uvicorn.Server(_config(settings, build(services, partial(over_http.hl7v2, feed))))
+        async with _mllp(settings, feed):
+            await server.serve([listener])
+    finally:
+        await store.close()
+
+
+async def _feed(loaded: Loaded, store: MongoStore) -> Feed:
+    await mongo_inbox.prepare(store.database)
+    ctx = Context(
+        request_id="feed",
+        grant=FEED_GRANT,
+        store=store,
+        spec=loaded.spec,
+        terms=loaded.terms,
+        settings=loaded.settings,
+        base=loaded.settings.base_url or f"http://{loaded.settings.host}:{loaded.settings.port}/fhir",
+        source="feed",
+        now=datetime.now(UTC),
+        feed=True,
+    )
+    return open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(loaded.settings.sources))
+
+
+@contextlib.asynccontextmanager
+async def _mllp(settings: Settings, feed: Feed) -> AsyncIterator[None]:
+    """The MLLP door and the feed's background worker, stopped after what is in work is finished."""
+
+    async def handle(block: bytes, peer: Peer, stored: Stored) -> bytes | None:
+        return await receive(feed, block, Sender("mllp", peer.address, peer.certificate, connection=peer.connection), stored)
+
+    door = await open_door(settings, handle, answers.reject, share_port=True) if settings.mllp_port >= 0 else None
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(feed, stop, door.push if door else None))
+    try:
+        yield
+    finally:
+        if door:
+            await door.close()
+        stop.set()
+        await task
+
+
+def _authenticator(settings: Settings, loaded: Loaded) -> Authenticate:
+    if settings.auth == "open":
+        return open_grant
+    verify = verifier(loaded.issuers, loaded.spec.types)
+    return partial(smart_grant, verify=verify, buckets=Buckets(settings.rate))
+
+
+def _config(settings: Settings, app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=GuardedProtocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=True,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=settings.tls_cert or None,
+        ssl_keyfile=settings.tls_key or None,
+        ssl_ca_certs=settings.tls_client_ca or None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
+    )
