@@ -35,7 +35,15 @@ def serve(
     demo: Annotated[bool, typer.Option(help="Exchange demo data into an empty store.")] = False,
 ) -> None:
     """Start the exchange: HTTP, MLLP, embedded database unless one is named."""
-    given: dict[str, Any] = {"host": host, "port": port, "mllp_port": mllp_port, "data_dir": data_dir, "mongodb_uri": mongodb_uri, "workers": workers, "auth": auth}
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "mllp_port": mllp_port,
+        "data_dir": data_dir,
+        "mongodb_uri": mongodb_uri,
+        "workers": workers,
+        "auth": auth,
+    }
     try:
         settings = from_environment(**given)
         supervisor.check(settings)

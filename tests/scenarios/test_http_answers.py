@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 
 import httpx
 import pytest
@@ -57,7 +58,7 @@ def test_pretty_is_indented(server: Server) -> None:
 
 BROKEN = [
     ("POST", "/Patient", b'{"resourceType": "Patient",}', JSON, 400, "line 1"),
-    ("POST", "/Patient", b'{"resourceType": "Patient", "active": true, "active": false}', JSON, 400, "duplicate"),
+    ("POST", "/Patient", b'{"resourceType": "Patient", "active": true, "active": false}', JSON, 400, "same key twice"),
     ("POST", "/Patient", b'{"resourceType": "Patient", "id": "\xff"}', JSON, 400, "UTF-8"),
     ("POST", "/Patient", b'{"a":' * 200 + b"1" + b"}" * 200, JSON, 413, "nest"),
     ("POST", "/Patient", b"<Patient xmlns='http://hl7.org/fhir'>", {"Content-Type": "application/fhir+xml"}, 400, ""),
@@ -77,7 +78,7 @@ BROKEN = [
     ("GET", "/Patient?_format=turtle", b"", {}, 406, ""),
     ("GET", "/Patient", b"", {"Accept": "application/fhir+json; fhirVersion=3.0"}, 406, ""),
     ("PATCH", "/Patient/does-not-exist", b"[]", {"Content-Type": "application/json-patch+json"}, 404, ""),
-    ("GET", "/Patient/%ff", b"", {}, 404, ""),
+    ("GET", "/Patient/%ff", b"", {}, 400, "id"),
 ]
 
 
@@ -102,9 +103,9 @@ def test_a_value_of_a_patients_data_is_not_repeated(server: Server) -> None:
 
 
 def test_a_body_over_the_limit_is_413(server: Server) -> None:
-    with server.client() as http:
-        answer = http.post("/Patient", content=b" " * 10, headers={**JSON, "Content-Length": str(10**10)})
-    assert answer.status_code == 413
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as one:
+        one.sendall(b"POST /fhir/Patient HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/fhir+json\r\nContent-Length: 10000000000\r\n\r\n")
+        assert one.recv(1000).startswith(b"HTTP/1.1 413")
 
 
 def test_health_and_metrics(server: Server) -> None:
