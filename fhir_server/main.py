@@ -29,6 +29,7 @@ from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.routes import route
 from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
+from fhir_server.operations import TABLE
 from fhir_server.security.tokens import Issuer, read_issuers, verifier
 from fhir_server.settings import Settings
 from fhir_server.store.mongo import inbox as mongo_inbox
@@ -101,6 +102,7 @@ async def _feed(loaded: Loaded, store: MongoStore) -> Feed:
         spec=loaded.spec,
         terms=loaded.terms,
         settings=loaded.settings,
+        operations=TABLE,
         base=loaded.settings.base_url or f"http://{loaded.settings.host}:{loaded.settings.port}/fhir",
         source="feed",
         now=datetime.now(UTC),

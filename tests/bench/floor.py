@@ -4,7 +4,6 @@
 document with `w: majority, j: true`. No validation, no index but `_id`, no security, no logs. `python -m tests.bench.floor FD URI`.
 """
 
-import socket
 import sys
 import uuid
 from datetime import UTC, datetime
