@@ -87,7 +87,6 @@ class Context:
     now: datetime
     prefer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # parsed Prefer header: return, handling
     tenant: str = "default"
-    feed: bool = False  # the facts come from an HL7 v2 feed: a code is flagged there, never a reason to lose a result
     operations: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))  # name -> rows: fhir_server.operations.TABLE
 
 

@@ -106,7 +106,6 @@ async def _feed(loaded: Loaded, store: MongoStore) -> Feed:
         base=loaded.settings.base_url or f"http://{loaded.settings.host}:{loaded.settings.port}/fhir",
         source="feed",
         now=datetime.now(UTC),
-        feed=True,
     )
     return open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(loaded.settings.sources))
 

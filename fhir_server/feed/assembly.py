@@ -69,6 +69,6 @@ def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
 def _draft(ctx: Context, one: Write) -> commit.Draft:
     """A draft of a mapped resource; a refusal says which resource it is about."""
     try:
-        return commit.draft(ctx, one.res, str(one.res["id"]), "PUT" if one.prior else "POST", one.prior)
+        return commit.draft(ctx, one.res, str(one.res["id"]), "PUT" if one.prior else "POST", one.prior, feed=True)
     except Refusal as refusal:
         raise Invalid(refusal.status, refusal.issues, refusal.headers, f"{one.res['resourceType']}/{one.res['id']}") from refusal

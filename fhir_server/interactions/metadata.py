@@ -6,6 +6,7 @@ from typing import Any
 from conformance.capability import MODES, capability, terminology_capabilities
 from conformance.outcome import bad_request
 from fhir_server.context import Context, Reply, Request, Resource, first
+from fhir_server.search.parse import REFUSED
 
 NAME, VERSION, CHANGED = "FHIR Exchange", "0.1.0", "2026-11-21"
 FORMATS = ("application/fhir+json", "application/fhir+xml", "json", "xml")
@@ -60,6 +61,7 @@ def enabled(ctx: Context, table: Table) -> dict[str, Any]:
         "date": CHANGED,
         "interactions": dict.fromkeys(ctx.spec.types, of_type),
         "system": [code for (shape, method), codes in SYSTEM_CODES.items() if method in table.get(shape, {}) for code in codes],
+        "params": {rtype: [param for param in ctx.spec.params(rtype).values() if param.code not in REFUSED] for rtype in ctx.spec.types},
         "formats": FORMATS,
         "patch_formats": PATCH_FORMATS,
         "operations": [(row.name, row.definition, row.levels, row.types) for rows in ctx.operations.values() for row in rows],

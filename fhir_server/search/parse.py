@@ -280,3 +280,4 @@ _RESULTS: dict[str, Callable[[Context, Draft, str, str], None]] = {
     "_cursor": _cursor,
     "_query": _refused,
 }
+REFUSED = frozenset(name for name, reads in _RESULTS.items() if reads is _refused)  # published by R4, not served here: not advertised either
