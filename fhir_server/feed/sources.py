@@ -40,7 +40,7 @@ class Source:
     clients: tuple[str, ...] = ()
     zone: str = "UTC"
     authority: str = ""
-    authorities: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    authorities: Mapping[str, str] = field(default_factory=lambda: NOTHING, hash=False)
     patient_types: tuple[str, ...] = PATIENT_TYPES
     snapshots: bool = False
     processing: tuple[str, ...] = ("P", "")
