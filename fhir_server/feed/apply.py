@@ -13,8 +13,8 @@ from typing import Any
 from conformance.outcome import Refusal
 from fhir_server.feed import identity, results, visits
 from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
-from fhir_server.feed.items import Item, Work, linked, targets
-from fhir_server.feed.ledger import Ledger
+from fhir_server.feed.items import Item, Work, linked
+from fhir_server.feed.ledger import KIND, Ledger
 from fhir_server.feed.orders import Anchor, anchors, group_key, result_uid
 from fhir_server.feed.provenance import provenance
 from fhir_server.feed.reconcile import Said, reconcile, stamp
@@ -26,7 +26,7 @@ from mappers.v2.problem import Problem
 Resource = dict[str, Any]
 SHARED_TYPES = frozenset({"Practitioner", "PractitionerRole", "Organization", "Location", "Device", "Medication", "Substance"})
 RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
-STATE = "feed_state"
+STATE = KIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,6 @@ async def apply(means: Means, tx: Tx, work: Work, then: Then | None = None) -> A
     late = await _find_by_content(meeting, [item for item in items if item.rtype not in RESULT_TYPES and not item.ref], settled=False)
     await _find_results(meeting, items, found)
     await _find_by_content(meeting, late, settled=True)
-    await tx.guard(sorted({f"feed|{item.ref}" for item in items if item.rtype == "Patient"}))
     pending = await _writes(meeting, items)
     if then is not None:
         await then(meeting, pending)
@@ -127,8 +126,7 @@ async def apply(means: Means, tx: Tx, work: Work, then: Then | None = None) -> A
         writes.append(Write(record, None))
         refs.append(f"Provenance/{record['id']}/_history/1")
         await _committed(meeting, items, writes)
-    await meeting.ledger.save()
-    await means.inbox.save(tx, STATE, [meeting.states[key] for key in sorted(meeting.changed)])
+    await means.inbox.save(tx, KIND, [*meeting.ledger.to_save(), *(meeting.states[key] for key in sorted(meeting.changed))])
     return Applied(tuple(refs), tuple(meeting.problems))
 
 
@@ -156,12 +154,12 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
         elif item.rtype not in RESULT_TYPES:
             item.keys = identity.identifier_keys(source, item.res)
         item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get(item.rtype, ())]))
-    await meeting.ledger.load([key for item in items for key in item.keys])
-    meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, {anchor.id for anchor in found.values() if anchor.numbered}))
+    orders = {anchor.id for anchor in found.values() if anchor.numbered}
+    meeting.states.update(await meeting.ledger.load([key for item in items for key in item.keys], orders))
 
 
 async def _find_patient(meeting: Meeting, item: Item) -> None:
-    refs = list(dict.fromkeys([await meeting.ledger.alias(ref) for key in item.keys for ref in meeting.ledger.refs(key)]))
+    refs = list(dict.fromkeys(ref for key in item.keys for ref in meeting.ledger.refs(key)))  # a merge has moved the keys to the survivor
     place = f"{item.segment.name}^{item.segment.occurrence}^3" if item.segment is not None else ""
     if len(refs) > 1:
         raise Deferred(Problem("E", place, "205", "the identifiers belong to different stored patients"))
@@ -179,7 +177,8 @@ async def _find_patient(meeting: Meeting, item: Item) -> None:
 
 async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
     for item in items:
-        patient = identity.patient_of(linked(item.res, meeting.refs))
+        item.res = linked(item.res, meeting.refs)
+        patient = identity.patient_of(item.res)
         ref = ""
         for key in item.keys:
             ref = ref or await meeting.ledger.find(key, patient)
@@ -208,7 +207,7 @@ async def _find_by_content(meeting: Meeting, items: Sequence[Item], *, settled: 
     urls = {item.url for item in meeting.work.items}
     pending = list(items)
     while pending:
-        ready = [item for item in pending if all(target in meeting.refs for target in targets(item.res) if target in urls)]
+        ready = [item for item in pending if all(target in meeting.refs for target in item.targets if target in urls)]
         if not ready and not settled:
             return pending
         ready = ready or pending
@@ -255,6 +254,7 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
     observations = [item for item in members if item.rtype == "Observation"]
     reports = [item for item in members if item.rtype == "DiagnosticReport"]
     for item in members:
+        item.linked = item.targets <= meeting.refs.keys()
         item.res = linked(item.res, meeting.refs)
     patient = identity.patient_of(members[0].res)
     id = anchor.id if anchor.numbered else f"{anchor.id}|{patient}"
@@ -325,7 +325,7 @@ async def _track(
     mine: results.Track | None = None
     others: list[results.Track] = []
     for track in meeting.states.get(id, {}).get("tracks", ()):
-        if await meeting.ledger.alias(track["patient"]) == patient:
+        if track["patient"] == patient or await meeting.ledger.alias(track["patient"]) == patient:
             mine = {**track, "patient": patient}
         elif track["groups"] and results.is_correction(track, sent, anchor.status, anchor.collected):
             meeting.withdrawn.update({f"Observation/{rid}": "wrong patient" for rid in results.all_ids(track)})
@@ -390,7 +390,7 @@ def _differs(current: Resource, res: Resource) -> bool:
 
 def _after(meeting: Meeting, item: Item, current: Resource | None) -> Resource:
     """The resource after this message."""
-    sent = linked(item.res, meeting.refs)
+    sent = item.res if item.linked else linked(item.res, meeting.refs)
     if item.rtype == "Observation":
         return results.overlay(current, sent) if item.keep and current is not None else sent
     if item.rtype == "DiagnosticReport" and item.segment is not None and item.segment.name == "OBR":
@@ -428,6 +428,8 @@ def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Re
         merged = {name: value for name, value in merged.items() if name not in visits.FOLDED} | kept | folded
         after["steps"] = steps
     document = {"_id": item.ref, **after}
+    if item.rtype == "Patient":  # counted, so that of a merge and a message about one patient, or of two messages, one waits for the other
+        document["n"] = (state or {}).get("n", 0) + 1
     if document != state:
         meeting.states[item.ref] = document
         meeting.changed.add(item.ref)

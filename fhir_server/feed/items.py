@@ -20,7 +20,7 @@ class Item:
     """One resource on its way into the store.
 
     url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls: see `reconcile.Said`; key: the identity key
-    it was found or is kept under; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
+    it was found or is kept under; targets: what it refers to, as mapped; linked: all of it is rewritten; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
     """
 
     url: str
@@ -36,11 +36,14 @@ class Item:
     stored: Stored | None = None
     older: bool = False
     withdrawn: tuple[str, ...] = ()
+    targets: frozenset[str] = frozenset()
+    rtype: str = ""
+    linked: bool = False
 
-    @property
-    def rtype(self) -> str:
-        """The resource type."""
-        return str(self.res["resourceType"])
+    def __post_init__(self) -> None:
+        """Look at the resource once."""
+        self.rtype = str(self.res["resourceType"])
+        self.targets = frozenset(targets(self.res))
 
     @property
     def rid(self) -> str:
@@ -74,10 +77,10 @@ def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozens
         else:
             segment = _segment(message, res["resourceType"], fact)
             items.append(Item(url, res, segment, frozenset(fact.nulls) | emptied(segment)))
-    used = {target for item in items for target in targets(item.res)}
+    used = {target for item in items for target in item.targets}
     items = [item for item in items if item.segment is None or item.segment.name != "MSH" or item.url in used]
     for item in items:
-        if gone and not gone.isdisjoint(targets(item.res)):
+        if not gone.isdisjoint(item.targets):
             item.res = without(item.res, gone)
     return items
 

@@ -1,4 +1,4 @@
-"""The identity documents of one transaction: loaded, matched, extended, saved. `identity` documents: {_id: key, tracks, digests}.
+"""The identity documents of one transaction: loaded, matched, extended. Identity documents: {_id: key, tracks, digests}.
 
 tracks: [{ref: 'Patient/1', patient: 'Patient/1' | ''}], one per patient for things that belong to a patient (two patients may have orders
 of the same number); digests: [[source, digest]] of what each source last said of a shared thing (a doctor, a ward), so that saying it again
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fhir_server.store import Tx
 from fhir_server.store.inbox import Document, Inbox
 
-KIND = "identity"
+KIND = "feed"  # the one collection of the feed's own documents: identity, aliases, states
 MAX_CHAIN = 32
 
 
@@ -25,12 +25,16 @@ class Ledger:
     missing: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
 
-    async def load(self, keys: Iterable[str]) -> None:
-        """Have these documents at hand."""
-        wanted = [key for key in keys if key not in self.documents and key not in self.missing]
-        if wanted:
-            self.documents.update(await self.inbox.load(self.tx, KIND, wanted))
-            self.missing |= set(wanted) - self.documents.keys()
+    async def load(self, keys: Iterable[str], others: Iterable[str] = ()) -> dict[str, Document]:
+        """Have these documents at hand; `others` are further documents of the feed to read along, which are returned."""
+        wanted = {key for key in keys if key not in self.documents and key not in self.missing}
+        along = set(others)
+        if not wanted and not along:
+            return {}
+        found = await self.inbox.load(self.tx, KIND, wanted | along)
+        self.documents.update({key: row for key, row in found.items() if key in wanted})
+        self.missing |= wanted - self.documents.keys()
+        return {key: row for key, row in found.items() if key in along}
 
     def refs(self, key: str) -> list[str]:
         """Resources that a loaded key names."""
@@ -119,6 +123,6 @@ class Ledger:
         self.missing.discard(key)
         self.changed.add(key)
 
-    async def save(self) -> None:
-        """Write what changed."""
-        await self.inbox.save(self.tx, KIND, [self.documents[key] for key in sorted(self.changed)])
+    def to_save(self) -> list[Document]:
+        """What changed."""
+        return [self.documents[key] for key in sorted(self.changed)]

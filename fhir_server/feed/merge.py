@@ -19,6 +19,7 @@ from fhir_server.feed import identity
 from fhir_server.feed.answers import Failed
 from fhir_server.feed.apply import Deferred, Meeting, Write
 from fhir_server.feed.items import Item
+from fhir_server.feed.ledger import KIND as FEED
 from fhir_server.feed.rewrite import redirected, rewritten
 from fhir_server.feed.sources import Source
 from fhir_server.store.inbox import Document
@@ -151,7 +152,7 @@ def _refuse_cycle(meeting: Meeting, survivor: Item, keys: Sequence[str], place: 
 
 
 async def _has_other_keys(meeting: Meeting, ref: str, keys: Sequence[str]) -> bool:
-    rows = await meeting.means.inbox.find(meeting.tx, "identity", "tracks.ref", [ref])
+    rows = await meeting.means.inbox.find(meeting.tx, FEED, "tracks.ref", [ref])
     return any(row["_id"] not in keys and not row.get("retired") for row in rows)
 
 
@@ -177,7 +178,7 @@ def _with_link(res: Resource, other: str, kind: str) -> list[Resource]:
 
 
 async def _merge_patients(meeting: Meeting, writes: dict[str, Write], survivor: str, retired: str) -> None:
-    await meeting.tx.guard(sorted({f"feed|{survivor}", f"feed|{retired}"}))
+    await _touch(meeting, survivor, retired)
     old, new = await _current(meeting, writes, retired), await _current(meeting, writes, survivor)
     before = {"old": _parts(old.res), "new": _parts(new.res)}
     replaced = [link["other"]["reference"] for link in old.res.get("link", []) if link.get("type") == "replaces"]
@@ -193,6 +194,16 @@ async def _merge_patients(meeting: Meeting, writes: dict[str, Write], survivor: 
     keys, aliases = await _move_keys(meeting, survivor, retired)
     touched = await rewritten(meeting.means, meeting.tx, retired, survivor, REWRITE_AT_ONCE, writes)
     await _record(meeting, "merge", survivor, retired, {"keys": keys, "aliases": aliases, "before": before, "chain": replaced, "touched": touched})
+
+
+async def _touch(meeting: Meeting, *patients: str) -> None:
+    """Count on the states of these patients, so that of this and any other message about them one waits for the other."""
+    missing = [ref for ref in patients if ref not in meeting.states]
+    meeting.states.update(await meeting.ledger.load([], missing))
+    for ref in patients:
+        state = meeting.states.setdefault(ref, {"_id": ref, "sources": {}})
+        meeting.states[ref] = {**state, "n": state.get("n", 0) + 1}
+        meeting.changed.add(ref)
 
 
 def _parts(res: Resource) -> dict[str, Any]:
@@ -212,13 +223,13 @@ def identity_of(identifier: Mapping[str, Any]) -> tuple[str, str]:
 
 async def _move_keys(meeting: Meeting, survivor: str, retired: str) -> tuple[list[str], list[str]]:
     """Let every key and alias of the retired patient name the survivor."""
-    rows = await meeting.means.inbox.find(meeting.tx, "identity", "tracks.ref", [retired], 10_000)
+    rows = await meeting.means.inbox.find(meeting.tx, FEED, "tracks.ref", [retired], 10_000)
     meeting.ledger.adopt(rows)
     keys = sorted(key for key, row in meeting.ledger.documents.items() if any(one["ref"] == retired for one in row.get("tracks", ())))
     for key in keys:
         meeting.ledger.move(key, retired, survivor)
         meeting.ledger.retire(key)
-    aliases = [row["_id"] for row in await meeting.means.inbox.find(meeting.tx, "identity", "ref", [retired], 10_000)]
+    aliases = [row["_id"] for row in await meeting.means.inbox.find(meeting.tx, FEED, "ref", [retired], 10_000)]
     for alias in [*aliases, f"alias|{retired}"]:
         meeting.ledger.point(alias, survivor)
     return keys, aliases
@@ -394,7 +405,7 @@ def _renumbered(identifiers: Sequence[Resource], old_keys: Sequence[str], new_ke
 
 async def _move_part(meeting: Meeting, writes: dict[str, Write], rtype: str, ref: str, old_keys: Sequence[str], patient: str, owner: str) -> None:
     """A44, A45: an account or visit, and what belongs to it, goes from one patient to another."""
-    await meeting.tx.guard(sorted({f"feed|{patient}", f"feed|{owner}"}))
+    await _touch(meeting, patient, owner)
     write = await _current(meeting, writes, ref)
     _replace(writes, Write(redirected(write.res, owner, patient), write.prior))
     members = await meeting.means.referrers(meeting.tx, ref, REWRITE_AT_ONCE + 1)

@@ -9,7 +9,7 @@ be absent without deleting what another gave.
 - lists (identifiers, phones, names): each source's items stand beside the others'; a source replaces and deletes only its own;
 - what a FHIR client wrote counts as the contribution `~fhir`, as new as the version it was found in.
 
-State document (kind `feed_state`): {_id: 'Patient/1', sources: {source: {slot: {at: stamp, first: stamp, value: JSON text or None}}}}.
+State document (kind `feed`): {_id: 'Patient/1', sources: {source: {slot: {at: stamp, first: stamp, value: JSON text or None}}}}.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The life of results: which stored Observation an OBX means, what a correction withdraws, what an older report may still say. Pure.
 
-A *track* is one order's results for one patient, kept in the feed's state (kind `feed_state`, `_id` 'results|source|filler|OBR-4'):
+A *track* is one order's results for one patient, kept in the feed's state (kind `feed`, `_id` 'results|source|filler|OBR-4'):
   {patient: 'Patient/1', report: id, at: stamp, collected: OBR-7, groups: [{key, at, items: [{id, uid, digest, at}]}]}
 A *group* is everything with the same OBX-3 and OBX-4. Inside a group OBX-21 tells results apart; without it only their order does, and
 then the group is superseded as a whole as soon as their number or content changes: shifting would put one value's status on another's.

@@ -10,6 +10,7 @@ from typing import Any
 from conformance.outcome import conflict, not_found
 from fhir_server.feed.apply import Means, Write, version
 from fhir_server.feed.intake import Feed
+from fhir_server.feed.ledger import KIND
 from fhir_server.feed.merge import identity_of
 from fhir_server.feed.provenance import merge_provenance
 from fhir_server.feed.rewrite import redirected
@@ -39,7 +40,7 @@ async def undo(feed: Feed, id: str, who: str) -> Document:
 
 async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
     survivor, retired = merge["survivor"], merge["retired"]
-    await tx.guard(sorted({f"feed|{survivor}", f"feed|{retired}"}))
+    await _touch(means, tx, survivor, retired)
     touched = list(dict.fromkeys(merge.get("touched", ())))
     if len(touched) > AT_ONCE:
         raise conflict(f"more than {AT_ONCE} resources were rewritten: this merge must be undone by hand")
@@ -61,6 +62,13 @@ async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
     merge["state"], merge["undone"] = "undone", {"at": datetime.now(UTC), "who": who}
     await means.inbox.save(tx, "merges", [merge])
     return {"merge": merge["_id"], "survivor": survivor, "restored": retired, "resources": sorted(writes)}
+
+
+async def _touch(means: Means, tx: Tx, *patients: str) -> None:
+    """Count on the states of these patients: of this and any message about them one waits for the other."""
+    states = await means.inbox.load(tx, KIND, patients)
+    counted = [{"sources": {}, **states.get(ref, {}), "_id": ref, "n": states.get(ref, {}).get("n", 0) + 1} for ref in patients]
+    await means.inbox.save(tx, KIND, counted)
 
 
 def _restore_patients(merge: Document, stored: Any, writes: dict[str, Write]) -> None:
@@ -87,7 +95,7 @@ def _with(res: dict[str, Any], **elements: Any) -> dict[str, Any]:
 async def _restore_keys(means: Means, tx: Tx, merge: Document) -> None:
     """Keys and aliases name the restored patient again."""
     survivor, retired = merge["survivor"], merge["retired"]
-    documents = await means.inbox.load(tx, "identity", merge["keys"])
+    documents = await means.inbox.load(tx, KIND, merge["keys"])
     for document in documents.values():
         document["tracks"] = [
             {"ref": retired if one["ref"] == survivor else one["ref"], "patient": retired if one["patient"] == survivor else one["patient"]}
@@ -95,5 +103,5 @@ async def _restore_keys(means: Means, tx: Tx, merge: Document) -> None:
         ]
         document.pop("retired", None)
     aliases = [{"_id": alias, "ref": retired} for alias in merge.get("aliases", ())]
-    await means.inbox.save(tx, "identity", [*documents.values(), *aliases])
-    await means.inbox.drop(tx, "identity", [f"alias|{retired}"])
+    await means.inbox.save(tx, KIND, [*documents.values(), *aliases])
+    await means.inbox.drop(tx, KIND, [f"alias|{retired}"])

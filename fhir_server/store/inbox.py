@@ -110,7 +110,7 @@ class Inbox(Protocol):
         """Per source and status: count, oldest and newest receipt."""
 
     async def load(self, tx: Tx | None, kind: str, ids: Iterable[str]) -> dict[str, Document]:
-        """Documents of feed ('identity', 'feed_state', 'merges') by id."""
+        """Documents of feed ('feed': identity, aliases and states; 'merges') by id."""
 
     async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000) -> list[Document]:
         """Documents of feed whose indexed field `name` is one of `values`, by id."""

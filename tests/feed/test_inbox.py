@@ -93,22 +93,22 @@ async def test_finishing_is_part_of_the_transaction(inbox: MongoInbox, store: Mo
     one = await kept(inbox, entry())
 
     async def fails(tx: Any) -> None:
-        await inbox.save(tx, "identity", [{"_id": "k", "tracks": []}])
+        await inbox.save(tx, "feed", [{"_id": "k", "tracks": []}])
         await inbox.finish(tx, one, {"status": "processed"})
         raise KeyError
 
     with pytest.raises(KeyError):
         await store.transact(fails)
     assert (await inbox.get(one.id)).status == "received"
-    assert await inbox.load(None, "identity", ["k"]) == {}
+    assert await inbox.load(None, "feed", ["k"]) == {}
 
 
 async def test_two_transactions_that_make_the_same_document_run_one_after_the_other(inbox: MongoInbox, store: MongoStore) -> None:
     async def claim(tx: Any) -> str:
-        found = await inbox.load(tx, "identity", ["k"])
+        found = await inbox.load(tx, "feed", ["k"])
         if not found:
             await asyncio.sleep(0.02)
-            await inbox.save(tx, "identity", [{"_id": "k", "ref": new_id()}])
+            await inbox.save(tx, "feed", [{"_id": "k", "ref": new_id()}])
             return "made"
         return "found"
 
@@ -141,7 +141,7 @@ async def test_search_and_summary(inbox: MongoInbox) -> None:
 
 
 async def test_documents_are_found_by_an_indexed_field(inbox: MongoInbox) -> None:
-    await inbox.save(None, "identity", [{"_id": f"k{number}", "tracks": [{"ref": f"Patient/{number % 2}", "patient": ""}]} for number in range(4)])
-    assert [row["_id"] for row in await inbox.find(None, "identity", "tracks.ref", ["Patient/1"])] == ["k1", "k3"]
-    await inbox.drop(None, "identity", ["k1"])
-    assert [row["_id"] for row in await inbox.find(None, "identity", "tracks.ref", ["Patient/1"])] == ["k3"]
+    await inbox.save(None, "feed", [{"_id": f"k{number}", "tracks": [{"ref": f"Patient/{number % 2}", "patient": ""}]} for number in range(4)])
+    assert [row["_id"] for row in await inbox.find(None, "feed", "tracks.ref", ["Patient/1"])] == ["k1", "k3"]
+    await inbox.drop(None, "feed", ["k1"])
+    assert [row["_id"] for row in await inbox.find(None, "feed", "tracks.ref", ["Patient/1"])] == ["k3"]

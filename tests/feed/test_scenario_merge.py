@@ -77,7 +77,7 @@ async def test_chains_are_compressed() -> None:
         assert (f"Patient/{last['id']}", "replaced-by") in [(link["other"]["reference"], link["type"]) for link in links]
         await exchange.send(oru(obr(f"G{number}"), obx("X", number), patient=pid(number)))
     assert subjects(exchange) == {f"Patient/{last['id']}"}
-    aliases = {key: row["ref"] for key, row in exchange.store.tables.of("identity").items() if key.startswith("alias|")}
+    aliases = {key: row["ref"] for key, row in exchange.store.tables.of("feed").items() if key.startswith("alias|")}
     assert set(aliases.values()) == {f"Patient/{last['id']}"}
 
 

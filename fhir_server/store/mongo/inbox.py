@@ -1,6 +1,6 @@
 """The inbox and the feed's documents in MongoDB.
 
-Collections: `inbox` (one document per message), `inbox_raw` (GridFS, raw bytes beyond RAW_INLINE), `identity`, `feed_state`, `merges`.
+Collections: `inbox` (one document per message), `inbox_raw` (GridFS, raw bytes beyond RAW_INLINE), `feed` (identity, aliases, states), `merges`.
 All of them are written with the database's own concern (majority, journaled) or inside the caller's transaction.
 """
 
@@ -21,7 +21,7 @@ from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Document, Entry
 from fhir_server.store.mongo.errors import DUPLICATE_KEY, surfaced
 
 RAW_INLINE = 4 * 1024 * 1024
-KINDS = ("identity", "feed_state", "merges")
+KINDS = ("feed", "merges")
 NAMES = tuple(one.name for one in fields(Entry) if one.name != "id")
 TUPLES = ("order", "problems", "refs", "flags")
 WITHOUT_RAW = {"raw": 0}
@@ -42,8 +42,8 @@ async def prepare(database: AsyncDatabase[Document]) -> None:
         if name not in present:
             await database.create_collection(name, check_exists=False)
     await database["inbox"].create_indexes(INDEXES)
-    await database["identity"].create_indexes([IndexModel([(name, ASCENDING)], name=name, sparse=True) for name in ("tracks.ref", "ref")])
-    await database["feed_state"].create_indexes([IndexModel([(name, ASCENDING)], name=name, sparse=True) for name in ("patients", "orders")])
+    names = ("tracks.ref", "ref", "patients", "orders")
+    await database["feed"].create_indexes([IndexModel([(name, ASCENDING)], name=name, sparse=True) for name in names])
     await database["merges"].create_indexes([IndexModel([("refs", ASCENDING)], name="refs"), IndexModel([("state", ASCENDING)], name="state")])
 
 
