@@ -92,12 +92,8 @@ def _ruled_check(shape: Shape, resource: bool) -> Check:
         for key, names in shape.choices:
             if names.isdisjoint(value):
                 report.error("required", "a required element is missing", (at, key, None))
-        for rule in shape.rules:
-            try:
-                rule(value, at, report)
-            except SHAPE_ERRORS:
-                if len(report.issues) == before:  # nothing wrong was found that could explain it
-                    raise
+        if shape.rules:
+            _guarded(shape.rules, value, at, report, before)
 
     return check
 
@@ -200,13 +196,22 @@ def _judges(spec: Spec, element: Element, code: str) -> Iterable[Judge]:
 
 def _single(name: str, check: Check, judges: tuple[Judge, ...]) -> Property:
     def judged(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:
+        before = len(report.issues)
         check(value, at, name, None, report)
         if judges and type(value) is dict:
-            place = (at, name, None)
-            for judge in judges:
-                judge(value, place, report)
+            _guarded(judges, value, (at, name, None), report, before)
 
     return judged
+
+
+def _guarded(judges: tuple[Judge, ...], value: Any, at: At, report: Report, before: int) -> None:
+    """Run rules over a value; where one trips over a shape that was already reported, the report stands for it."""
+    for judge in judges:
+        try:
+            judge(value, at, report)
+        except SHAPE_ERRORS:
+            if len(report.issues) == before:  # nothing wrong was found that could explain it
+                raise
 
 
 def _repeated(name: str, check: Check, judges: tuple[Judge, ...]) -> Property:
@@ -217,10 +222,10 @@ def _repeated(name: str, check: Check, judges: tuple[Judge, ...]) -> Property:
             report.error("structure", "an array may not be empty", (at, name, None))
         else:
             for index, each in enumerate(value):
+                before = len(report.issues)
                 check(each, at, name, index, report)
                 if judges and type(each) is dict:
-                    for judge in judges:
-                        judge(each, (at, name, index), report)
+                    _guarded(judges, each, (at, name, index), report, before)
 
     return each_judged
 

@@ -32,9 +32,7 @@ LINKS = ("href", "src", "cite", "longdesc", "usemap")
 _entity = re.compile(r"&([A-Za-z][A-Za-z0-9]*);")
 _scheme = re.compile(r"[\x00-\x20]*([A-Za-z][A-Za-z0-9+.\-\x00-\x20]*?)[\x00-\x20]*:")
 SCHEMES = frozenset(["http", "https", "mailto", "tel", "ftp", "urn", "data", "cid", "sms"])
-_unsafe_style = re.compile(
-    r"expression\s*\(|javascript\s*:|vbscript\s*:|-moz-binding|behavior\s*:|@import|\\|url\s*\(\s*['\"]?\s*(?!#|data:\s*image/)", re.IGNORECASE
-)
+_unsafe_style = re.compile(r"expression\s*\(|javascript\s*:|vbscript\s*:|-moz-binding|behavior\s*:|@import|\\", re.IGNORECASE)
 _data_image = re.compile(r"data:\s*image/(?:png|jpe?g|gif|bmp|webp)[;,]", re.IGNORECASE)
 XML_ENTITIES = frozenset(["amp", "lt", "gt", "quot", "apos"])
 

@@ -50,7 +50,7 @@ def _wrong(found: str, targets: tuple[str, ...], at: At, report: Report) -> None
 
 def _other_target(text: str, at: At, report: Report, types: frozenset[str]) -> str | None:
     """The resource type that a reference of another form names, None if it does not say; its form is judged."""
-    if text[0] == "#":
+    if not text or text[0] == "#":
         return _inside(text[1:], at, report)
     if text.startswith("urn:"):
         return entry_type(report, text)
@@ -66,7 +66,7 @@ def _other_target(text: str, at: At, report: Report, types: frozenset[str]) -> s
 
 def _inside(rid: str, at: At, report: Report) -> str | None:
     """The type of a contained resource; an error if there is none of this id (ref-1). '#' alone is the container."""
-    if not rid:
+    if not rid:  # '#', or an empty reference, which its form forbids
         return str(report.root.get("resourceType", "")) or None
     found = contained_types(report).get(rid)
     if found is None:
