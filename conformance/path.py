@@ -93,6 +93,8 @@ def _evaluator(expr: Expr, model: Model, context: str, services: Services) -> It
 def _node(env: Env, element: Any, type_: str) -> Node:
     if isinstance(element, dict) and "resourceType" in element:
         return make_node(env, element, "Resource", "Resource")
+    if isinstance(element, dict) and not type_:
+        raise ExecutionProblem("the type of the element must be given")
     return Node(element, type_, env.model.content(type_))
 
 
@@ -174,7 +176,7 @@ def _compile_search(text: str, context: str, model: Model, typed: bool) -> Calla
 
 
 def _slow_search(expr: Expr, model: Model, context: str, typed: bool) -> Callable[..., list[Any]]:
-    evaluate = _evaluator(expr, model, context, Services(resolve=None))
+    evaluate = _evaluator(expr, model, context, NO_SERVICES)
 
     def run(element: Any, resource: dict[str, Any] | None = None) -> list[Any]:
         items = evaluate(element, resource)

@@ -19,7 +19,7 @@ class Env:
     """Surroundings of one evaluation: the model, `%` variables, services given by the caller, and the budget that is left.
 
     resolve(reference) -> resource or None; member_of(value, valueset) -> bool or None; conforms(resource, profile) -> bool (raises KeyError for an unknown
-    profile); html(text) -> bool; units: see quantity.Units; trace(name, count of items) is told of `trace()`.
+    profile); html(text) -> bool; subsumes(code, code) -> bool or None; units: see quantity.Units; trace(name, count of items) is told of `trace()`.
     """
 
     __slots__ = (
@@ -33,6 +33,7 @@ class Env:
         "resolve",
         "resource",
         "root",
+        "subsumes",
         "trace",
         "track",
         "units",
@@ -53,6 +54,7 @@ class Env:
         self.html = services.html
         self.units = services.units
         self.trace = services.trace
+        self.subsumes = services.subsumes
         self.track = False
 
     def spend(self, count: int) -> None:
@@ -71,7 +73,7 @@ class Env:
 class Services:
     """What the caller may lend to an evaluation; each may be None. See Env."""
 
-    __slots__ = ("conforms", "html", "member_of", "resolve", "trace", "units")
+    __slots__ = ("conforms", "html", "member_of", "resolve", "subsumes", "trace", "units")
 
     def __init__(
         self,
@@ -81,7 +83,9 @@ class Services:
         html: Callable[[str], bool] | None = None,
         units: Units | None = None,
         trace: Callable[[str, int], None] | None = None,
+        subsumes: Callable[[Any, Any], bool | None] | None = None,
     ) -> None:
+        self.subsumes = subsumes
         self.resolve, self.member_of, self.conforms, self.html, self.units, self.trace = resolve, member_of, conforms, html, units, trace
 
 

@@ -77,11 +77,39 @@ def _target(env: Env, reference: str) -> dict[str, Any] | None:
     if reference.startswith("#"):
         held = [root] if reference == "#" else root.get("contained", ())
         return next((res for res in held if isinstance(res, dict) and (reference == "#" or res.get("id") == reference[1:])), None)
-    if root.get("resourceType") == "Bundle":
-        for entry in root.get("entry", ()):
-            if isinstance(entry, dict) and entry.get("fullUrl") == reference and isinstance(entry.get("resource"), dict):
-                return entry["resource"]  # type: ignore[no-any-return]
+    if root.get("resourceType") == "Bundle" and (found := _entry(root, reference)) is not None:
+        return found
     return env.resolve(reference) if env.resolve is not None else None
+
+
+def _entry(bundle: dict[str, Any], reference: str) -> dict[str, Any] | None:
+    """The entry of a bundle that a reference means: by fullUrl, or by the end of it for a relative one (https://hl7.org/fhir/R4/bundle.html#references)."""
+    end = "/" + reference.split("/_history/", 1)[0]
+    relative = "://" not in reference and not reference.startswith("urn:")
+    for entry in bundle.get("entry", ()):
+        full = entry.get("fullUrl") if isinstance(entry, dict) else None
+        if isinstance(full, str) and (full == reference or (relative and full.endswith(end))) and isinstance(entry.get("resource"), dict):
+            return entry["resource"]  # type: ignore[no-any-return]
+    return None
+
+
+def _subsumption(swap: bool) -> Callable[[list[Expr]], Apply]:
+    """`subsumes(code)` and `subsumedBy(code)`: both codes as JSON go to the caller's service."""
+    name = "subsumedBy()" if swap else "subsumes()"
+
+    def make(args: list[Expr]) -> Apply:
+        def run(ctx: Ctx, items: list[Any]) -> list[Any]:
+            other = args[0](ctx)
+            if len(items) != 1 or len(other) != 1:
+                return []
+            if ctx.env.subsumes is None:
+                raise ExecutionProblem(f"{name} needs a terminology service")
+            one, two = (item.value if isinstance(item, Node) else item for item in (items[0], other[0]))
+            return answer(ctx.env.subsumes(two, one) if swap else ctx.env.subsumes(one, two))
+
+        return run
+
+    return make
 
 
 def _member_of(args: list[Expr]) -> Apply:
@@ -154,6 +182,8 @@ TABLE: dict[str, tuple[int, int, Callable[..., Apply]]] = {
     "getValue": (0, 0, _get_value),
     "resolve": (0, 0, _resolve),
     "memberOf": (1, 1, _member_of),
+    "subsumes": (1, 1, _subsumption(False)),
+    "subsumedBy": (1, 1, _subsumption(True)),
     "conformsTo": (1, 1, _conforms),
     "htmlChecks": (0, 0, _html_checks),
     "htmlChecks2": (0, 0, _html_checks),
