@@ -1,5 +1,6 @@
 """A resource -> its index document (query/clauses.py says what stands in it). Compiled once per type; docs/search.md has the stored forms."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ from conformance.path import search_path
 from conformance.spec import Spec
 from fhir_server.query.clauses import Index
 from fhir_server.search.asked import Emit, Out
-from fhir_server.search.schema import Schema, Source, part_fields, schema
+from fhir_server.search.schema import Schema, Source, branches, part_fields, schema
 from fhir_server.search.types import composite, date, number, quantity, reference, special, string, token, uri
 
 Resource = dict[str, Any]
@@ -40,14 +41,20 @@ def _extractor(spec: Spec, base: str) -> Callable[[Resource], Index]:
 
 def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], Index]) -> Callable[[Resource], Index]:
     shape = schema(spec, rtype)
-    steps = [_step(spec, base, rtype, source) for source in shape.sources]
+    steps, always = _dispatch(spec, base, rtype, shape)
     names = special.text_names(spec)
     members = _member_heads(spec, shape)
     head, date_keys = f"{shape.patient}=", tuple(shape.date + suffix for suffix in ("", "+m", "+y", "+e"))
 
     def run(res: Resource) -> Index:
         out = Out()
-        for step in steps:
+        done: set[int] = set()
+        for key in res:
+            for at, step in steps.get(key, NO_STEPS):
+                if at not in done:
+                    done.add(at)
+                    step(res, out)
+        for _, step in always:
             step(res, out)
         special.emit_words(res, names, out)
         index: Index = {}
@@ -74,6 +81,39 @@ def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], In
         return index
 
     return run
+
+
+Steps = tuple[tuple[int, Step], ...]
+NO_STEPS: Steps = ()
+FIRST = re.compile(r"\(?\s*(?:[A-Z]\w*\.)?([a-z]\w*)(?:\.(?:as|ofType)\((\w+)\)|\s+as\s+(\w+))?")
+
+
+def _dispatch(spec: Spec, base: str, rtype: str, shape: Schema) -> tuple[dict[str, Steps], Steps]:
+    """The steps by the elements of the resource that they start at, and those that always run: a resource has few of its type's elements."""
+    by_key: dict[str, Steps] = {}
+    always: Steps = ()
+    for at, source in enumerate(shape.sources):
+        step = _step(spec, base, rtype, source)
+        names = _first_names(spec, rtype, source)
+        for name in names:
+            by_key[name] = (*by_key.get(name, ()), (at, step))
+        if not names:
+            always = (*always, (at, step))
+    return by_key, always
+
+
+def _first_names(spec: Spec, rtype: str, source: Source) -> tuple[str, ...]:
+    """JSON names of the elements an expression starts at; () where that cannot be told."""
+    if "exists()" in source.expression:
+        return ()
+    texts = branches(source.expression)
+    if source.field.parts and texts == (rtype,):
+        texts = branches(source.field.parts[-1].expression)
+    found = [FIRST.match(text) for text in texts]
+    if not all(found):
+        return ()
+    wanted = {(match.group(1), (match.group(2) or match.group(3) or "").lower()) for match in found if match}
+    return tuple(name for name, (element, kind) in spec.properties(rtype).items() if {(element.name, ""), (element.name, kind.lower())} & wanted)
 
 
 def _contained(extract: Callable[[Resource], Index], inner: Resource) -> Index:

@@ -225,11 +225,11 @@ def _element_single(spec: Spec, path: str) -> bool:
 
 
 def _systems(spec: Spec, param: Param) -> frozenset[str] | None:
-    """The code systems implied for elements of type code; None if any element is of another type."""
+    """The code systems implied for elements of type code (none for boolean); None if any element is of another type."""
     systems: set[str] = set()
     for part in branches(param.expression):
         element = spec.element(part)
-        if element is None or element.types != ("code",):
+        if element is None or element.types not in (("code",), ("boolean",)):
             return None
         codes = spec.codes(element.binding[1]) if element.binding else None
         systems |= set(codes or ())

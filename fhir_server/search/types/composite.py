@@ -5,8 +5,9 @@ Every base element (the resource itself, or each component) is stored apart, so 
 A second range of the same element is `n` of the first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -19,7 +20,6 @@ from fhir_server.search.schema import Field, Part, branches
 from fhir_server.search.types import date, number, quantity, reference, string, token, uri
 
 RANGED = ("number", "quantity", "date")
-MAX_FORMS = 400  # keys of one element; more would need hundreds of codings in one concept
 Evaluate = Callable[..., list[Any]]
 
 
@@ -40,14 +40,19 @@ def _forms(kind: str, field: Field, value: Any, base: str) -> list[str]:
     return uri.forms(value)
 
 
-def _ranges(kind: str, key: str, value: Any) -> list[dict[str, Any]]:
+def _shapes(kind: str, value: Any) -> Sequence[tuple[Any, ...]]:
+    """(what follows the key, low, high, units) of one value of a part."""
     if kind == "quantity":
-        return quantity.entries(key, value)
+        return quantity.shapes(value)
     if kind == "date":
         found = date.interval_of(value)
-        return [] if found is None else [{"k": key + date.width(*found), "l": found[0], "h": found[1]}]
+        return [] if found is None else [(date.width(*found), *found)]
     bounds = number.interval(value)
-    return [] if bounds is None else [number.entry(key, *bounds)]
+    return [] if bounds is None else [("", *bounds, None)]
+
+
+def _entry(kind: str, key: str, shape: Any) -> dict[str, Any]:
+    return {"k": key + shape[0], "l": shape[1], "h": shape[2]} if kind == "date" else number.entry(key + shape[0], *shape[1:])
 
 
 def _ordered(field: Field) -> list[int]:
@@ -68,24 +73,33 @@ def emitter(name: str, field: Field, parts: tuple[Field, ...], spec: Spec, base:
             if not all(found):
                 continue
             forms = [[form.replace("$", "\\$") for value in found[at] for form in _forms(parts[at].type, parts[at], value, base)] for at in keyed]
-            for choice in list(product(*forms))[:MAX_FORMS]:
+            entries = _made([(parts[at].type, found[at]) for at in ranged])
+            for choice in product(*forms) if len(forms) > 1 else zip(*forms):
                 key = f"{name}={'$'.join(choice)}"
                 if ranged:
-                    _emit_ranges(key + "$", [(parts[at].type, found[at]) for at in ranged], out)
+                    out.r += [made(key + "$") for made in entries]
                 else:
                     out.k[key] = None
 
     return emit
 
 
-def _emit_ranges(key: str, ranged: list[tuple[str, list[Any]]], out: Out) -> None:
+def _made(ranged: list[tuple[str, list[Any]]]) -> list[Callable[[str], dict[str, Any]]]:
+    """For the range parts of one element: how each element of `r` is made for a key."""
+    if not ranged:
+        return []
     kind, values = ranged[0]
-    entries = [one for value in values for one in _ranges(kind, key, value)]
+    firsts = [shape for value in values for shape in _shapes(kind, value)]
     if len(ranged) == 1:
-        out.r += entries
-        return
-    seconds = [one for value in ranged[1][1] for one in _ranges(ranged[1][0], "", value)]
-    out.r += [{**one, "n": {"l": other["l"], "h": other.get("h", other["l"])}} for one in entries for other in seconds]
+        return [partial(_keyed_entry, kind, shape, None) for shape in firsts]
+    other, others = ranged[1]
+    seconds = [_entry(other, "", shape) for value in others for shape in _shapes(other, value)]
+    return [partial(_keyed_entry, kind, shape, {"l": one["l"], "h": one.get("h", one["l"])}) for shape in firsts for one in seconds]
+
+
+def _keyed_entry(kind: str, shape: Any, second: dict[str, Any] | None, key: str) -> dict[str, Any]:
+    made = _entry(kind, key, shape)
+    return made if second is None else {**made, "n": second}
 
 
 def clause(asked: Asked, text: str, parts: tuple[Field, ...]) -> Clause:

@@ -20,20 +20,29 @@ UCUM, CURRENCY = "http://unitsofmeasure.org", "urn:iso:std:iso:4217"
 Entries = list[dict[str, Any]]
 
 
-def entries(name: str, value: Any) -> Entries:
-    """The elements of `r` for one Quantity, Money, Range, Age, Duration or SampledData; [] if it has no number."""
-    found = _interval(value) if isinstance(value, dict) else None
+Shape = tuple[str, Decimal, Decimal, list[str] | None]
+
+
+def shapes(value: Any) -> list[Shape]:
+    """(what stands behind the name, low, high, unit spellings) for one Quantity, Money, Range, Age, Duration or SampledData; [] without a number."""
+    found = _interval(value) if type(value) is dict else None
     if found is None:
         return []
     low, high, stated = found
-    made = [entry(name, low, high, _units(stated))]
     unit = stated.get("code")
     if unit and stated.get("system") == UCUM:
-        based = [_canonical(bound, unit) for bound in (low, high)]
-        if based[0] is not None and based[1] is not None:
-            bounds = sorted((based[0][0], based[1][0]))
-            made.append(entry(f"{name}|{based[0][1]}", bounds[0], bounds[1]))
-    return made
+        least = _canonical(low, unit)
+        most = least if low is high else _canonical(high, unit)
+        if least is not None and most is not None:
+            spelt = [unit, stated["unit"]] if stated.get("unit", unit) != unit else [unit]
+            bounds = (least[0], most[0]) if least[0] <= most[0] else (most[0], least[0])
+            return [("", low, high, spelt), (f"|{least[1]}", *bounds, None)]
+    return [("", low, high, _units(stated))]
+
+
+def entries(name: str, value: Any) -> Entries:
+    """The elements of `r` for one value."""
+    return [entry(name + suffix, low, high, units) for suffix, low, high, units in shapes(value)]
 
 
 def _interval(value: dict[str, Any]) -> tuple[Decimal, Decimal, dict[str, Any]] | None:

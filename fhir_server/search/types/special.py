@@ -4,7 +4,6 @@ A position is stored as `g` (longitude, latitude). Words are stored in `t`: 'n~w
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from conformance.spec import Spec
@@ -18,6 +17,7 @@ DEFAULT_KM = 50.0
 TAG = re.compile(r"<[^>]*>")
 ENTITY = re.compile(r"&#?\w+;")
 MAX_TERMS = 50
+NO_TEXT = {"reference", "id", "code", "status", "version", "versionId"}  # names that hold text in few types and codes in most
 
 
 def position(value: Any) -> list[float] | None:
@@ -49,7 +49,7 @@ def text_names(spec: Spec) -> frozenset[str]:
         names = {"valueString", "valueMarkdown"}
         for owner in (*spec.types, *spec.datatypes):
             names |= _text_names(spec, owner)
-        memo = spec.memo["search.text_names"] = frozenset(names - {"reference", "id"})
+        memo = spec.memo["search.text_names"] = frozenset(names - NO_TEXT)
     return memo
 
 
@@ -76,20 +76,25 @@ def emit_words(res: dict[str, Any], names: frozenset[str], out: Out) -> None:
                 t["c~" + word] = None
 
 
-def _texts(value: dict[str, Any], names: frozenset[str]) -> Iterator[str]:
-    for name, inner in value.items():
-        kind = type(inner)
-        if kind is str:
-            if name in names:
-                yield inner
-        elif kind is dict:
-            yield from _texts(inner, names)
-        elif kind is list:
-            for each in inner:
-                if type(each) is dict:
-                    yield from _texts(each, names)
-                elif type(each) is str and name in names:
-                    yield each
+def _texts(res: dict[str, Any], names: frozenset[str]) -> list[str]:
+    """The texts of string and markdown elements, wherever they stand."""
+    found: list[str] = []
+    waiting: list[Any] = [{name: inner for name, inner in res.items() if name != "meta"}]
+    while waiting:
+        for name, inner in waiting.pop().items():
+            kind = type(inner)
+            if kind is str:
+                if name in names:
+                    found.append(inner)
+            elif kind is dict:
+                waiting.append(inner)
+            elif kind is list:
+                for each in inner:
+                    if type(each) is dict:
+                        waiting.append(each)
+                    elif type(each) is str and name in names:
+                        found.append(each)
+    return found
 
 
 def text_search(asked: Asked, text: str) -> Clause:
