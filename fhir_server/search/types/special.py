@@ -17,6 +17,7 @@ DEFAULT_KM = 50.0
 TAG = re.compile(r"<[^>]*>")
 ENTITY = re.compile(r"&#?\w+;")
 MAX_TERMS = 50
+MOST_WORDS = 5000  # of one resource: a Bundle of definitions would not fit into a transaction
 NO_TEXT = {"reference", "id", "code", "status", "version", "versionId"}  # names that hold text in few types and codes in most
 
 
@@ -65,12 +66,13 @@ def _text_names(spec: Spec, owner: str) -> set[str]:
 
 def emit_words(res: dict[str, Any], names: frozenset[str], out: Out) -> None:
     """Writes the words of the narrative and of all other text, contained resources' too."""
-    narrative = res.get("text")
+    t, narrative = out.t, res.get("text")
     if isinstance(narrative, dict) and isinstance(narrative.get("div"), str):
-        for word in words(ENTITY.sub(" ", TAG.sub(" ", narrative["div"]))):
-            out.t["n~" + word] = None
-    t = out.t
+        for word in words(ENTITY.sub(" ", TAG.sub(" ", narrative["div"])))[:MOST_WORDS]:
+            t["n~" + word] = None
     for text in _texts(res, names):
+        if len(t) > MOST_WORDS:
+            return
         for word in words(text):
             if "n~" + word not in t:
                 t["c~" + word] = None

@@ -4,6 +4,7 @@ Stored in `k`: 'family~smith\\x01Smith': folded text, a stop, the text itself. S
 of the parameter's keys) need one key per value.
 """
 
+import hashlib
 from typing import Any
 
 from fhir_server.query.clauses import Clause, Contains, Keys, Prefix, either
@@ -13,12 +14,15 @@ from fhir_server.search.fold import fold, phonetic
 from fhir_server.search.schema import Field
 
 STOP = "\x01"
+LONG, MOST_FOLDED = 120, 8000
 PARTS = ("text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country", "name", "display", "value")
 
 
 def form(text: str) -> str:
-    """What stands behind 'name~'."""
-    return f"{fold(text)}{STOP}{text}"
+    """What stands behind 'name~'; of a long text its digest for `:exact`, and the first MOST_FOLDED characters folded."""
+    if len(text) <= LONG:
+        return f"{fold(text)}{STOP}{text}"
+    return f"{fold(text)[:MOST_FOLDED]}{STOP}{STOP}{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def strings(value: Any) -> list[str]:
