@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+UNIVERSAL = (
+    "#"  # a key of every resource of a HOT type: "all of this patient's", "all of these dates" are then scans of one key, in the order of the date
+)
 HOT: Mapping[str, str] = MappingProxyType(json.loads((Path(__file__).parent / "hot.json").read_text("utf-8")))
 
 Field = tuple[str, int | str]

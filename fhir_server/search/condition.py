@@ -7,7 +7,7 @@ from typing import Any
 
 from conformance.outcome import bad_request, not_supported
 from conformance.spec import Param, Spec
-from fhir_server.query.clauses import NOTHING, Clause, Ids, Prefix, Range, Updated, both, either, negated
+from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Prefix, Range, Updated, both, either, negated
 from fhir_server.search.asked import Asked
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node
@@ -157,9 +157,9 @@ _PRESENCE: dict[str, Callable[[str], tuple[Clause, ...]]] = {
     "token": lambda name: (Prefix(f"{name}="),),
     "string": lambda name: (Prefix(f"{name}~"),),
     "uri": lambda name: (Prefix(f"{name}="),),
-    "date": lambda name: tuple(Range(name + suffix) for suffix in ("", "+m", "+y", date.OPEN)),
-    "number": lambda name: (Range(name), Range(name + "+")),
-    "quantity": lambda name: (Range(name), Range(name + "+")),
+    "date": lambda name: (Keys((f"{name}=",)), *(Range(name + suffix) for suffix in ("", "+m", "+y", date.OPEN))),
+    "number": lambda name: (Keys((f"{name}=",)), Range(name), Range(name + "+")),
+    "quantity": lambda name: (Keys((f"{name}=",)), Range(name), Range(name + "+")),
 }
 
 

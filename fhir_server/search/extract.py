@@ -7,6 +7,7 @@ from typing import Any
 from conformance.path import search_path
 from conformance.spec import Spec
 from fhir_server.query.clauses import Index
+from fhir_server.query.indexes import HOT, UNIVERSAL
 from fhir_server.search.asked import Emit, Out
 from fhir_server.search.schema import Schema, Source, branches, part_fields, schema
 from fhir_server.search.types import composite, date, number, quantity, reference, special, string, token, uri
@@ -14,7 +15,6 @@ from fhir_server.search.types import composite, date, number, quantity, referenc
 Resource = dict[str, Any]
 Step = Callable[[Resource, Out], None]
 Evaluate = Callable[[Resource], list[Any]]
-UNIVERSAL = "#"  # a key of every resource that has a patient: "all of this patient's" is then a scan of one key
 MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
 
 
@@ -42,7 +42,7 @@ def _extractor(spec: Spec, base: str) -> Callable[[Resource], Index]:
 def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], Index]) -> Callable[[Resource], Index]:
     shape = schema(spec, rtype)
     steps, always = _dispatch(spec, base, rtype, shape)
-    names = special.text_names(spec)
+    names, universal = special.text_names(spec), rtype in HOT
     members = _member_heads(spec, shape)
     head, date_keys = f"{shape.patient}=", tuple(shape.date + suffix for suffix in ("", "+m", "+y", "+e"))
 
@@ -62,6 +62,8 @@ def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], In
         if patient:
             index["p"] = patient
         _add_members(out, members, patient)
+        if universal:
+            out.k[UNIVERSAL] = None
         if out.k:
             index["k"] = list(out.k)
         if out.r:
@@ -129,7 +131,6 @@ def _take_patient(out: Out, head: str) -> str:
     if found is None:
         return ""
     del out.k[found]
-    out.k[UNIVERSAL] = None
     return found[len(head) :]
 
 

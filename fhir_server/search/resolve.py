@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from conformance.outcome import refuse
 from fhir_server.context import Context
-from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Patient, both, either, negated
+from fhir_server.query.clauses import NOTHING, And, Clause, Dated, Ids, Keys, Or, Patient, both, either, negated
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotOf
 from fhir_server.search.types import reference
 
@@ -82,6 +82,12 @@ async def _listed(ctx: Context, node: Listed, visible: Visible) -> Clause:
 
 
 def selective(clause: Clause) -> bool:
-    """The clause asks for one key or one patient, so the index gives the rows by date."""
+    """The clause asks for one key, one patient or bounds of the hot date, so the index gives the rows by date."""
     parts = clause.parts if hasattr(clause, "parts") else (clause,)
-    return any(isinstance(part, Keys | Patient) and len(part.values) == 1 for part in parts)
+    return any((isinstance(part, Keys | Patient) and len(part.values) == 1) or _bounds_date(part) for part in parts)
+
+
+def _bounds_date(clause: Clause) -> bool:
+    if isinstance(clause, Or | And):
+        return any(_bounds_date(part) for part in clause.parts)
+    return isinstance(clause, Dated)

@@ -202,7 +202,9 @@ async def _stated_total(ctx: Context, plan: Plan, scopes: list[Scope], page: Pag
     if plan.total in ("accurate", "estimate"):
         return await _total(ctx, scopes, 0)
     most = ctx.settings.search_total
-    total = await _total(ctx, scopes, most + 1) if most else most + 1
+    if position or not most:
+        return None
+    total = await _total(ctx, scopes, most + 1)
     return total if total <= most else None
 
 

@@ -165,7 +165,7 @@ def _compile(spec: Spec, rtype: str) -> Schema:
             only=only,
             single=_single(spec, param),
             hot=bool(date) and mine == (date,) and param.type == "date",
-            patient=bool(patient) and patient in mine,
+            patient=bool(patient) and patient in mine and only in ("", "Patient"),
             systems=_systems(spec, param) if param.type == "token" else None,
             folded=_folded(spec, param),
             parts=_parts(spec, rtype, param) if param.type == "composite" else (),

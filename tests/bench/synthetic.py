@@ -48,7 +48,12 @@ def practice() -> Iterator[Resource]:
     """The organisation and practitioners that all refer to."""
     yield {"resourceType": "Organization", "id": "org", "name": "Synthetic General Hospital", "active": True}
     for number in range(20):
-        yield {"resourceType": "Practitioner", "id": f"dr{number}", "name": [{"family": FAMILIES[number % 12], "given": [GIVEN[number % 12]]}], "active": True}
+        yield {
+            "resourceType": "Practitioner",
+            "id": f"dr{number}",
+            "name": [{"family": FAMILIES[number % 12], "given": [GIVEN[number % 12]]}],
+            "active": True,
+        }
 
 
 def planted() -> Iterator[Resource]:
@@ -104,7 +109,14 @@ def _patient(pid: str, family: str, given: str, rng: random.Random, mrn: str = "
         "telecom": [{"system": "phone", "value": f"+45 {rng.randrange(10**7, 10**8)}", "use": "home"}],
         "gender": rng.choice(("male", "female")),
         "birthDate": (datetime(1930, 1, 1, tzinfo=UTC) + timedelta(days=rng.randrange(32000))).strftime("%Y-%m-%d"),
-        "address": [{"line": [f"{rng.randrange(1, 200)} Main Street"], "city": rng.choice(CITIES), "postalCode": str(rng.randrange(10000, 99999)), "country": "DK"}],
+        "address": [
+            {
+                "line": [f"{rng.randrange(1, 200)} Main Street"],
+                "city": rng.choice(CITIES),
+                "postalCode": str(rng.randrange(10000, 99999)),
+                "country": "DK",
+            }
+        ],
         "managingOrganization": _ref("Organization", "org"),
     }
 
@@ -151,7 +163,9 @@ def _lab(rid: str, pid: str, eid: str, lab: tuple[Any, ...], value: Decimal, whe
         "issued": _stamp(when + timedelta(hours=2)),
         "performer": [_ref("Practitioner", doctor)],
         "valueQuantity": {"value": value, "unit": unit, "system": UCUM, "code": unit},
-        "referenceRange": [{"low": {"value": low, "unit": unit, "system": UCUM, "code": unit}, "high": {"value": high, "unit": unit, "system": UCUM, "code": unit}}],
+        "referenceRange": [
+            {"low": {"value": low, "unit": unit, "system": UCUM, "code": unit}, "high": {"value": high, "unit": unit, "system": UCUM, "code": unit}}
+        ],
     }
     return made | ({"encounter": _ref("Encounter", eid)} if eid else {})
 
@@ -167,12 +181,17 @@ def _pressure(rid: str, pid: str, eid: str, when: datetime, rng: random.Random) 
         "subject": _ref("Patient", pid),
         "encounter": _ref("Encounter", eid),
         "effectiveDateTime": _stamp(when),
-        "component": [{"code": _concept(LOINC, code, text), "valueQuantity": {"value": value, "unit": "mmHg", "system": UCUM, "code": "mm[Hg]"}} for code, text, value in parts],
+        "component": [
+            {"code": _concept(LOINC, code, text), "valueQuantity": {"value": value, "unit": "mmHg", "system": UCUM, "code": "mm[Hg]"}}
+            for code, text, value in parts
+        ],
     }
 
 
 def _prescription(rid: str, pid: str, eid: str, when: datetime, doctor: str, rng: random.Random) -> Resource:
-    code, display = rng.choice((("314076", "lisinopril 10 MG Oral Tablet"), ("860975", "metformin 500 MG Oral Tablet"), ("617314", "atorvastatin 10 MG Oral Tablet")))
+    code, display = rng.choice(
+        (("314076", "lisinopril 10 MG Oral Tablet"), ("860975", "metformin 500 MG Oral Tablet"), ("617314", "atorvastatin 10 MG Oral Tablet"))
+    )
     return {
         "resourceType": "MedicationRequest",
         "id": rid,

@@ -33,6 +33,7 @@ def values(res: dict[str, Any], expression: str) -> list[Any]:
     if key not in _cache:
         found: list[Any] = []
         for branch in union(expression):
+            branch = re.sub(r"^(Domain)?Resource\b", res["resourceType"], branch)
             kinds = RESOLVES.findall(branch)
             text = AS.sub(_of_type, RESOLVES.sub("", branch).replace("DateTime)", "dateTime)"))
             part = evaluate(res, HAS.sub(r"extension(\1).exists()", text), {}, MODEL)
@@ -142,7 +143,9 @@ def token_text(found: list[Any], text: str) -> bool:
 def of_type(found: list[Any], text: str) -> bool:
     system, code, value = (plain(one) for one in re.split(r"(?<!\\)\|", text))
     return any(
-        isinstance(one, dict) and one.get("value") == value and any(kind.get("system") == system and kind.get("code") == code for kind in one.get("type", {}).get("coding", ()))
+        isinstance(one, dict)
+        and one.get("value") == value
+        and any(kind.get("system") == system and kind.get("code") == code for kind in one.get("type", {}).get("coding", ()))
         for one in found
     )
 
@@ -157,7 +160,22 @@ def strings(value: Any) -> list[str]:
     if not isinstance(value, dict):
         return [str(value)]
     out: list[str] = []
-    for name in ("text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country", "name", "display", "value"):
+    for name in (
+        "text",
+        "family",
+        "given",
+        "prefix",
+        "suffix",
+        "line",
+        "city",
+        "district",
+        "state",
+        "postalCode",
+        "country",
+        "name",
+        "display",
+        "value",
+    ):
         inner = value.get(name, [])
         out += [inner] if isinstance(inner, str) else [one for one in inner if isinstance(one, str)]
     return out
@@ -232,13 +250,26 @@ def date(target: tuple[datetime, datetime], search: tuple[datetime, datetime], p
     if prefix == "ap":
         gap = max(start - now, now - end, timedelta(0)) / 10
         return low < end + gap and high > start - gap
-    return {"eq": inside, "ne": not inside, "gt": high > end, "lt": low < start, "ge": high > end or inside, "le": low < start or inside, "sa": low >= end, "eb": high <= start}[prefix]
+    return {
+        "eq": inside,
+        "ne": not inside,
+        "gt": high > end,
+        "lt": low < start,
+        "ge": high > end or inside,
+        "le": low < start or inside,
+        "sa": low >= end,
+        "eb": high <= start,
+    }[prefix]
 
 
 def bounds(value: Any) -> tuple[Decimal, Decimal] | None:
     if isinstance(value, dict):
         low, high = value.get("low", {}).get("value"), value.get("high", {}).get("value")
-        return (-INFINITE if low is None else Decimal(str(low)), INFINITE if high is None else Decimal(str(high))) if low is not None or high is not None else None
+        return (
+            (-INFINITE if low is None else Decimal(str(low)), INFINITE if high is None else Decimal(str(high)))
+            if low is not None or high is not None
+            else None
+        )
     return (Decimal(str(value)), Decimal(str(value))) if not isinstance(value, str | bool) and value is not None else None
 
 
@@ -255,7 +286,16 @@ def number(target: tuple[Decimal, Decimal], text: str, prefix: str, scale: Any =
     if prefix == "ap":
         slack = abs(wanted) / 10
         return low <= max(wanted + slack, end) and high >= min(wanted - slack, start)
-    return {"eq": inside, "ne": not inside, "gt": high > wanted, "lt": low < wanted, "ge": high >= wanted, "le": low <= wanted, "sa": low > wanted, "eb": high < wanted}[prefix]
+    return {
+        "eq": inside,
+        "ne": not inside,
+        "gt": high > wanted,
+        "lt": low < wanted,
+        "ge": high >= wanted,
+        "le": low <= wanted,
+        "sa": low > wanted,
+        "eb": high < wanted,
+    }[prefix]
 
 
 def quantity(value: Any, text: str, prefix: str) -> bool:
@@ -265,7 +305,11 @@ def quantity(value: Any, text: str, prefix: str) -> bool:
     if "low" in value or "high" in value:
         target, unit = bounds(value), value.get("low") or value.get("high")
     elif "origin" in value:
-        numbers = [Decimal(str(value["origin"]["value"])) + Decimal(one) * Decimal(str(value.get("factor", 1))) for one in value.get("data", "").split() if one not in "EUL"]
+        numbers = [
+            Decimal(str(value["origin"]["value"])) + Decimal(one) * Decimal(str(value.get("factor", 1)))
+            for one in value.get("data", "").split()
+            if one not in "EUL"
+        ]
         target, unit = ((min(numbers), max(numbers)) if numbers else None), value["origin"]
     else:
         amount, sign = value.get("value"), value.get("comparator", "")[:1]

@@ -8,12 +8,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.packages import npm_package
-from tests.search import oracle
-from tests.search.examples import examples
-from tests.search.world import NOW, context, everything, fill
 
-from conformance.outcome import Refusal
 from conformance.spec import load_spec
 from fhir_server.query.match import matches
 from fhir_server.search import parse
@@ -21,7 +16,10 @@ from fhir_server.search.extract import extractor
 from fhir_server.search.resolve import resolve
 from fhir_server.search.schema import schema
 from fhir_server.store.mongo.store import open_store
-from tests.search.world import BASE
+from tests.packages import npm_package
+from tests.search import oracle
+from tests.search.examples import examples
+from tests.search.world import BASE, NOW, context, everything, fill
 
 SKIPPED = ("composite", "special")
 OWN = ("_id", "_lastUpdated", "_text", "_content", "_list", "_has", "_type", "_query", "_filter")
@@ -82,7 +80,7 @@ def escaped(text: str) -> str:
     return "".join("\\" + char if char in ",|$\\" else char for char in text)
 
 
-def texts(kind: str, value, rng: random.Random) -> str | None:
+def texts(kind: str, value, rng: random.Random, targets: tuple[str, ...] = ()) -> str | None:
     """A search value made from a value of the data, or near it."""
     if kind == "token":
         pairs = oracle.codings(value)
@@ -90,7 +88,13 @@ def texts(kind: str, value, rng: random.Random) -> str | None:
             return None
         system, code = rng.choice(pairs)
         form = rng.choice(["code", "both", "system", "none", "case"])
-        return {"code": escaped(code), "both": f"{escaped(system)}|{escaped(code)}", "system": f"{escaped(system)}|" if system else escaped(code), "none": f"|{escaped(code)}", "case": escaped(code.swapcase())}[form]
+        return {
+            "code": escaped(code),
+            "both": f"{escaped(system)}|{escaped(code)}",
+            "system": f"{escaped(system)}|" if system else escaped(code),
+            "none": f"|{escaped(code)}",
+            "case": escaped(code.swapcase()),
+        }[form]
     if kind == "string":
         found = [one for one in oracle.strings(value) if oracle.folded(one)]
         if not found:
@@ -104,13 +108,17 @@ def texts(kind: str, value, rng: random.Random) -> str | None:
         target = value if isinstance(value, str) else value.get("reference", "") if isinstance(value, dict) else ""
         if not target or target.startswith("#") or "?" in target or (isinstance(value, dict) and ":" in target):
             return None
+        if target.split("/")[0] not in (targets or load_spec().types):
+            return escaped(target) if "/" in target else None
         return escaped(rng.choice([target, target.rsplit("/", 1)[-1]])) if isinstance(value, dict) else escaped(target)
     if kind == "date":
         found = oracle.span(value)
         if not found:
             return None
         moment = rng.choice([one for one in found if oracle.FIRST < one < oracle.LAST]).isoformat(timespec="seconds")
-        return rng.choice(["", *oracle.PREFIXES]) + rng.choice([moment[:4], moment[:7], moment[:10], moment.replace("+00:00", "Z"), moment[:16] + "Z"])
+        return rng.choice(["", *oracle.PREFIXES]) + rng.choice(
+            [moment[:4], moment[:7], moment[:10], moment.replace("+00:00", "Z"), moment[:16] + "Z"]
+        )
     if kind == "number":
         found = oracle.bounds(value)
         return None if not found else rng.choice(["", *oracle.PREFIXES]) + str(rng.choice(found))
@@ -131,7 +139,12 @@ def quantity_text(value, rng: random.Random) -> str | None:
     return rng.choice(["", *oracle.PREFIXES]) + str(amount) + rng.choice(tails)
 
 
-MODIFIERS = {"token": ["", "", "", "not", "text", "missing"], "string": ["", "", "exact", "contains", "missing"], "uri": ["", "below", "above", "missing"], "reference": ["", "", "missing"]}
+MODIFIERS = {
+    "token": ["", "", "", "not", "text", "missing"],
+    "string": ["", "", "exact", "contains", "missing"],
+    "uri": ["", "below", "above", "missing"],
+    "reference": ["", "", "missing"],
+}
 
 
 def query(world: World, rtype: str, param, rng: random.Random):
@@ -146,10 +159,14 @@ def query(world: World, rtype: str, param, rng: random.Random):
     for _ in range(rng.choice([1, 1, 1, 2])):
         value = rng.choice(oracle.values(rng.choice(holders), param.expression))
         if modifier == "text":
-            shown = value.get("text") or next((one.get("display") for one in value.get("coding", ()) if one.get("display")), None) if isinstance(value, dict) else None
+            shown = (
+                value.get("text") or next((one.get("display") for one in value.get("coding", ()) if one.get("display")), None)
+                if isinstance(value, dict)
+                else None
+            )
             text = escaped(shown[: rng.randint(3, 12)]) if shown and oracle.folded(shown[:3]) else None
         else:
-            text = texts(param.type, value, rng)
+            text = texts(param.type, value, rng, param.targets)
         if text is None or not text.strip():
             return None
         found.append(text)
@@ -158,11 +175,7 @@ def query(world: World, rtype: str, param, rng: random.Random):
 
 def check(world: World, rtype: str, param, modifier: str, text: str) -> None:
     name = f"{param.code}:{modifier}" if modifier else param.code
-    try:
-        database, by_match = world.run(world.by_database(rtype, [(name, text)]))
-    except Refusal as refusal:
-        assert any(word in str(refusal) for word in ("empty", "no letter", "not a reference", "neither")), (rtype, name, text, str(refusal))
-        return
+    database, by_match = world.run(world.by_database(rtype, [(name, text)]))
     assert database == by_match, f"MongoDB and match.py differ: {rtype}?{name}={quote(text)}"
     expected = world.by_oracle(rtype, param, modifier, text)
     assert database == expected, f"{rtype}?{name}={text}: too many {sorted(database - expected)[:5]}, missing {sorted(expected - database)[:5]}"

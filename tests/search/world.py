@@ -1,6 +1,5 @@
 """A store filled with resources and a Context to search it with, for tests and benchmarks."""
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -57,9 +56,7 @@ async def ask(ctx: Context, query: str, visible: Any = everything, compartment: 
     """The Bundle for 'Patient?name=x' (or '?_id=x' for all types)."""
     path, _, text = query.partition("?")
     pairs = parse_qsl(text, keep_blank_values=True)
-    bundle = await run.search(ctx, path or None, pairs, visible=visible, path=path, compartment=compartment)
-    json.dumps(bundle, default=str)
-    return bundle
+    return await run.search(ctx, path or None, pairs, visible=visible, path=path, compartment=compartment)
 
 
 def found(bundle: dict[str, Any], mode: str = "match") -> list[str]:

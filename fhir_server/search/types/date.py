@@ -66,7 +66,9 @@ def emitter(name: str, field: Field) -> Emit:
     def emit(values: list[Any], out: Out) -> None:
         for value in values:
             found = interval_of(value)
-            if found is not None:
+            if found is None:
+                out.k[f"{name}="] = None
+            else:
                 low, high = found
                 suffix = "" if high - low <= DAY else width(low, high)
                 out.r.append({"k": keys[suffix], "l": low, "h": high})

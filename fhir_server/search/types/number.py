@@ -88,7 +88,9 @@ def emitter(name: str, field: Field) -> Emit:
     def emit(values: list[Any], out: Out) -> None:
         for value in values:
             bounds = interval(value)
-            if bounds is not None:
+            if bounds is None:
+                out.k[f"{name}="] = None
+            else:
                 out.r.append(entry(name, *bounds))
 
     return emit

@@ -91,7 +91,11 @@ def emitter(name: str, field: Field) -> Emit:
 
     def emit(values: list[Any], out: Out) -> None:
         for value in values:
-            out.r += entries(name, value)
+            made = entries(name, value)
+            if made:
+                out.r += made
+            else:
+                out.k[f"{name}="] = None
 
     return emit
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from conformance.spec import Spec
-from fhir_server.query.clauses import NOTHING, Clause, HasPatient, Keys, Patient, Prefix, either
+from fhir_server.query.clauses import NOTHING, Clause, Contains, HasPatient, Keys, Patient, Prefix, either
 from fhir_server.search.asked import Asked, Emit, Out
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.schema import Field
@@ -17,6 +17,7 @@ from fhir_server.search.types import token
 
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 MAX_TYPES = 200
+STOP = "\x01"
 
 
 def normal(text: str, base: str) -> str:
@@ -72,9 +73,12 @@ def to(field: Field, refs: tuple[str, ...]) -> Clause:
 
 def present(field: Field) -> Clause:
     """The parameter has a value."""
-    heads = tuple(f"{name}={field.only}/" if field.only else f"{name}=" for name in field.names)
-    logical = () if field.only else tuple(f"{name}:identifier=" for name in field.names)
-    return either(HasPatient() if field.patient else NOTHING, *(Prefix(head) for head in (*heads, *logical)))
+    patient = HasPatient() if field.patient else NOTHING
+    if field.only:
+        own = (Prefix(f"{name}={field.only}/") for name in field.names)
+        foreign = (Contains(f"{name}=http", f"/{field.only}/", STOP) for name in field.names)
+        return either(patient, *own, *foreign)
+    return either(patient, *(Prefix(f"{name}{mark}") for name in field.names for mark in ("=", ":identifier=")))
 
 
 def allowed(spec: Spec, field: Field) -> tuple[str, ...]:
@@ -113,7 +117,7 @@ def _candidates(asked: Asked, wanted: str) -> list[str]:
     if head in asked.spec.types:
         if not ID.fullmatch(tail):
             raise asked.wrong("the value is not a reference of the form type/id")
-        return [found] if head in kinds else []
+        return [found] if head in kinds or not (asked.field.only or asked.modifier) else []
     if asked.field.only or asked.modifier:
         return [found] if f"/{asked.field.only or asked.modifier}/" in found else []
     return [found]

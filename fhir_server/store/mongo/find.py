@@ -9,30 +9,33 @@ from typing import Any
 
 from fhir_server.query.clauses import Clause
 from fhir_server.store import Sort, Stored
-from fhir_server.store.mongo.document import HIDDEN, SHOWN
+from fhir_server.store.mongo.document import HIDDEN, SHOWN, stored
 from fhir_server.store.mongo.lower import Filter, lower
 from fhir_server.store.mongo.read import Place, with_blobs
 
 FIELDS = {"_lastUpdated": "at", "_id": "_id"}
-BY_ID = Sort("_id")
+ONE_BATCH = 1000  # rows that the database sends at once, closing its cursor
 Row = dict[str, Any]
 Position = tuple[Any, ...]
 
 
 async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int, after: Position, only_ids: bool) -> list[Stored]:
     """See `Reader.find`."""
-    wanted, shown = lower(clause), dict(HIDDEN if only_ids else SHOWN)
+    by_index = [one.kind for one in sort] == ["d"] and not sort[0].backward
+    wanted, shown = lower(clause, by_index), dict(HIDDEN if only_ids else SHOWN)
     if all(one.param in FIELDS for one in sort):
         keys = _keys(sort)
         rows = await _plain(place, rtype, wanted, keys, limit, after, shown)
         positions = [tuple(row[name] for name, _ in keys) for row in rows]
-    elif [one.kind for one in sort] == ["d"] and not sort[0].backward:
+    elif by_index:
         rows = await by_date(place, rtype, wanted, sort[0].descending, limit, after, shown)
         positions = [(row.get("d"), row["_id"]) for row in rows]
     else:
         rows = await computed(place, rtype, wanted, sort, limit, after, shown)
         positions = [(*row.pop("s"), row["_id"]) for row in rows]
-    return [one for row, position in zip(rows, positions, strict=True) for one in await with_blobs(place, rtype, [row], position)]
+    if any("blob" in row for row in rows):
+        return [one for row, position in zip(rows, positions, strict=True) for one in await with_blobs(place, rtype, [row], position)]
+    return [stored(rtype, row, position) for row, position in zip(rows, positions, strict=True)]
 
 
 async def count(place: Place, rtype: str, clause: Clause, limit: int) -> int:
@@ -65,7 +68,7 @@ async def refs(place: Place, rtype: str, clause: Clause, heads: Sequence[str], l
 
 async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int) -> Row:
     """The database's plan for `find`: {filter, sort, plan}."""
-    wanted = lower(clause)
+    wanted = lower(clause, [one.kind for one in sort] == ["d"])
     by_index = all(one.param in FIELDS or one.kind == "d" for one in sort)
     order = {"d" if one.kind == "d" else FIELDS[one.param]: -1 if one.descending else 1 for one in sort} if by_index else {}
     command = {"find": rtype, "filter": wanted, "sort": order or {"_id": 1}, "limit": limit}
@@ -120,7 +123,7 @@ async def _tied(place: Place, rtype: str, wanted: Filter, moment: Any, limit: in
 async def _dated(place: Place, rtype: str, wanted: Filter, descending: bool, limit: int, shown: Row) -> list[Row]:
     """Rows in the order of the index, one more than wanted to see whether the last date goes on; then each date's rows by id."""
     cursor = place.database[rtype].find(wanted, shown | {"d": 1}, session=place.session).sort([("d", -1 if descending else 1)])
-    rows = await cursor.limit(limit + 1 if limit else 0).to_list()
+    rows = await cursor.limit(-(limit + 1) if 0 < limit < ONE_BATCH else limit + 1 if limit else 0).to_list()
     if limit and len(rows) > limit:
         edge = rows[limit - 1].get("d")
         split = rows[limit].get("d") == edge

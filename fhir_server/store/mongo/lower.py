@@ -26,6 +26,7 @@ from fhir_server.query.clauses import (
     Updated,
     both,
 )
+from fhir_server.query.indexes import UNIVERSAL
 from fhir_server.query.match import EARTH_KM
 
 Filter = dict[str, Any]
@@ -41,22 +42,21 @@ BOUNDS = (
     ("high_lt", "h", "$lt"),
 )
 LAST = "\U0010ffff"
-UNIVERSAL = "#"  # every resource with a patient has this key
 MOST_BRANCHES = 12
 
 
-def lower(clause: Clause) -> Filter:
-    """The filter that selects exactly what the clause matches."""
+def lower(clause: Clause, dated: bool = False) -> Filter:
+    """The filter that selects exactly what the clause matches. dated: rows are wanted in the order of their dates, of a type that has one."""
     wide = spread(clause)
     if isinstance(wide, Or):
-        return _lower(Or(tuple(_dated_order(part) for part in wide.parts)))
-    return _lower(_dated_order(wide))
+        return _lower(Or(tuple(_dated_order(part, dated) for part in wide.parts)))
+    return _lower(_dated_order(wide, dated))
 
 
-def _dated_order(clause: Clause) -> Clause:
-    """A patient and no key: the key that all resources with a patient have, so that the index gives the order by date."""
+def _dated_order(clause: Clause, dated: bool) -> Clause:
+    """A patient or dates and no key: the key that all resources of such types have, so that the index gives the order by date."""
     parts = clause.parts if isinstance(clause, And) else (clause,)
-    if any(isinstance(part, Keys) for part in parts) or not any(isinstance(part, Patient) for part in parts):
+    if any(isinstance(part, Keys) for part in parts) or not (dated or any(isinstance(part, Patient | Dated) for part in parts)):
         return clause
     return And((*parts, Keys((UNIVERSAL,))))
 
@@ -70,7 +70,7 @@ def spread(clause: Clause) -> Clause:
     count = 1
     for choice in choices:
         count *= len(choice)
-    if not choices or count > MOST_BRANCHES or not any(isinstance(part, Keys | Patient) for part in _leaves(clause)):
+    if not choices or count > MOST_BRANCHES or not any(isinstance(part, Keys | Patient | Dated) for part in _leaves(clause)):
         return clause
     return Or(tuple(spread(both(*plain, *chosen)) for chosen in product(*choices)))
 
@@ -169,7 +169,7 @@ _LOWER: dict[type, Callable[[Any], Filter]] = {
     Ids: lambda clause: {"_id": _one_of(clause.values)},
     Updated: _updated,
     Patient: lambda clause: {"p": _one_of(clause.values)},
-    HasPatient: lambda clause: {"k": UNIVERSAL},
+    HasPatient: lambda clause: {"p": {"$ne": None}},
     Near: _near,
     Contained: _contained,
     And: _and,
