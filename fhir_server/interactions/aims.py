@@ -3,7 +3,7 @@
 The tables of http.html#ccreate, #cond-update, #cdelete and the preconditions of #concurrency, for one step or a whole bundle.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conformance.outcome import bad_request, conflict, forbidden, gone, precondition_failed, refuse
@@ -166,7 +166,7 @@ def _settle(ctx: Context, aims: Sequence[Aim]) -> list[Aim]:
     if not any(aim.step.criteria is not None and aim.step.method != "DELETE" for aim in aims):
         return list(aims)
     settled: list[Aim] = []
-    made: list[Aim] = []
+    made: dict[str, list[Aim]] = {}
     for aim in aims:
         with placed(aim.step.place):
             if aim.deed == MATCHED and aim.identity in deleted:
@@ -175,21 +175,21 @@ def _settle(ctx: Context, aims: Sequence[Aim]) -> list[Aim]:
             if twin is not None and aim.step.method != "POST":
                 raise precondition_failed("another entry creates a resource that these criteria match", "multiple-matches")
             settled.append(aim if twin is None else Aim(aim.number, aim.step, MATCHED, twin.rid))
-            if twin is None and aim.deed == CREATE:
-                made.append(aim)
+            if twin is None and aim.deed == CREATE and aim.step.res is not None:
+                own = aim.step.criteria.guards if aim.step.criteria else frozenset[str]()
+                for key in own | conditional.identity_guards(aim.step.res):
+                    made.setdefault(key, []).append(aim)
     return settled
 
 
-def _twin(ctx: Context, aim: Aim, made: Iterable[Aim]) -> Aim | None:
-    """An earlier create of the bundle that the criteria of this one match; only those that share a guard can."""
+def _twin(ctx: Context, aim: Aim, made: Mapping[str, list[Aim]]) -> Aim | None:
+    """An earlier create of the bundle that the criteria of this one match. `made`: those creates by guard key; only one that shares a guard can."""
     criteria = aim.step.criteria
-    for other in made:
-        if criteria is None or other.step.rtype != aim.step.rtype or other.step.res is None:
-            continue
-        rival = other.step.criteria.guards if other.step.criteria else frozenset()
-        shared = criteria.guards & (rival | conditional.identity_guards(other.step.res))
-        if shared and matches(criteria.clause, index_of(ctx, other.step.res), rid=other.rid, at=ctx.now):
-            return other
+    for key in criteria.guards if criteria else ():
+        for other in made.get(key, ()):
+            res = other.step.res
+            if criteria and res and other.step.rtype == aim.step.rtype and matches(criteria.clause, index_of(ctx, res), rid=other.rid, at=ctx.now):
+                return other
     return None
 
 

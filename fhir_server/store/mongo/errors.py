@@ -23,6 +23,7 @@ OUT_OF_DISK_SPACE = 14031
 OUT_OF_SPACE_ERRNO = 28
 TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
 OUT_OF_TIME = frozenset({50, 202, 262})
+CACHE_FULL = 388  # TransactionTooLargeForCache: together with what else runs now
 STOPPING = frozenset({91, 11600, 11602, 10107, 13435, 189, 13436, 10058})
 FORBIDDEN = frozenset({13, 18})
 TRANSIENT = "TransientTransactionError"
@@ -54,6 +55,8 @@ def as_refusal(error: PyMongoError) -> Refusal:
         return unavailable("the database cannot be reached now")
     if isinstance(error, ExecutionTimeout) or code in OUT_OF_TIME or error.timeout:
         return unavailable("the database did not answer in time")
+    if code == CACHE_FULL:
+        return unavailable("the transaction is larger than the database's cache has room for now: try again, or in smaller parts")
     if code in STOPPING or error.has_error_label(TRANSIENT) or error.has_error_label("RetryableWriteError"):
         return unavailable("the database is changing over or busy with a conflicting change")
     if is_duplicate(error):
