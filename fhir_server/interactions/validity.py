@@ -3,9 +3,9 @@
 from functools import lru_cache
 
 from conformance.outcome import STATUS, Issue, Refusal, failed
-from conformance.validate import checker
+from conformance.validate import CheckCode, checker, validate
 from fhir_server.context import Context, Resource
-from terminology.ingest import codings_judge
+from terminology.ingest import code_checker, codings_judge
 
 LEVELS = ("enforce", "warn", "off")
 
@@ -20,7 +20,7 @@ def judge(ctx: Context, res: Resource, *, feed: bool = False) -> tuple[Issue, ..
     if level == "off":
         return ()
     told = ctx.prefer.get("return") == "OperationOutcome"  # advice costs time: only for who reads it
-    issues = checker(ctx.spec, res["resourceType"], warnings=told)(res)
+    issues = list(_gate(ctx, res, told, feed))
     if ctx.terms is not None:
         issues += codings_judge(ctx.terms, ctx.source, flag_only=feed)(res)
     if level == "enforce" and failed(issues):
@@ -28,6 +28,18 @@ def judge(ctx: Context, res: Resource, *, feed: bool = False) -> tuple[Issue, ..
         malformed = any(STATUS.get(issue.code, 422) == 400 for issue in errors)
         raise Refusal(400 if malformed else 422, tuple(issues))
     return tuple(issues)
+
+
+def _gate(ctx: Context, res: Resource, told: bool, feed: bool) -> list[Issue]:
+    """R4 itself; and the profiles the resource claims, where packages that define some are installed."""
+    if not ctx.spec.packages or "profile" not in res.get("meta", ()):
+        return checker(ctx.spec, res["resourceType"], warnings=told)(res)
+    return validate(ctx.spec, res, claims="warn" if feed else "enforce", check_code=codes_of(ctx, feed), warnings=told)
+
+
+def codes_of(ctx: Context, feed: bool = False) -> CheckCode | None:
+    """How the gate asks whether a value set has a code; None without a terminology service."""
+    return None if ctx.terms is None else code_checker(ctx.terms, ctx.source, flag_only=feed)
 
 
 @lru_cache(256)

@@ -3,12 +3,14 @@
 from typing import Any
 
 from conformance.outcome import Issue, Refusal, bad_request, not_supported, outcome, refuse
-from conformance.validate import checker
+from conformance.validate import validate as judge
 from fhir_server.context import Context, Reply, Request, Resource, first
 from fhir_server.interactions.access import current
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.steps import checked_id
+from fhir_server.interactions.validity import codes_of
 from fhir_server.security.visible import required
+from terminology.ingest import codings_judge
 
 MODES = ("create", "update", "delete", "profile")
 URL = "http://hl7.org/fhir/OperationDefinition/Resource-validate"
@@ -28,9 +30,9 @@ async def validate(ctx: Context, request: Request) -> Reply:
         return await _deletion(ctx, rtype, rid)
     if res is None or res.get("resourceType") != rtype:
         raise bad_request("the resource's type is not the one in the URL")
-    if profiles:
-        raise not_supported("validation against a profile")
-    issues = _mode_issues(mode, res, rid) + checker(ctx.spec, rtype)(res)
+    issues = _mode_issues(mode, res, rid) + judge(ctx.spec, res, profiles=profiles, check_code=codes_of(ctx))
+    if ctx.terms is not None:
+        issues += codings_judge(ctx.terms, ctx.source)(res)
     return Reply(200, outcome(issues))
 
 
