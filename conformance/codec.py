@@ -68,7 +68,7 @@ def _hook(text: str) -> Decimal:
         value = Decimal(text)
     except InvalidOperation as error:  # an exponent beyond what any decimal library holds
         raise _Unstorable from error
-    if (len(text) > DIGITS or "e" in text or "E" in text) and not fits(value):
+    if (len(text) > DIGITS or not -6000 < value.adjusted() < 6000) and not fits(value):  # a short text in that range always fits
         raise _Unstorable
     return value if str(value) == text else Spelt(text)
 
