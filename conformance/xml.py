@@ -5,7 +5,9 @@ beyond a limit. Writing tells the members in the order of the standard. The narr
 """
 
 import re
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from html.entities import html5
 from typing import Any
@@ -48,82 +50,125 @@ def _parse(data: bytes) -> etree._Element:
         raise refuse("structure", f"malformed XML at line {line}, column {column}") from error
 
 
+Place = tuple[Any, str, int | None] | str
+"""Where an element stands: (place of its parent, name, index in its list or None); the root is its type's name. Told as text only in refusals."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the reader needs of one XML element: JSON name, FHIR type, content for its children ('' for a primitive), whether it repeats."""
+
+    name: str
+    type: str
+    content: str
+    many: bool
+
+
+def _rows(spec: Spec, content: str) -> Mapping[str, _Row]:
+    """Tag -> row of everything that may stand inside a type or backbone, made once per Spec."""
+    known: dict[str, Mapping[str, _Row]] = spec.memo.setdefault("xml.rows", {})
+    found = known.get(content)
+    if found is None:
+        found = known[content] = {
+            (f"{{{XHTML}}}div" if type_ == "xhtml" else _TAG + name): _Row(
+                name, type_, "" if type_ in spec.primitives else element.content or type_, element.max != 1
+            )
+            for name, (element, type_) in spec.properties(content).items()
+            if not element.attribute
+        }
+    return found
+
+
+def _told(place: Place) -> str:
+    if isinstance(place, str):
+        return place
+    parent, name, index = place
+    return f"{_told(parent)}.{name}" + ("" if index is None else f"[{index}]")
+
+
+def _bad(place: Place, why: str, code: str = "invalid") -> Refusal:
+    where = _told(place)
+    return refuse(code, f"{where} {why}", expression=where)
+
+
 class _Reader:
-    """Reads elements against the Spec; places are FHIRPath-like ('Patient.name[1].given')."""
+    """Reads elements against the Spec."""
 
     def __init__(self, spec: Spec, max_depth: int) -> None:
         self.spec = spec
         self.max_depth = max_depth
 
-    def resource(self, node: etree._Element, place: str, depth: int) -> dict[str, Any]:
+    def resource(self, node: etree._Element, place: Place, depth: int) -> dict[str, Any]:
         name = _local(node)
         if name not in self.spec.types:
-            raise bad_request(f"{place or 'the document'} is not a resource of R4 in the namespace {FHIR}", place)
+            raise _bad(place or "the document", f"is not a resource of R4 in the namespace {FHIR}")
         res: dict[str, Any] = {"resourceType": name}
         self.attributes(node, (), place or name, res)
         self.children(node, name, place or name, res, depth)
         return res
 
-    def attributes(self, node: etree._Element, allowed: tuple[str, ...], place: str, found: dict[str, Any]) -> None:
+    def attributes(self, node: etree._Element, allowed: tuple[str, ...], place: Place, found: dict[str, Any]) -> None:
         for name, text in node.attrib.items():
             if str(name) in allowed:
                 found[str(name)] = str(text)
             elif not str(name).startswith("{http://www.w3.org/2001/XMLSchema-instance}"):
-                raise bad_request(f"an attribute of {place} is not known", place)
+                raise _bad(place, "has an attribute that is not known")
 
-    def children(self, node: etree._Element, content: str, place: str, found: dict[str, Any], depth: int) -> None:
+    def children(self, node: etree._Element, content: str, place: Place, found: dict[str, Any], depth: int) -> None:
         """Read the child elements into `found`. Raises Refusal."""
         if depth >= self.max_depth:
             raise too_large(f"the body is nested deeper than {self.max_depth} levels")
         if node.text and not node.text.isspace():
-            raise bad_request(f"{place} holds text where only elements may stand", place)
-        properties = self.spec.properties(content)
+            raise _bad(place, "holds text where only elements may stand")
+        rows = _rows(self.spec, content)
         for child in node:
             if child.tail and not child.tail.isspace():
-                raise bad_request(f"{place} holds text where only elements may stand", place)
-            if not isinstance(child.tag, str):
-                continue
-            name = _local(child)
-            row = properties.get(name)
-            if row is None or row[0].attribute or (row[1] == "xhtml") != (name == "div"):
-                raise bad_request(
-                    f"{place} has an element that R4 does not know there" + (f": {name}" if name.isalnum() and len(name) < 64 else ""), place
-                )
-            self.child(child, row, name, place, found, depth)
+                raise _bad(place, "holds text where only elements may stand")
+            row = rows.get(child.tag) if isinstance(child.tag, str) else None
+            if row is not None:
+                self.child(child, row, place, found, depth)
+            elif isinstance(child.tag, str):
+                name = _local(child)
+                raise _bad(place, "has an element that R4 does not know there" + (f": {name}" if name.isalnum() and len(name) < 64 else ""))
 
-    def child(self, node: etree._Element, row: tuple[Element, str], name: str, place: str, found: dict[str, Any], depth: int) -> None:
-        element, type_ = row
-        many = element.max is None or element.max > 1
-        here = f"{place}.{name}[{len(found.get(name, found.get('_' + name, ())))}]" if many else f"{place}.{name}"
-        if not many and (name in found or "_" + name in found):
-            raise bad_request(f"{here} stands twice where once is allowed", here)
-        if type_ in self.spec.primitives:
-            value, extra = self.primitive(node, type_, here, depth)
-            _add_primitive(found, name, value, extra, many)
+    def child(self, node: etree._Element, row: _Row, place: Place, found: dict[str, Any], depth: int) -> None:
+        name = row.name
+        here = (place, name, len(found.get(name) or found.get("_" + name) or ()) if row.many else None)
+        if not row.many and (name in found or "_" + name in found):
+            raise _bad(here, "stands twice where once is allowed")
+        if not row.content:
+            value, extra = self.primitive(node, row.type, here, depth)
+            if value is not None and extra is None and not row.many:
+                found[name] = value
+            else:
+                _add_primitive(found, name, value, extra, row.many)
             return
-        value = self.complex(node, element, type_, here, depth)
-        if many:
-            found.setdefault(name, []).append(value)
+        inner = self.complex(node, row, here, depth)
+        if row.many:
+            found.setdefault(name, []).append(inner)
         else:
-            found[name] = value
+            found[name] = inner
 
-    def complex(self, node: etree._Element, element: Element, type_: str, place: str, depth: int) -> dict[str, Any]:
-        if type_ == "Resource":
+    def complex(self, node: etree._Element, row: _Row, place: Place, depth: int) -> dict[str, Any]:
+        if row.type == "Resource":
             inner = [child for child in node if isinstance(child.tag, str)]
             if len(inner) != 1:
-                raise bad_request(f"{place} must hold one resource", place)
+                raise _bad(place, "must hold one resource")
             return self.resource(inner[0], place, depth + 1)
         value: dict[str, Any] = {}
-        self.attributes(node, ("id", "url") if type_ == "Extension" else ("id",), place, value)
-        self.children(node, element.content or type_, place, value, depth + 1)
+        if node.attrib:
+            self.attributes(node, ("id", "url") if row.type == "Extension" else ("id",), place, value)
+        self.children(node, row.content, place, value, depth + 1)
         return value
 
-    def primitive(self, node: etree._Element, type_: str, place: str, depth: int) -> tuple[Any, dict[str, Any] | None]:
+    def primitive(self, node: etree._Element, type_: str, place: Place, depth: int) -> tuple[Any, dict[str, Any] | None]:
         if type_ == "xhtml":
             return _narrative(node), None
+        text = node.get("value")
         extra: dict[str, Any] = {}
-        self.attributes(node, ("id", "value"), place, extra)
-        text = extra.pop("value", None)
+        if len(node.attrib) != (text is not None):
+            self.attributes(node, ("id", "value"), place, extra)
+            extra.pop("value", None)
         if len(node) or node.text:
             self.children(node, "Element", place, extra, depth + 1)
         return None if text is None else _value(text, type_, place), extra or None
@@ -159,28 +204,28 @@ def _add_primitive(found: dict[str, Any], name: str, value: Any, extra: dict[str
         found[name] = [None]
 
 
-def _value(text: str, type_: str, place: str) -> Any:
+def _value(text: str, type_: str, place: Place) -> Any:
     """The JSON value of a `value` attribute. Raises Refusal 400 if it is not of the type."""
     if type_ == "boolean":
         if text not in ("true", "false"):
-            raise refuse("value", f"{place} is not a boolean", expression=place)
+            raise _bad(place, "is not a boolean", "value")
         return text == "true"
     if type_ in _INTEGERS:
         if not _INTEGER.fullmatch(text):
-            raise refuse("value", f"{place} is not an integer", expression=place)
+            raise _bad(place, "is not an integer", "value")
         return int(text)
     if type_ == "decimal":
         return _decimal(text, place)
     return text
 
 
-def _decimal(text: str, place: str) -> int | Decimal:
+def _decimal(text: str, place: Place) -> int | Decimal:
     try:
         value = number(text) if _DECIMAL.fullmatch(text) else None
     except InvalidOperation:
         value = None
     if value is None or not fits(value):
-        raise refuse("value", f"{place} is not a decimal that can be kept exactly", expression=place)
+        raise _bad(place, "is not a decimal that can be kept exactly", "value")
     plain = text.removeprefix("-").isdigit() and -(2**63) <= value < 2**63 and text != "-0"
     return int(text) if plain else value
 
@@ -219,12 +264,16 @@ class _Writer:
         self.parts.append(f"{pad}</{name}>")
 
     def members(self, value: dict[str, Any], content: str, pad: str) -> None:
-        properties = self.spec.properties(content)
-        unknown = [name for name in value if name.removeprefix("_") not in properties and name != "resourceType"]
-        if unknown:
+        if not isinstance(value, dict):
+            raise _misshapen(content)
+        order = _order(self.spec, content)
+        names = {name.removeprefix("_") for name in value}
+        names.discard("resourceType")
+        if not names <= order.keys():
             raise not_acceptable(f"{content} has an element that R4 does not know, so XML cannot tell it")
-        for name, (element, type_) in properties.items():
-            if element.attribute or (name not in value and "_" + name not in value):
+        for name in sorted(names, key=order.__getitem__) if len(names) > 1 else names:
+            element, type_ = self.spec.properties(content)[name]
+            if element.attribute:
                 continue
             if type_ in self.spec.primitives:
                 self.primitives(name, type_, value.get(name), value.get("_" + name), pad)
@@ -233,30 +282,37 @@ class _Writer:
                     self.complex(name, element, type_, inner, pad)
 
     def primitives(self, name: str, type_: str, value: Any, extra: Any, pad: str) -> None:
+        if extra is None and type(value) is str and type_ != "xhtml":
+            self.parts.append(f'{pad}<{name} value="{_escape(value)}"/>')
+            return
         values, extras = _list(value), _list(extra)
         for place in range(max(len(values), len(extras))):
             one = values[place] if place < len(values) else None
             more = extras[place] if place < len(extras) else None
+            if isinstance(one, dict | list) or not isinstance(more, dict | None):
+                raise _misshapen(name)
             if type_ == "xhtml":
                 self.parts.append(pad + _checked_narrative(str(one)))
                 continue
             attributes = (f' id="{_escape(str(more["id"]))}"' if more and "id" in more else "") + (
                 "" if one is None else f' value="{_escape(_text(one))}"'
             )
-            inner = [("extension", row) for row in more.get("extension", ())] if more else []
+            inner = more.get("extension") if more else None
             if not inner:
                 self.parts.append(f"{pad}<{name}{attributes}/>")
                 continue
             self.parts.append(f"{pad}<{name}{attributes}>")
-            self.members({"extension": [row for _, row in inner]}, "Element", pad + self.step)
+            self.members({"extension": inner}, "Element", pad + self.step)
             self.parts.append(f"{pad}</{name}>")
 
     def complex(self, name: str, element: Element, type_: str, value: dict[str, Any], pad: str) -> None:
-        if type_ == "Resource":
+        if type_ == "Resource" and isinstance(value, dict):
             self.parts.append(f"{pad}<{name}>")
             self.resource(value, "", pad + self.step)
             self.parts.append(f"{pad}</{name}>")
             return
+        if not isinstance(value, dict):
+            raise _misshapen(name)
         attributes = f' id="{_escape(str(value["id"]))}"' if "id" in value else ""
         if type_ == "Extension" and "url" in value:
             attributes += f' url="{_escape(str(value["url"]))}"'
@@ -267,6 +323,14 @@ class _Writer:
         else:
             self.parts.insert(at, f"{pad}<{name}{attributes}>")
             self.parts.append(f"{pad}</{name}>")
+
+
+def _order(spec: Spec, content: str) -> Mapping[str, int]:
+    """JSON name -> place in the order of XML, made once per Spec."""
+    known: dict[str, Mapping[str, int]] = spec.memo.setdefault("xml.order", {})
+    if content not in known:
+        known[content] = {name: place for place, name in enumerate(spec.properties(content))}
+    return known[content]
 
 
 def _list(value: Any) -> list[Any]:
@@ -301,6 +365,10 @@ def _checked_narrative(text: str) -> str:
     if root.tag != f"{{{XHTML}}}div":
         raise _broken_narrative()
     return text[text.index("<") :]
+
+
+def _misshapen(name: str) -> Refusal:
+    return not_acceptable(f"{name} has not the shape that R4 gives it, so XML cannot tell it")
 
 
 def _broken_narrative() -> Refusal:

@@ -127,6 +127,11 @@ def test_other_encodings_are_refused() -> None:
     [
         {"resourceType": "Patient", "hobby": "x"},
         {"resourceType": "Person1"},
+        {"resourceType": "Patient", "name": ["x"]},
+        {"resourceType": "Patient", "birthDate": {"value": "2020"}},
+        {"resourceType": "Patient", "_birthDate": "x"},
+        {"resourceType": "Patient", "contained": ["x"]},
+        {"resourceType": "Patient", "_birthDate": {"extension": [5]}},
         {"resourceType": "Patient", "gender": "\x0b"},
         {"resourceType": "Patient", "text": {"status": "generated", "div": "<div>"}},
         {"resourceType": "Patient", "text": {"status": "generated", "div": '<!DOCTYPE div [<!ENTITY a "b">]><div>&a;</div>'}},
