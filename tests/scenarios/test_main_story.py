@@ -87,3 +87,7 @@ def test_the_same_message_over_http(server: Server) -> None:
         assert answer.status_code == 200
         assert f"MSA|AA|D{mrn}" in answer.text
         assert http.get("/DiagnosticReport", params={"subject.identifier": mrn, "_summary": "count"}).json()["total"] == 1
+
+
+def test_both_workers_of_a_new_store_start_at_the_first_try(server: Server) -> None:
+    assert "worker ended" not in server.log.read_text()

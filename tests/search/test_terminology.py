@@ -1,10 +1,10 @@
 """:in, :not-in, :above, :below by the terminology service (https://hl7.org/fhir/R4/search.html#token)."""
 
 import pytest
-from tests.search.world import ask, context, fill, found
 
 from conformance.outcome import Refusal
 from terminology.service import open_terms
+from tests.search.world import ask, context, fill, found
 
 CODES = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 GENDERS = "http://hl7.org/fhir/ValueSet/administrative-gender"
@@ -28,7 +28,11 @@ async def test_members_of_a_value_set(world):
 
 async def test_the_hierarchy_of_a_code_system(world):
     assert sorted(found(await ask(world, f"Encounter?class:below={CODES}|IMP"))) == ["Encounter/ACUTE", "Encounter/IMP", "Encounter/NONAC"]
-    assert sorted(found(await ask(world, f"Encounter?class:above={CODES}|ACUTE"))) == ["Encounter/ACUTE", "Encounter/IMP", "Encounter/_ActEncounterCode"]
+    assert sorted(found(await ask(world, f"Encounter?class:above={CODES}|ACUTE"))) == [
+        "Encounter/ACUTE",
+        "Encounter/IMP",
+        "Encounter/_ActEncounterCode",
+    ]
 
 
 @pytest.mark.parametrize("query", ["Patient?gender:in=http://nowhere/vs", "Encounter?class:below=IMP", "Encounter?class:below=http://nowhere|x"])

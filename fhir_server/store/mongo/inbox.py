@@ -14,12 +14,13 @@ from gridfs.asynchronous import AsyncGridFSBucket
 from gridfs.errors import FileExists
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne, ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from fhir_server.store import Tx
 from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Document, Entry
 from fhir_server.store.mongo.errors import DUPLICATE_KEY, surfaced
 
+NAMESPACE_EXISTS = 48
 RAW_INLINE = 4 * 1024 * 1024
 KINDS = ("feed", "merges")
 NAMES = tuple(one.name for one in fields(Entry) if one.name != "id")
@@ -40,7 +41,11 @@ async def prepare(database: AsyncDatabase[Document]) -> None:
     present = set(await database.list_collection_names())
     for name in ("inbox", *KINDS):
         if name not in present:
-            await database.create_collection(name, check_exists=False)
+            try:
+                await database.create_collection(name, check_exists=False)
+            except OperationFailure as error:
+                if error.code != NAMESPACE_EXISTS:  # another worker that starts at the same moment was first
+                    raise
     await database["inbox"].create_indexes(INDEXES)
     names = ("tracks.ref", "ref", "patients", "orders")
     await database["feed"].create_indexes([IndexModel([(name, ASCENDING)], name=name, sparse=True) for name in names])
