@@ -12,9 +12,9 @@ from fhir_server.store import Sort, Stored
 from fhir_server.store.mongo.document import HIDDEN, SHOWN, stored
 from fhir_server.store.mongo.lower import Filter, lower
 from fhir_server.store.mongo.read import Place, with_blobs
+from fhir_server.store.mongo.read import rows as rows_of
 
 FIELDS = {"_lastUpdated": "at", "_id": "_id"}
-ONE_BATCH = 1000  # rows that the database sends at once, closing its cursor
 Row = dict[str, Any]
 Position = tuple[Any, ...]
 
@@ -79,8 +79,7 @@ async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort]
 async def _plain(place: Place, rtype: str, wanted: Filter, keys: list[tuple[str, int]], limit: int, after: Position, shown: Row) -> list[Row]:
     if after:
         wanted = {"$and": [wanted, _behind(keys, after)]}
-    cursor = place.database[rtype].find(wanted, shown | {name: 1 for name, _ in keys}, session=place.session).sort(keys).limit(limit)
-    return await cursor.to_list()
+    return await rows_of(place, rtype, wanted, shown | {name: 1 for name, _ in keys}, keys, limit)
 
 
 def _keys(sort: Sequence[Sort]) -> list[tuple[str, int]]:
@@ -117,13 +116,12 @@ async def by_date(place: Place, rtype: str, wanted: Filter, descending: bool, li
 async def _tied(place: Place, rtype: str, wanted: Filter, moment: Any, limit: int, shown: Row, after: str) -> list[Row]:
     """Rows of one date (None: without) by id, behind id `after`."""
     keys = {"$and": [wanted, {"d": moment}, {"_id": {"$gt": after}}]}
-    return await place.database[rtype].find(keys, shown | {"d": 1}, session=place.session).sort([("_id", 1)]).limit(limit).to_list()
+    return await rows_of(place, rtype, keys, shown | {"d": 1}, [("_id", 1)], limit)
 
 
 async def _dated(place: Place, rtype: str, wanted: Filter, descending: bool, limit: int, shown: Row) -> list[Row]:
     """Rows in the order of the index, one more than wanted to see whether the last date goes on; then each date's rows by id."""
-    cursor = place.database[rtype].find(wanted, shown | {"d": 1}, session=place.session).sort([("d", -1 if descending else 1)])
-    rows = await cursor.limit(-(limit + 1) if 0 < limit < ONE_BATCH else limit + 1 if limit else 0).to_list()
+    rows = await rows_of(place, rtype, wanted, shown | {"d": 1}, [("d", -1 if descending else 1)], limit + 1 if limit else 0)
     if limit and len(rows) > limit:
         edge = rows[limit - 1].get("d")
         split = rows[limit].get("d") == edge

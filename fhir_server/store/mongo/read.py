@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from fhir_server.store import Stored
 from fhir_server.store.mongo.blob import Blobs
 from fhir_server.store.mongo.client import Database
 from fhir_server.store.mongo.document import RAW, SHOWN, Document, decoded, stored
+from fhir_server.store.mongo.lean import Lean
 
 HISTORY = "history"
 PAST = {"_id": 0, "t": 1, "i": 1, "v": 1, "at": 1, "m": 1, "res": 1, "x": 1, "blob": 1}
@@ -27,6 +29,7 @@ class Place:
     database: Database
     blobs: Blobs
     session: AsyncClientSession | None = None
+    lean: Lean | None = None  # the channel of the embedded server, outside of transactions
 
 
 def version_id(rtype: str, rid: str, vid: int) -> str:
@@ -43,10 +46,13 @@ async def get(place: Place, rtype: str, rid: str) -> Stored | None:
 
 
 async def _current(place: Place, rtype: str, rid: str) -> Document | None:
-    """The commonest read of all, as a bare command: a cursor object costs the driver a quarter more time. It is then not retried by itself.
+    """The commonest read of all, as a bare command: a cursor object costs PyMongo a quarter more time. It is then not retried by itself.
 
-    The answer is taken as raw BSON, because the driver decodes a command's answer without our decimals.
+    The answer is taken as raw BSON, because PyMongo decodes a command's answer without our decimals.
     """
+    if place.lean is not None:
+        found = await rows(place, rtype, {"_id": rid}, SHOWN, limit=1)
+        return found[0] if found else None
     command = {"find": rtype, "filter": {"_id": rid}, "projection": SHOWN, "limit": 1, "singleBatch": True}
     try:
         reply = await place.database.command(command, codec_options=RAW, session=place.session)
@@ -58,11 +64,27 @@ async def _current(place: Place, rtype: str, rid: str) -> Document | None:
     return decoded(batch[0].raw) if batch else None
 
 
+async def rows(
+    place: Place, collection: str, wanted: Document, shown: Document, order: Sequence[tuple[str, int]] = (), limit: int = 0
+) -> list[Document]:
+    """Rows of a collection that match a filter, in order, at most `limit` (0: all)."""
+    if place.lean is not None:
+        command: Document = {"find": collection, "filter": wanted, "projection": shown}
+        if order:
+            command["sort"] = dict(order)
+        if limit:
+            command |= {"limit": limit, "batchSize": limit}
+        with suppress(AutoReconnect):  # then PyMongo's way, which waits for the server
+            return await place.lean.rows(command)
+    cursor = place.database[collection].find(wanted, shown, session=place.session).limit(limit)
+    return await (cursor.sort(order) if order else cursor).to_list()
+
+
 async def _tombstone(place: Place, rtype: str, rid: str) -> Stored | None:
     """The newest superseded version is a tombstone if there is no current one; a live version there means a change that we read half of."""
     wanted = {"_id": {"$gt": f"{rtype}/{rid}/", "$lt": f"{rtype}/{rid}0"}, "m": "DELETE"}
-    rows = await place.database[HISTORY].find(wanted, PAST, session=place.session).sort("_id", -1).limit(1).to_list()
-    return superseded(rows[0]) if rows else None
+    found = await rows(place, HISTORY, wanted, PAST, [("_id", -1)], 1)
+    return superseded(found[0]) if found else None
 
 
 def superseded(row: Document, res: Document | None = None) -> Stored:
@@ -92,8 +114,8 @@ async def get_many(place: Place, refs: Sequence[tuple[str, str]], tombstones: bo
         by_type[rtype].append(rid)
     found: dict[tuple[str, str], Stored] = {}
     for rtype, rids in by_type.items():
-        rows = await place.database[rtype].find({"_id": {"$in": rids}}, SHOWN, session=place.session).to_list()
-        for one in await with_blobs(place, rtype, rows):
+        current = await rows(place, rtype, {"_id": {"$in": rids}}, SHOWN)
+        for one in await with_blobs(place, rtype, current):
             found[rtype, one.rid] = one
         missing = [rid for rid in rids if (rtype, rid) not in found] if tombstones else []
         if missing:

@@ -7,24 +7,26 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pymongo.errors import AutoReconnect, PyMongoError, WriteConcernError
+from pymongo.errors import AutoReconnect, DuplicateKeyError, PyMongoError, WriteConcernError
 
 from conformance.outcome import unavailable
 from fhir_server.query.clauses import Clause
 from fhir_server.store import Change, Sort, Stored, Tx
 from fhir_server.store.mongo import find, history, read, transaction
 from fhir_server.store.mongo.blob import Blobs
-from fhir_server.store.mongo.client import Client, Database, check, connect, database
+from fhir_server.store.mongo.client import MAJORITY, Client, Database, check, connect, database
 from fhir_server.store.mongo.document import INLINE_BYTES, SHOWN, bare, encoded, raw
 from fhir_server.store.mongo.errors import as_refusal, surfaced
 from fhir_server.store.mongo.guard import Queues
 from fhir_server.store.mongo.history import Window
 from fhir_server.store.mongo.horizon import MARGIN_SECONDS, Horizon
 from fhir_server.store.mongo.indexes import create_own, create_type, is_type
+from fhir_server.store.mongo.lean import lean_for
 from fhir_server.store.mongo.space import Space
 
 T = TypeVar("T")
 READY_SECONDS = 1.0
+CONCERN = MAJORITY.document
 EXPORT_PAGE = 500
 STEPS = 50  # of history.PAGE versions that one filtered history request looks through at the most
 
@@ -98,7 +100,7 @@ class MongoStore:
             data = encoded(document)
             if len(data) > INLINE_BYTES:
                 return (await self.transact(lambda tx: tx.put([change])))[0]
-            await self.database[change.rtype].insert_one(raw(data))
+            await self._insert(change.rtype, data)
         except PyMongoError as error:
             lost = isinstance(error, AutoReconnect | WriteConcernError)
             raise as_refusal(error) from error
@@ -108,6 +110,20 @@ class MongoStore:
         finally:
             (self.horizon.lose if lost else self.horizon.land)(flight)
         return Stored(change.rtype, change.rid, 1, document["at"], document["res"], change.method)
+
+    async def _insert(self, rtype: str, data: bytes) -> None:
+        """By the lean channel; where that fails on the way, by PyMongo, which waits for the server. Then a taken key may be our own first try."""
+        document, tried = raw(data), False
+        if self.place.lean is not None:
+            try:
+                return await self.place.lean.insert(rtype, document, CONCERN)
+            except AutoReconnect:
+                tried = True
+        try:
+            await self.database[rtype].insert_one(document)
+        except DuplicateKeyError:
+            if not tried or await self.database[rtype].count_documents({"_id": document["_id"], "vid": 1, "at": document["at"]}) != 1:
+                raise
 
     async def transact(self, body: Callable[[Tx], Awaitable[T]]) -> T:
         """See `Store.transact`."""
@@ -186,6 +202,8 @@ class MongoStore:
     async def close(self) -> None:
         """Say that this process writes no more, and disconnect."""
         await self.horizon.close()
+        if self.place.lean is not None:
+            self.place.lean.close()
         await self.client.close()
 
 
@@ -201,7 +219,7 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
         tenant = database(client, name)
         blobs = Blobs(tenant)
         horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, horizon_id)
-        store = MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs), Space(tenant))
+        store = MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs, None, lean_for(uri, name)), Space(tenant))
         with surfaced():
             await create_own(tenant)
             await blobs.prepare()

@@ -1,0 +1,198 @@
+"""A lean channel to the embedded server for the hottest commands: read one, find a page, insert one.
+
+PyMongo's asynchronous client spends 250-350 µs of CPU on a command (pool, sessions, two tasks per answer), several times what the rest of a
+read takes; over the private Unix socket, which needs neither authentication nor TLS nor discovery, the same command costs about 50 µs here.
+Only OP_MSG, one request at a time per connection. Whatever is out of the ordinary (a lost connection, a server that is not primary) raises
+PyMongo's AutoReconnect, and the caller takes PyMongo's way, which waits and retries. DECISIONS.md has the figures.
+
+https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/#op_msg
+"""
+
+import asyncio
+import struct
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import cast
+
+import bson
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import AutoReconnect, DuplicateKeyError, InvalidURI, OperationFailure, WriteConcernError, WTimeoutError
+from pymongo.uri_parser import parse_uri
+
+from fhir_server.store.mongo.document import CODEC, Document
+from fhir_server.store.mongo.errors import DUPLICATE_KEY, STOPPING
+
+OP_MSG = 2013
+MOST_CONNECTIONS = 64
+LONGEST_ANSWER_SECONDS = 60.0
+SWEEP_SECONDS = 5.0
+HEAD = struct.Struct("<iiiiIB")  # length, request id, response to, opcode, flags, kind of the only section
+WTIMEOUT = 64
+
+
+class _Wire(asyncio.Protocol):
+    """One connection; at most one question is open."""
+
+    def __init__(self, pool: "Lean") -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.waiting: asyncio.Future[bytes] | None = None
+        self.asked = 0.0
+        self.buffer = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        """Collect the answer; hand it over when it is whole."""
+        if self.buffer or len(data) < 4 or len(data) != int.from_bytes(data[:4], "little"):
+            self.buffer += data
+            if len(self.buffer) < 4 or len(self.buffer) < int.from_bytes(self.buffer[:4], "little"):
+                return
+            data = bytes(self.buffer)
+            self.buffer.clear()
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self.pool.drop(self)
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(AutoReconnect("the connection to the embedded database was lost"))
+
+    def ask(self, message: bytes) -> "asyncio.Future[bytes]":
+        """Send a question; its answer."""
+        assert self.transport is not None
+        self.waiting = asyncio.get_running_loop().create_future()
+        self.asked = time.monotonic()
+        self.transport.write(message)
+        return self.waiting
+
+    def close(self) -> None:
+        """Give the connection up."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+@dataclass(slots=True, eq=False)
+class Lean:
+    """A pool of connections to one Unix socket, for one database."""
+
+    path: str
+    database: str
+    free: list[_Wire] = field(default_factory=list)
+    wires: set[_Wire] = field(default_factory=set)
+    opening: int = 0
+    queue: "deque[asyncio.Future[_Wire]]" = field(default_factory=deque)
+    _sweeper: asyncio.TimerHandle | None = None
+
+    async def command(self, command: Document) -> Document:
+        """A command's answer, decoded exactly. Raises AutoReconnect for a lost connection, OperationFailure for the server's refusal."""
+        body = bson.encode({**command, "$db": self.database}, codec_options=CODEC)
+        answer = bson.decode((await self._exchange(HEAD.pack(len(body) + HEAD.size, 1, 0, OP_MSG, 0, 0) + body))[HEAD.size :], CODEC)
+        if answer.get("ok") != 1:
+            _refuse(answer)
+        return answer
+
+    async def rows(self, command: Document) -> list[Document]:
+        """All rows of a find command. Its cursor is read to the end, so it should have a limit."""
+        cursor = (await self.command(command))["cursor"]
+        rows: list[Document] = cursor["firstBatch"]
+        while cursor["id"]:
+            cursor = (await self.command({"getMore": bson.Int64(cursor["id"]), "collection": command["find"]}))["cursor"]
+            rows += cursor["nextBatch"]
+        return rows
+
+    async def insert(self, collection: str, document: RawBSONDocument, concern: Document) -> None:
+        """Insert one document. Raises DuplicateKeyError, WriteConcernError (written, but not acknowledged as asked), else as `command`."""
+        answer = await self.command({"insert": collection, "documents": [document], "writeConcern": concern})
+        for failure in answer.get("writeErrors", ()):
+            kind = DuplicateKeyError if failure["code"] == DUPLICATE_KEY else OperationFailure
+            raise kind("an insert failed", failure["code"], failure)
+        if "writeConcernError" in answer:
+            failure = answer["writeConcernError"]
+            late = WTimeoutError if failure["code"] == WTIMEOUT else WriteConcernError
+            raise late("the write was not acknowledged as asked", failure["code"], failure)
+
+    async def _exchange(self, message: bytes) -> bytes:
+        wire = self.free.pop() if self.free else await self._another()
+        try:
+            answer = await wire.ask(message)
+        except BaseException:  # also a cancelled request: the answer that is still to come must not meet the next question
+            wire.close()
+            raise
+        self._release(wire)
+        return answer
+
+    def _release(self, wire: _Wire) -> None:
+        while self.queue:
+            next_one = self.queue.popleft()
+            if not next_one.done():
+                next_one.set_result(wire)
+                return
+        self.free.append(wire)
+
+    async def _another(self) -> _Wire:
+        if len(self.wires) + self.opening >= MOST_CONNECTIONS:
+            waiting: asyncio.Future[_Wire] = asyncio.get_running_loop().create_future()
+            self.queue.append(waiting)
+            return await waiting
+        self.opening += 1
+        try:
+            _, wire = await asyncio.get_running_loop().create_unix_connection(lambda: _Wire(self), self.path)
+        except OSError as error:
+            raise AutoReconnect("the embedded database cannot be reached") from error
+        finally:
+            self.opening -= 1
+        self.wires.add(wire)
+        if self._sweeper is None:
+            self._sweep()
+        return wire
+
+    def drop(self, wire: _Wire) -> None:
+        """A connection ended: it is not used again, and one that waits for a place opens its own."""
+        self.wires.discard(wire)
+        if wire in self.free:
+            self.free.remove(wire)
+        while self.queue:
+            waiting = self.queue.popleft()
+            if not waiting.done():
+                waiting.set_exception(AutoReconnect("the connection to the embedded database was lost"))
+                return
+
+    def _sweep(self) -> None:
+        """Give up connections whose answer does not come (a stopped server)."""
+        late = time.monotonic() - LONGEST_ANSWER_SECONDS
+        for wire in list(self.wires):
+            if wire.waiting is not None and wire.asked < late:
+                wire.close()
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for wire in list(self.wires):
+            wire.close()
+
+
+def _refuse(answer: Document) -> None:
+    code = int(answer.get("code", 0))
+    if code in STOPPING:
+        raise AutoReconnect("the embedded database is not ready for this now")
+    raise OperationFailure("the database refused a command", code, answer)
+
+
+def lean_for(uri: str, database: str) -> Lean | None:
+    """The channel for a URI that names exactly one Unix socket without credentials (the embedded server), else None."""
+    try:
+        parsed = parse_uri(uri)
+    except (InvalidURI, ValueError):
+        return None
+    nodes = parsed["nodelist"]
+    plain = len(nodes) == 1 and str(nodes[0][0]).endswith(".sock") and not parsed["username"] and not parsed["options"].get("tls")
+    return Lean(str(nodes[0][0]), database) if plain and parsed["options"].get("directConnection") else None

@@ -1,0 +1,127 @@
+"""The lean channel of the embedded server does what PyMongo's way does, and gives way to it when something breaks."""
+
+import asyncio
+import os
+import signal
+import uuid
+from pathlib import Path
+
+import pytest
+import uvloop
+from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
+
+from conformance.outcome import Refusal
+from fhir_server.query.clauses import Everything
+from fhir_server.store import Change, Sort, embedded
+from fhir_server.store.embedded import Embedded
+from fhir_server.store.mongo import lean as lean_module
+from fhir_server.store.mongo.document import encoded, raw
+from fhir_server.store.mongo.lean import Lean, lean_for
+from fhir_server.store.mongo.store import CONCERN, MongoStore, open_store
+
+
+def change(rid: str, size: int = 10) -> Change:
+    return Change("Patient", rid, {"resourceType": "Patient", "id": rid, "x": "x" * size}, {"k": ["a"]}, None, "POST")
+
+
+@pytest.fixture
+async def lean(store: MongoStore) -> Lean:
+    assert store.place.lean is not None
+    await store.ensure(["Patient"])
+    return store.place.lean
+
+
+def test_only_a_private_socket_gets_a_lean_channel(mongod: Embedded):
+    assert lean_for(mongod.uri, "x") is not None
+    for uri in (
+        "mongodb://127.0.0.1/?directConnection=true",
+        "mongodb://u:p@%2Ftmp%2Fm.sock/?directConnection=true",
+        "mongodb://a,b/?replicaSet=c",
+        "?",
+    ):
+        assert lean_for(uri, "x") is None
+
+
+async def test_many_large_rows_come_whole_and_in_order(store: MongoStore, lean: Lean):
+    """More than one reply of 16 MB: the cursor is read to its end."""
+    await asyncio.gather(*(store.insert(change(f"{number:03d}", 1_000_000)) for number in range(40)))
+    found = await store.find("Patient", Everything(), sort=[Sort("_id")], limit=40)
+    assert [one.rid for one in found] == [f"{number:03d}" for number in range(40)]
+    assert all(len(one.res["x"]) == 1_000_000 for one in found)
+
+
+async def test_more_requests_than_connections_take_turns(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lean_module, "MOST_CONNECTIONS", 3)
+    await asyncio.gather(*(store.insert(change(f"{number}")) for number in range(50)))
+    found = await asyncio.gather(*(store.get("Patient", f"{number}") for number in range(50)))
+    assert [one.rid for one in found] == [f"{number}" for number in range(50)]
+    assert len(lean.wires) <= 3
+
+
+async def test_a_cancelled_request_does_not_leave_its_answer_to_the_next(store: MongoStore, lean: Lean):
+    await store.insert(change("a"))
+    await store.insert(change("b"))
+    for _ in range(30):
+        cancelled = asyncio.create_task(store.get("Patient", "a"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        assert (await store.get("Patient", "b")).rid == "b"
+        await asyncio.gather(cancelled, return_exceptions=True)
+
+
+def test_it_works_on_the_servers_own_event_loop(mongod: Embedded, database_name: str):
+    async def body() -> None:
+        store = await open_store(mongod.uri, name=database_name)
+        await asyncio.gather(*(store.insert(change(f"{number}", 300_000)) for number in range(10)))
+        assert len(await store.find("Patient", Everything(), sort=[Sort("_id")], limit=10)) == 10
+        assert (await store.get("Patient", "3")).res["x"] == "x" * 300_000
+        await store.client.drop_database(database_name)
+        await store.close()
+
+    uvloop.run(body())
+
+
+async def test_the_servers_refusals_are_told_apart(store: MongoStore, lean: Lean):
+    document = raw(encoded({"_id": "a", "vid": 1}))
+    await lean.insert("Patient", document, CONCERN)
+    with pytest.raises(DuplicateKeyError):
+        await lean.insert("Patient", document, CONCERN)
+    with pytest.raises(OperationFailure) as refused:
+        await lean.command({"find": "Patient", "filter": {"$nonsense": 1}})
+    assert refused.value.code == 2
+    gone = Lean("/nowhere/x.sock", "x")
+    with pytest.raises(AutoReconnect):
+        await gone.command({"ping": 1})
+
+
+async def test_lost_connections_are_made_up_for(tmp_path: Path):
+    running = embedded.start(tmp_path, cache_gb=0.25)
+    try:
+        store = await open_store(running.uri)
+        made = [await store.insert(change(uuid.uuid4().hex)) for _ in range(5)]
+        os.kill(running.pid, signal.SIGKILL)
+        running.process.wait()
+        pending = asyncio.create_task(store.insert(change("meanwhile")))
+        await asyncio.sleep(0.2)
+        running.watch()
+        assert (await pending).rid == "meanwhile"
+        assert (await store.get("Patient", "meanwhile")).vid == 1
+        assert len(await store.get_many([("Patient", one.rid) for one in made])) == 5
+        await store.close()
+    finally:
+        running.stop()
+
+
+async def test_an_insert_that_was_applied_before_its_connection_broke_counts_as_done(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    whole = Lean.insert
+
+    async def applied_but_lost(self, *given):
+        await whole(self, *given)
+        raise AutoReconnect("lost")
+
+    monkeypatch.setattr(Lean, "insert", applied_but_lost)
+    assert (await store.insert(change("a"))).vid == 1
+    with pytest.raises(Refusal) as refused:
+        await store.insert(change("a", 20))
+    assert refused.value.status == 409
