@@ -199,7 +199,7 @@ def reference(value: Any, text: str, modifier: str) -> bool:
     if modifier == "identifier":
         return isinstance(value, dict) and "identifier" in value and token([value["identifier"]], text, True)
     target = value if isinstance(value, str) else value.get("reference", "") if isinstance(value, dict) else ""
-    target = re.sub(r"/_history/.*", "", target)
+    target, text = (re.sub(r"/_history/.*", "", one) for one in (target, text))
     if not target or target.startswith("#"):
         return False
     if isinstance(value, str) and "|" in value and value.split("|")[0] == text:
