@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fhir_server.interactions.operation import Operation
-from fhir_server.operations import meta, validate, versions
+from fhir_server.operations import everything, meta, validate, versions
 
-MODULES = (meta, validate, versions)
+MODULES = (everything, meta, validate, versions)
 
 
 def table() -> Mapping[str, tuple[Operation, ...]]:

@@ -57,7 +57,11 @@ async def search(
     plan = parse.parse(ctx, rtype, pairs)
     bound = bundle.url(ctx.base, path, plan.applied)
     position = unseal(ctx, bound, plan.cursor) if plan.cursor else ()
-    scopes = await _scopes(ctx, plan, visible, compartment, str(position[1]) if position else None)
+    return await answer(ctx, plan, await _scopes(ctx, plan, visible, compartment, str(position[1]) if position else None), bound, position, visible)
+
+
+async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, position: tuple[Any, ...], visible: Visible) -> Resource:
+    """The page of these scopes at a position (() for the first). bound: the URL that cursors are bound to; scopes are read in their order."""
     if plan.summary == "count" or plan.count == 0:
         return bundle.searchset(_told(ctx, plan), {"self": bound}, await _total(ctx, scopes, 0))
     page = await _page(ctx, plan, scopes, position)
@@ -157,14 +161,18 @@ async def _of(ctx: Context, scope: Scope, after: tuple[Any, ...], limit: int, ba
 async def _type_by_type(ctx: Context, scopes: list[Scope], after: tuple[Any, ...], limit: int, backward: bool) -> list[Stored]:
     """All of one type by id, then the next type."""
     rows: list[Stored] = []
-    for scope in reversed(scopes) if backward else scopes:
-        if after and (scope.rtype > after[0] if backward else scope.rtype < after[0]):
-            continue
+    ordered = scopes[::-1] if backward else scopes
+    for scope in ordered[_place(ordered, after) :]:
         start = after[1:] if after and scope.rtype == after[0] else ()
         rows += await _of(ctx, scope, start, limit - len(rows), backward)
         if len(rows) >= limit:
             break
     return rows
+
+
+def _place(scopes: list[Scope], after: tuple[Any, ...]) -> int:
+    """Where to go on: the scope of the position's type (the first, if nobody sees that type any more)."""
+    return next((at for at, scope in enumerate(scopes) if after and scope.rtype == after[0]), 0)
 
 
 def _behind(rtype: str, after: tuple[Any, ...], backward: bool) -> tuple[Any, ...]:

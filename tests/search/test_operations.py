@@ -1,0 +1,82 @@
+"""$everything and $lastn as searches."""
+
+import random
+
+import pytest
+
+from conformance.outcome import Refusal
+from fhir_server.query.clauses import NOTHING
+from fhir_server.search import everything as compartment
+from fhir_server.search.lastn import lastn
+from tests.bench.synthetic import person, practice
+from tests.search.test_run import lab, patient
+from tests.search.world import context, everything, fill, found, link
+
+
+@pytest.fixture
+async def world(store):
+    await fill(
+        store,
+        [
+            *practice(),
+            *person(1, random.Random(1)),
+            *person(2, random.Random(2)),
+            patient("q", "Quiet", "Q", "1990"),
+            lab("q1", "q", "718-7", "5", "2020-01-01"),
+            lab("q2", "q", "718-7", "6", "2021-01-01"),
+            lab("q3", "q", "2345-7", "90", "2019"),
+        ],
+    )
+    return context(store)
+
+
+async def of(ctx, rid, *pairs, visible=everything):
+    return await compartment.everything(ctx, "Patient", rid, pairs, visible=visible, path=f"Patient/{rid}/$everything")
+
+
+async def test_everything_is_the_compartment_and_what_it_refers_to(world):
+    bundle = await of(world, "p1")
+    matches = found(bundle)
+    assert matches[0] == "Patient/p1"
+    assert len(matches) == 39
+    assert not any("p2" in one for one in matches)
+    assert "Organization/org" in found(bundle, "include")
+    assert any(one.startswith("Practitioner/") for one in found(bundle, "include"))
+
+
+async def test_everything_pages_without_loss(world):
+    whole, query, seen = found(await of(world, "p1")), (("_count", "7"),), []
+    cursor = ()
+    for _ in range(10):
+        bundle = await of(world, "p1", *query, *cursor)
+        seen += found(bundle)
+        text = link(bundle, "next")
+        if not text:
+            break
+        cursor = (("_cursor", text.rpartition("_cursor=")[2]),)
+    assert seen == whole
+
+
+async def test_everything_is_narrowed_by_type_date_and_stamp(world):
+    assert found(await of(world, "q", ("_type", "Observation"), ("start", "2020"), ("end", "2020-12"))) == ["Observation/q1"]
+    assert found(await of(world, "q", ("_since", "2999-01-01T00:00:00Z"))) == []
+    with pytest.raises(Refusal):
+        await of(world, "q", ("foo", "1"))
+
+
+async def test_everything_shows_only_what_is_visible(world):
+    bundle = await of(world, "p1", visible=lambda rtype: NOTHING if rtype in ("Observation", "Practitioner") else everything(rtype))
+    kinds = {one.split("/")[0] for one in (*found(bundle), *found(bundle, "include"))}
+    assert "Observation" not in kinds
+    assert "Practitioner" not in kinds
+
+
+async def test_lastn_gives_the_newest_of_each_code(world):
+    async def last(*pairs):
+        return found(await lastn(world, pairs, visible=everything, path="Observation/$lastn"))
+
+    assert await last(("patient", "q"), ("code", "718-7,2345-7")) == ["Observation/q2", "Observation/q3"]
+    assert await last(("patient", "q"), ("code", "718-7"), ("max", "5")) == ["Observation/q2", "Observation/q1"]
+    for wrong in ((("code", "1"),), (("patient", "q"),), (("patient", "q"), ("code", "1"), ("max", "0"))):
+        with pytest.raises(Refusal):
+            await last(*wrong)
