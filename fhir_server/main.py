@@ -29,6 +29,7 @@ from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.routes import route
 from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
+from fhir_server.mllp.sender import send_block
 from fhir_server.operations import TABLE
 from fhir_server.security.tokens import Issuer, read_issuers, verifier
 from fhir_server.settings import Settings
@@ -76,6 +77,8 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
     store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
     try:
         feed = await _feed(loaded, store)
+        metrics = open_metrics(settings.data_dir / "metrics")
+        feed.statistics.observe = lambda source, what: metrics.messages.labels(source, what).inc()
         services = Services(
             settings=settings,
             spec=loaded.spec,
@@ -83,7 +86,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
             store=store,
             authenticate=_authenticator(settings, loaded),
             route=route,
-            metrics=open_metrics(settings.data_dir / "metrics"),
+            metrics=metrics,
             access=logs.access_log(),
         )
         server = uvicorn.Server(_config(settings, build(services, partial(over_http.hl7v2, feed))))
@@ -119,7 +122,7 @@ async def _mllp(settings: Settings, feed: Feed) -> AsyncIterator[None]:
 
     door = await open_door(settings, handle, answers.reject, share_port=True) if settings.mllp_port >= 0 else None
     stop = asyncio.Event()
-    task = asyncio.create_task(worker.run(feed, stop, door.push if door else None))
+    task = asyncio.create_task(worker.run(feed, stop, door.push if door else None, send_block))
     try:
         yield
     finally:

@@ -1,13 +1,16 @@
 """The feed joined to the rest of the house: mapping tables, terminology, and the one door to disk. `main` calls `open_feed` once per worker."""
 
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from conformance.outcome import Refusal
 from fhir_server.context import Context
+from fhir_server.feed.answers import FieldOf
 from fhir_server.feed.apply import Invalid, Means, Write
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.sources import Registry, Source
@@ -19,25 +22,46 @@ from fhir_server.store.inbox import Inbox
 from mappers.v2.convert import Conversion, convert
 from mappers.v2.message import Message
 from mappers.v2.source import Source as MapperSource
-from mappers.v2.tables import load_tables
+from mappers.v2.tables import Tables, load_tables
 
 MATCHES = 20  # more than one match is a conflict already
 
 
 def open_feed(ctx: Context, inbox: Inbox, registry: Registry) -> Feed:
     """The feed of one tenant in this process. `ctx` acts for all sources; each message gets its own copy with its source's name."""
-    return Feed(ctx.store, inbox, registry, _converter(ctx), lambda source: _means(ctx, inbox, source))
+    return Feed(ctx.store, inbox, registry, _converter(ctx), lru_cache(1000)(lambda source: _means(ctx, inbox, source)))
 
 
 def _converter(ctx: Context) -> Callable[[Message, Source], Conversion]:
     site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
 
     def convert_from(message: Message, source: Source) -> Conversion:
-        tables = load_tables(site, extra=(Path(source.tables),) if source.tables else ())
-        sender = MapperSource(source.name, ZoneInfo(source.zone), source.own_authority, source.authorities)
-        return convert(message, tables, source=sender, to_ucum=ctx.terms.to_ucum)
+        return convert(message, _tables(site, source), source=_sender(source), to_ucum=ctx.terms.to_ucum)
 
     return convert_from
+
+
+def _tables(site: Path | None, source: Source) -> Tables:
+    return load_tables(site, extra=(Path(source.tables),) if source.tables else ())
+
+
+@lru_cache(1000)
+def _sender(source: Source) -> MapperSource:
+    """What the mapper needs to know of a source."""
+    return MapperSource(source.name, ZoneInfo(source.zone), source.own_authority, {name.upper(): uri for name, uri in source.authorities.items()})
+
+
+def _field_of(tables: Tables) -> FieldOf:
+    """(segment, type, element) -> the field whose row of the segment's map fills the element."""
+
+    def field_of(segment: str, rtype: str, element: str) -> int:
+        for name in (f"{segment}_{rtype}", segment):
+            for row in tables.maps.get(name, ()):
+                if row.field and element and re.match(rf"{re.escape(element)}(?![a-z])", row.path):
+                    return row.field
+        return 0
+
+    return field_of
 
 
 def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
@@ -63,7 +87,8 @@ def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
         known = own.spec.properties(rtype).get(name)
         return f"{known[0].name}[x]" if known is not None and known[0].choice else name
 
-    return Means(inbox, write, lookup, referrers, choice)
+    site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
+    return Means(inbox, write, lookup, referrers, choice, _field_of(_tables(site, source)))
 
 
 def _draft(ctx: Context, one: Write) -> commit.Draft:

@@ -9,6 +9,8 @@ from typing import Any
 from fhir_server.feed.sources import Registry
 from fhir_server.store.inbox import FAILED, Inbox
 
+MAX_SOURCES = 500
+
 
 @dataclass(slots=True)
 class Statistics:
@@ -21,7 +23,9 @@ class Statistics:
     observe: Callable[[str, str], None] | None = None
 
     def count(self, source: str, what: str) -> None:
-        """One more."""
+        """One more; beyond MAX_SOURCES names of unknown senders the rest counts as one, so that nobody fills memory with names."""
+        if (source, what) not in self.counts and len(self.counts) > MAX_SOURCES * 8:
+            source = "others"
         self.counts[(source, what)] += 1
         if self.observe is not None:
             self.observe(source, what)

@@ -64,7 +64,9 @@ async def everything(store: MongoStore, rtype: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-async def test_a_feed_killed_between_receipt_and_answer_applies_every_message_exactly_once(mongod: Embedded, store: MongoStore, database_name: str) -> None:
+async def test_a_feed_killed_between_receipt_and_answer_applies_every_message_exactly_once(
+    mongod: Embedded, store: MongoStore, database_name: str
+) -> None:
     messages = [
         oru(pv1(f"V{number % 5}"), obr(f"F{number}"), obx("K", str(number)), obx("NA", "140"), patient=pid(str(number % 5), f"P{number % 5}^X"))
         for number in range(40)
@@ -98,7 +100,9 @@ async def test_a_feed_killed_between_receipt_and_answer_applies_every_message_ex
 
 
 @pytest.mark.slow
-async def test_what_a_killed_process_received_is_finished_by_another_without_a_resend(mongod: Embedded, store: MongoStore, database_name: str) -> None:
+async def test_what_a_killed_process_received_is_finished_by_another_without_a_resend(
+    mongod: Embedded, store: MongoStore, database_name: str
+) -> None:
     server = Server(mongod.uri, database_name)
     async with line_to(server.port) as line:
         for number in range(30):
@@ -116,6 +120,7 @@ async def test_what_a_killed_process_received_is_finished_by_another_without_a_r
 @pytest.mark.slow
 async def test_two_processes_make_one_patient_of_many_messages_and_keep_their_order(mongod: Embedded, store: MongoStore, database_name: str) -> None:
     with served(mongod.uri, database_name) as one, served(mongod.uri, database_name) as other:
+
         async def sender(port: int, number: int) -> None:
             async with line_to(port) as line:
                 for turn in range(6):
@@ -137,7 +142,9 @@ async def test_two_processes_make_one_patient_of_many_messages_and_keep_their_or
 
 
 @pytest.mark.slow
-async def test_a_merge_races_with_results_for_the_retired_patient_and_none_is_left_behind(mongod: Embedded, store: MongoStore, database_name: str) -> None:
+async def test_a_merge_races_with_results_for_the_retired_patient_and_none_is_left_behind(
+    mongod: Embedded, store: MongoStore, database_name: str
+) -> None:
     with served(mongod.uri, database_name) as one, served(mongod.uri, database_name) as other:
         async with line_to(one.port) as line:
             for number in "12":
