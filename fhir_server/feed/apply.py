@@ -153,7 +153,8 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
             item.keys = keys or tuple(key for key in [identity.demographic_key(source, item.res)] if key)
         elif item.rtype not in RESULT_TYPES:
             item.keys = identity.identifier_keys(source, item.res)
-        item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get(item.rtype, ())]))
+        if meeting.work.also_known and item.segment is not None:
+            item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get((item.rtype, item.segment.index), ())]))
     orders = {anchor.id for anchor in found.values() if anchor.numbered}
     meeting.states.update(await meeting.ledger.load([key for item in items for key in item.keys], orders))
 

@@ -53,7 +53,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); also_known: type -> further keys that find it."""
+    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); also_known: (type, segment index) -> further keys that find it."""
 
     entry: str
     message: Message
@@ -61,7 +61,7 @@ class Work:
     items: Sequence[Item]
     person_time: str
     received: datetime
-    also_known: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    also_known: Mapping[tuple[str, int], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozenset[str] = frozenset()) -> list[Item]:

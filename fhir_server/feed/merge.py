@@ -279,19 +279,19 @@ async def _change(meeting: Meeting, writes: dict[str, Write], survivor: Item, ke
     _replace(writes, write, identifier=numbers)
 
 
-def also_known(message: Message, source: Source) -> dict[str, tuple[str, ...]]:
-    """For a change of numbers: type -> keys of the old number, by which the mapped resource of the new number is found too."""
+def also_known(message: Message, source: Source) -> dict[tuple[str, int], tuple[str, ...]]:
+    """For a change of numbers: (type, index of its segment) -> keys of the old number, by which the resource of the new number is found too."""
     row = row_of(message)
+    found: dict[tuple[str, int], tuple[str, ...]] = {}
     if row is None or "change" not in (row.patient, row.account, row.visit):
-        return {}
-    found: dict[str, tuple[str, ...]] = {}
-    for mrg in message.all("MRG"):
+        return found
+    for pair in pairs(message, row):
         if row.patient:
-            found["Patient"] = identity.patient_keys(source, mrg, identity.MERGED_FIELDS)
+            found["Patient", pair.pid.index] = identity.patient_keys(source, pair.mrg, identity.MERGED_FIELDS)
         if row.account:
-            found["Account"] = part_keys("Account", source, mrg, "3(1)")
-        if row.visit:
-            found["Encounter"] = part_keys("Encounter", source, mrg, visit_field(message))
+            found["Account", pair.pid.index] = part_keys("Account", source, pair.mrg, "3(1)")
+        if row.visit and pair.pv1 is not None:
+            found["Encounter", pair.pv1.index] = part_keys("Encounter", source, pair.mrg, visit_field(message))
     return found
 
 
@@ -329,7 +329,8 @@ async def _part(
     new_keys = part_keys(rtype, source, *new)
     place = f"{old[0].name}^{old[0].occurrence}^{old[1].partition('(')[0]}"
     if not old_keys:
-        raise Failed("mapping", [Problem("E", place, "101", f"the {rtype} to {operation} is not named")])
+        meeting.problems.append(Problem("W", place, "101", f"the {rtype} to {operation} is not named: none was touched"))
+        return
     await meeting.ledger.load([*old_keys, *new_keys])
     patient = next((item.ref for item in meeting.work.items if item.segment is pair.pid and item.rtype == "Patient"), "")
     owner = await _former_owner(meeting, pair, patient) if operation == "move" else patient

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from conformance.dates import interval
+
 Resource = dict[str, Any]
 Step = dict[str, Any]
 FOLDED = ("status", "statusHistory", "class", "classHistory", "location", "period")
@@ -131,6 +133,9 @@ def _spans(steps: Sequence[Step], name: str) -> list[tuple[Any, str, str]]:
 
 
 def _period(start: str, end: str) -> Resource:
+    """A Period of two FHIR times; a start behind the end (a sender's clocks disagree) is left out: https://hl7.org/fhir/R4/datatypes.html#Period"""
+    if start and end and interval(start)[0] > interval(end)[1]:
+        start = ""
     return {name: value for name, value in (("start", start), ("end", end)) if value}
 
 

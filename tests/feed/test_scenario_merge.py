@@ -220,3 +220,20 @@ async def test_every_event_of_the_table_without_its_mrg_or_second_patient_is_an_
     exchange = await two_patients()
     assert await exchange.send(adt(event, pid("1"))) == "AE"
     assert by_number(exchange, "1").get("active") is not False
+
+
+async def test_several_groups_of_one_message_are_each_done_for_their_own_patient() -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A47", pid("11"), mrg("1"), pid("22"), mrg("2")))
+    assert {one["value"] for one in exchange.patient("11")["identifier"]} == {"1", "11"}
+    assert {one["value"] for one in exchange.patient("22")["identifier"]} == {"2", "22"}
+    await exchange.send(adt("A01", pid("3"), pv1("V3")))
+    assert await exchange.send(adt("A40", pid("3"), mrg("11"), pid("3"), mrg("22"))) == "AA"
+    assert subjects(exchange) == {f"Patient/{exchange.patient('3')['id']}"}
+
+
+async def test_a_merge_of_an_account_that_is_not_named_is_accepted_with_a_warning() -> None:
+    exchange = await two_patients()
+    assert await exchange.send(adt("A41", pid("1"), mrg("2"))) == "AA"
+    assert exchange.inbox.entries()[-1].status == "warning"
+    assert by_number(exchange, "2").get("active") is not False

@@ -104,3 +104,9 @@ def test_every_row_of_the_table_is_of_a_known_kind_and_cancels_known_events() ->
         assert row.kind in ("step", "update", "cancel"), event
         assert row.cancels <= EVENTS.keys(), event
         assert bool(row.cancels) == (row.kind == "cancel"), event
+
+
+def test_a_start_behind_the_end_is_left_out() -> None:
+    got = fold(sent(("A01", {"location": at("a")}), ("A03", {"period": {"start": "2024-05-01", "end": "2023-12-31T10:00:00+01:00"}})))
+    assert got["period"] == {"end": "2023-12-31T10:00:00+01:00"}
+    assert got["location"][0]["period"] == {"end": "2023-12-31T10:00:00+01:00"}
