@@ -22,16 +22,25 @@ def parts(run: Run, raw: str, level: int) -> tuple[str, str, str]:
 
 
 def learn(run: Run) -> None:
-    """Collect from the message which namespace goes with which OID."""
+    """Collect from the message which namespace goes with which OID: `HOSP&1.2.3&ISO`, `HOSP^1.2.3^ISO`."""
     component, sub, _ = run.marks
-    marks = re.escape(component + sub)
-    reserved = marks + re.escape(run.message.delimiters.field + run.message.delimiters.repetition)
-    pattern = re.compile(f"([^{reserved}]+)[{marks}]([0-2](?:\\.\\d+)+)[{marks}]ISO(?![A-Za-z0-9])")
+    cut = re.compile("[" + re.escape(component + sub + run.message.delimiters.field + run.message.delimiters.repetition) + "]")
+    seen: set[str] = set()
     for segment in run.message.segments:
-        if "ISO" in segment.line:
-            for match in pattern.finditer(segment.line):
-                if _OID.match(match[2]):
-                    run.authorities.setdefault(run.decode(match[1]).strip().upper(), _known(run, match[2]) or f"urn:oid:{match[2]}")
+        line = segment.line
+        at = line.find("ISO", 4)
+        while at > 0:
+            if line[at - 1] in (component, sub):
+                before = line[max(0, at - 120) : at - 1]
+                if before not in seen:
+                    seen.add(before)
+                    _learned(run, cut.split(before)[-2:])
+            at = line.find("ISO", at + 3)
+
+
+def _learned(run: Run, pair: list[str]) -> None:
+    if len(pair) == 2 and pair[0] and _OID.match(pair[1]):
+        run.authorities.setdefault(run.decode(pair[0]).strip().upper(), _known(run, pair[1]) or f"urn:oid:{pair[1]}")
 
 
 def system(run: Run, namespace: str, universal: str = "", kind: str = "") -> str:

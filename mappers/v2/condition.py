@@ -12,8 +12,22 @@ from collections.abc import Callable
 from typing import Protocol
 
 
+class Fields(Protocol):
+    """A segment as a condition sees it: its name, its raw fields by number."""
+
+    name: str
+
+    @property
+    def fields(self) -> list[str]:
+        """Raw fields."""
+
+
 class Place(Protocol):
     """What a condition may ask: the raw first repetition of fields and components where the row stands, and the message."""
+
+    @property
+    def segment(self) -> Fields:
+        """The segment where the row stands."""
 
     def value(self, name: str, number: int, component: int) -> str:
         """Decoded text of field or component `number`[.component]; `name` as written, '' for this place's own."""
@@ -138,8 +152,7 @@ class _Parser:
             refs.append(self.ref())
         test = self.predicate()
         if len(refs) == 1:
-            first = refs[0]
-            return lambda place: test(place, first)
+            return _quick(refs[0], test)
         fold = any if any_of else all
         return lambda place: fold(test(place, ref) for ref in refs)
 
@@ -211,6 +224,29 @@ class _Parser:
         if name not in _OPERATORS:
             raise ValueError(f"a comparison was expected at {token!r}: {self.text}")
         return _OPERATORS[name], int(self.literal())
+
+
+def _quick(ref: tuple[str, int, int], test: Callable[[Place, tuple[str, int, int]], bool]) -> Condition:
+    """The test of one reference; what a plain field of the own segment says is worked out once per text."""
+    name, number, component = ref
+    if not number or component > 1:
+        return lambda place: test(place, ref)
+    known: dict[str, bool] = {}
+
+    def holds(place: Place) -> bool:
+        segment = place.segment
+        if segment.name != name:
+            return test(place, ref)
+        fields = segment.fields
+        raw = fields[number] if number < len(fields) else ""
+        if raw in known:
+            return known[raw]
+        found = test(place, ref)
+        if (not raw or raw.isalnum()) and len(known) < 64 and len(raw) < 8:
+            known[raw] = found
+        return found
+
+    return holds
 
 
 def _valued(place: Place, ref: tuple[str, int, int]) -> bool:

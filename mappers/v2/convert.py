@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mappers.v2 import authority, finish, times
-from mappers.v2.condition import Condition, compile_condition
 from mappers.v2.grammar import Group
 from mappers.v2.mapping import apply_segment, compiled
 from mappers.v2.message import Message, Segment, content
@@ -15,10 +14,12 @@ from mappers.v2.place import At, Scope
 from mappers.v2.problem import ERROR, INFORMATION, Problem, erl
 from mappers.v2.run import Draft, Element, Run, ToUcum, Translate, Unmapped
 from mappers.v2.source import Source
-from mappers.v2.tables import MessageRow, Structure, Tables
+from mappers.v2.tables import MessageRow, Ref, Structure, Tables
 
 MAX_SEGMENTS = 100_000
 _SOURCE = Source()
+_TIMED = frozenset({"OBR", "ORC", "PID"})
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Link:
     draft: Draft
     target: str
     scope: Scope
-    refs: tuple[tuple[str, str, str], ...]
+    refs: tuple[Ref, ...]
 
 
 def convert(
@@ -84,7 +85,7 @@ def convert(
         finish.link(run, link.draft, link.target, link.scope, link.refs)
     drafts = finish.finish(run)
     event_time = _event_time(run)
-    facts = tuple(_fact(run, draft, event_time) for draft in drafts)
+    facts = tuple(_fact(draft, event_time) for draft in drafts)
     return Conversion(_bundle([_entry(draft) for draft in drafts]), problems + run.problems, Facts(event_time, facts), tuple(run.unmapped))
 
 
@@ -107,12 +108,16 @@ class _Walk:
         self.scope = Scope(structure.grammar.root, None)
         self.positions: list[int] = [-1]
         self.links: list[Link] = []
+        self.at = At(run, run.header, self.scope)
 
     def walk(self) -> list[Link]:
         run = self.run
         for segment in run.message.segments:
             rows = self._place(segment)
             self.scope.note(segment)
+            if segment.name in _TIMED:
+                run.order_time = times.date_time(segment.get("22.1"), run.zone) or "" if segment.name == "OBR" else ""
+            self.at = At(run, segment, self.scope)
             run.landed, run.leftover = set(), {}
             drafts = [draft for draft in (self._apply(row, segment) for row in rows) if draft is not None]
             self._keep_rest(segment, drafts)
@@ -174,8 +179,10 @@ class _Walk:
     def _apply(self, row: MessageRow, segment: Segment) -> Draft | None:
         """Apply a row; the resource it made or extended, None if it did not hold or gave nothing."""
         run = self.run
-        if row.when and not _holds(self.tables, row.when)(self._at(segment)):
-            return None
+        if row.holds is not None:
+            run.field = 0
+            if not row.holds(self.at):
+                return None
         home = self._home(self.structure.homes.get(row.target, ""))
         found, maker = home.labels.get(row.target), home.makers.get(row.target)
         if not row.map:
@@ -202,23 +209,11 @@ class _Walk:
         if row.refs and draft is not None:
             self.links.append(Link(draft, row.target, self.scope, row.refs))
 
-    def _at(self, segment: Segment) -> At:
-        self.run.field = 0
-        return At(self.run, segment, self.scope)
-
     def _home(self, group: str) -> Scope:
         here: Scope = self.scope
         while here.group.name != group and here.parent is not None:
             here = here.parent
         return here
-
-
-def _holds(tables: Tables, text: str) -> Condition:
-    key = f"when {text}"
-    found: Condition | None = tables.compiled.get(key)
-    if found is None:
-        found = tables.compiled[key] = compile_condition(text)
-    return found
 
 
 def _event_time(run: Run) -> str:
@@ -232,20 +227,9 @@ def _event_time(run: Run) -> str:
     return ""
 
 
-def _fact(run: Run, draft: Draft, event_time: str) -> EntryFact:
-    nulls = frozenset(name for name in draft.nulls if name not in draft.res)
-    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, tuple(draft.segments), _own_time(run, draft) or event_time)
-
-
-def _own_time(run: Run, draft: Draft) -> str:
-    """The event time of a result: OBR-22 of the OBR before it."""
-    if draft.segment.name not in ("OBX", "OBR", "SPM", "NTE"):
-        return ""
-    for place in range(draft.segment.index, -1, -1):
-        segment = run.message.segments[place]
-        if segment.name == "OBR":
-            return times.date_time(segment.get("22.1"), run.zone) or ""
-    return ""
+def _fact(draft: Draft, event_time: str) -> EntryFact:
+    nulls = frozenset(name for name in draft.nulls if name not in draft.res) if draft.nulls else _NONE
+    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, tuple(draft.segments), draft.time or event_time)
 
 
 def _entry(draft: Draft) -> Element:

@@ -4,45 +4,42 @@ What a resource must have and the message does not say comes from tables/default
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 from mappers.v2 import repair
 from mappers.v2.place import Scope
 from mappers.v2.run import Draft, Element, Run
+from mappers.v2.tables import Default, Ref
 
 _SHARED_ORDER = ("Organization", "Location", "Practitioner", "Device", "Medication", "PractitionerRole")
 _FOUND_BY_IDENTIFIER = frozenset({"Patient", "Practitioner", "Organization", "Location", "Encounter", "Account", "Specimen", "Appointment"})
 
 
-def link(run: Run, draft: Draft, target: str, scope: Scope, refs: tuple[tuple[str, str, str], ...]) -> None:
-    """Set the references of a message row; a path that ends in `?` only where its label is the only one of its place."""
-    for left, path, right in refs:
-        one = draft if left == target else scope.find(left)
-        other = draft if right == target else scope.find(right)
-        if path.endswith("?"):
-            path = path[:-1]
-            other = other if scope.only(right) else None
-        if one is not None and other is not None and one is not other:
-            _set(run, one.res, path, other)
+def link(run: Run, draft: Draft, target: str, scope: Scope, refs: tuple[Ref, ...]) -> None:
+    """Set the references of a message row."""
+    for ref in refs:
+        one = draft if ref.left == target else scope.find(ref.left)
+        other = draft if ref.right == target else scope.find(ref.right)
+        if one is None or other is None or one is other or (ref.alone and not scope.only(ref.right)):
+            continue
+        key = (one.url, ref.path, other.url)
+        if key not in run.linked:
+            run.linked.add(key)
+            _set(run, one.res, ref.steps, other)
 
 
-def _set(run: Run, res: Element, path: str, other: Draft) -> None:
-    """`subject`, `result[]`, `diagnosis[].condition`: a list gets one more member unless it refers there already."""
-    name, _, rest = path.partition(".")
-    if not name.endswith("[]"):
-        if rest:
-            _set(run, res.setdefault(name, {}), rest, other)
-        elif name not in res:
-            res[name] = run.refer(other)
-        return
-    members = res.setdefault(name[:-2], [])
-    if rest:
-        if not any(member.get(rest, {}).get("reference") == other.url for member in members):
-            members.append({rest: run.refer(other)})
-    elif not any(member.get("reference") == other.url for member in members):
-        members.append(run.refer(other))
+def _set(run: Run, node: Element, steps: tuple[tuple[str, bool], ...], other: Draft) -> None:
+    """`subject`, `result[]`, `diagnosis[].condition`: a list gets one more member; what refers already stays."""
+    (name, many), *rest = steps
+    if many:
+        node.setdefault(name, []).append({rest[0][0]: run.refer(other)} if rest else run.refer(other))
+    elif rest:
+        _set(run, node.setdefault(name, {}), tuple(rest), other)
+    elif name not in node:
+        node[name] = run.refer(other)
 
 
 def finish(run: Run) -> list[Draft]:
@@ -55,7 +52,7 @@ def finish(run: Run) -> list[Draft]:
             _once(draft.res)
     kept = [draft for draft in run.drafts if id(draft) not in gone and (len(draft.res) > 1 or draft.nulls)]
     for draft in kept:
-        _fill(draft.res, run.tables.defaults.get(draft.res["resourceType"], []))
+        _fill(draft.res, run.tables.defaults.get(draft.res["resourceType"], ()))
         repair.repair(run, draft)
     return kept
 
@@ -95,16 +92,17 @@ def _key(res: Element) -> Any:
     return repr({name: value for name, value in res.items() if name != "id"})
 
 
-def _fill(res: Element, rows: list[tuple[str, str]]) -> None:
-    for element, value in rows:
-        path, _, last = element.rpartition(".")
-        for node in _nodes(res, path.split(".") if path else []):
-            names = last.split("|")
-            if not any(name in node or f"_{name}" in node for name in names):
-                node[names[0]] = json.loads(value)
+def _fill(res: Element, rows: Iterable[Default]) -> None:
+    for row in rows:
+        for node in _nodes(res, row.path) if row.path else (res,):
+            for name in row.names:
+                if name in node or f"_{name}" in node:
+                    break
+            else:
+                node[row.names[0]] = json.loads(row.value)
 
 
-def _nodes(node: Element, path: list[str]) -> Iterator[Element]:
+def _nodes(node: Element, path: tuple[str, ...]) -> Iterator[Element]:
     if not path:
         yield node
         return
@@ -123,5 +121,10 @@ def criteria(res: Element) -> str:
     for identifier in res.get("identifier", []):
         system, value = identifier.get("system"), identifier.get("value")
         if system and value:
-            return f"identifier={quote(system, safe=':/.-_')}%7C{quote(value, safe='.-_')}"
+            return f"identifier={_quoted(system)}%7C{value if value.isascii() and value.isalnum() else quote(value, safe='.-_')}"
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _quoted(system: str) -> str:
+    return quote(system, safe=":/.-_")

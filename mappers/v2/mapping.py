@@ -12,14 +12,16 @@ from typing import Any
 from mappers.v2.condition import compile_condition
 from mappers.v2.functions import FUNCTIONS, Codes, Convert
 from mappers.v2.message import NULL, Segment, content
-from mappers.v2.path import Slots, slots_of, steps, writer
+from mappers.v2.path import Slots, clone, slots_of, steps, writer
 from mappers.v2.place import At, Scope
 from mappers.v2.run import Element, Run
 from mappers.v2.tables import Row, Tables
-from mappers.v2.values import LEAVES
+from mappers.v2.values import LEAVES, Leaf
 
 # types whose equal content within a message is one resource from the start
 _INTERNED = frozenset({"Practitioner", "Organization", "Location", "Device"})
+_TIMED = frozenset({"dateTime", "instant", "date"})
+_PURE = frozenset({"@concept", "@coding", "@code", "@code_or_sent", "@bound", "@unit"})
 _JOINING = frozenset({"@joined", "@observation_value", "@components", "@document_text"})
 # (run, raw text, place, level, element, slots) -> True if something of the message was written; constants tell nothing
 Plan = Callable[[Run, str, At, int, Element, Slots], bool]
@@ -158,16 +160,55 @@ def _named(tables: Tables, row: Row, name: str, codes: Codes | None) -> Convert:
         make = FUNCTIONS.get(name[1:])
         if make is None:
             raise ValueError(f"{row.file}: field {row.field}: no function {name}")
-        return make(codes)
+        made = make(codes)
+        return _remembered(made, name, codes) if name in _PURE else made
     if "[" in name:
         found = datatype(tables, name.casefold())
         return _cached(found, name) if steps(row.path)[-1].rtype in _INTERNED else found
+    if name in _TIMED:
+        return _timed(LEAVES[name], name)
     leaf = LEAVES.get(name or "string")
     if leaf is None:
         raise ValueError(f"{row.file}: field {row.field}: no conversion {name}")
     if codes is not None:
         return FUNCTIONS["code"](codes)
     return lambda run, raw, place, level: leaf(run, raw)
+
+
+def _timed(leaf: Leaf, name: str) -> Convert:
+    """A time, kept for the message: the segments of a report repeat the same few."""
+
+    def timed(run: Run, raw: str, place: At, level: int) -> Any:
+        key = (name, raw)
+        found = run.cache.get(key)
+        if found is None:
+            found = leaf(run, raw)
+            if found is not None:
+                run.cache[key] = found
+        return found
+
+    return timed
+
+
+def _remembered(convert: Convert, name: str, codes: Codes | None) -> Convert:
+    """A pure conversion whose values are kept per sender: the same few codes come again and again. Findings are never skipped."""
+    number = id(convert)
+
+    def remembered(run: Run, raw: str, place: At, level: int) -> Any:
+        memo = run.memo
+        if memo is None or "\\" in raw:
+            return convert(run, raw, place, level)
+        key = (number, raw, level)
+        value = memo.get(key)
+        if value is None:
+            findings = len(run.unmapped) + len(run.problems)
+            value = convert(run, raw, place, level)
+            if value is None or len(raw) > 500 or len(run.unmapped) + len(run.problems) > findings:
+                return value
+            memo[key] = value
+        return clone(value) if type(value) is dict else value
+
+    return remembered
 
 
 def _labelled(label: str) -> Convert:
@@ -271,6 +312,7 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
     count = len(fields)
     written = 0
     run.segment = segment
+    landed, mark = run.landed, segment.delimiters.repetition
     for item in table.fields:
         number = item.number
         if number >= count:
@@ -280,12 +322,20 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
             continue
         if raw == NULL:
             nulls.update(item.elements)
-            run.landed.add(number)
-        elif content(raw, segment.delimiters):
-            count_here = _field(run, item, segment, raw, place, root, slots)
-            if count_here:
-                run.landed.add(number)
-                written += count_here
+            landed.add(number)
+        elif raw[0].isalnum() or content(raw, segment.delimiters):
+            run.field = number
+            here = 0
+            if mark and mark in raw:
+                here = _repeated(run, item, segment, place, root, slots)
+            else:
+                run.repetition = 1
+                place.raw = raw
+                for plan in item.plans:
+                    here += plan(run, raw, place, 0, root, slots)
+            if here:
+                landed.add(number)
+                written += here
     run.field = run.repetition = 0
     if written or len(root) > 1:
         place.raw = ""
@@ -294,14 +344,11 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
     return written
 
 
-def _field(run: Run, item: Field, segment: Segment, raw: str, place: At, root: Element, slots: Slots) -> int:
-    run.field = item.number
+def _repeated(run: Run, item: Field, segment: Segment, place: At, root: Element, slots: Slots) -> int:
     written = 0
-    mark = segment.delimiters.repetition
-    parts = segment.repetitions(item.number) if mark and mark in raw else [raw]
     done = False
-    for count, part in enumerate(parts):
-        if not part or part == NULL or not content(part, segment.delimiters):
+    for count, part in enumerate(segment.repetitions(item.number)):
+        if not content(part, segment.delimiters):
             continue
         run.repetition = count + 1
         place.raw = part

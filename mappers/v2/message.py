@@ -28,7 +28,7 @@ class Segment:
     `fields[n]` is the raw text of field n (MSH-1 is the delimiter itself); absent fields are ''.
     """
 
-    __slots__ = ("_fields", "decode", "delimiters", "index", "line", "name", "occurrence")
+    __slots__ = ("decode", "delimiters", "fields", "index", "line", "name", "occurrence")
 
     def __init__(self, line: str, index: int, occurrence: int, delimiters: Delimiters, decode: Callable[[str], str]) -> None:
         self.line = line
@@ -37,17 +37,18 @@ class Segment:
         self.occurrence = occurrence
         self.delimiters = delimiters
         self.decode = decode
-        self._fields: list[str] | None = None
 
-    @property
-    def fields(self) -> list[str]:
-        """Raw fields by number, `fields[0]` the segment's name."""
-        if self._fields is None:
-            parts = self.line.split(self.delimiters.field)
-            if self.name in _HEADERS:
-                parts.insert(1, self.delimiters.field)
-            self._fields = parts
-        return self._fields
+    fields: list[str]
+
+    def __getattr__(self, name: str) -> list[str]:
+        """`fields`, split when first asked for: called only while the slot is empty."""
+        if name != "fields":
+            raise AttributeError(name)
+        parts = self.line.split(self.delimiters.field)
+        if self.name in _HEADERS:
+            parts.insert(1, self.delimiters.field)
+        self.fields = parts
+        return parts
 
     def text(self, number: int) -> str:
         """Raw text of a field, '' if absent."""
@@ -178,10 +179,13 @@ class Message:
 def parse(raw: bytes, charset_hint: str | None = None) -> Message:
     """One message from bytes. `charset_hint`: the transport's charset name, used where MSH-18 is empty."""
     text, codec, problems = charset.decode(raw, charset_hint)
-    cleaned = _CONTROL.sub("", text)
-    if len(cleaned.strip()) < len(text.strip("\x0b\x1c\r\n \t")):
-        problems.append(Problem(WARNING, "", "102", "control characters were removed"))
-    lines = [line for line in _LINE_END.split(cleaned) if line.strip()]
+    if _CONTROL.search(text):
+        cleaned = _CONTROL.sub("", text)
+        if len(cleaned.strip()) < len(text.strip("\x0b\x1c\r\n \t")):
+            problems.append(Problem(WARNING, "", "102", "control characters were removed"))
+        text = cleaned
+    split = _LINE_END.split(text) if "\n" in text else text.split("\r")
+    lines = [line for line in split if line.strip()]
     start = next((place for place, line in enumerate(lines) if line.lstrip().startswith("MSH")), None)
     if start is None:
         problems.append(Problem(ERROR, "", "101", "no MSH segment"))

@@ -26,7 +26,11 @@ _concept = codings.concept(None)
 def value(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@observation_value: OBX-5, one repetition, as {'valueX': ...}. Lines of a text that came as repetitions are joined."""
     segment = place.segment
-    kind = segment.get("2").strip().upper()
+    kind = segment.text(2)
+    kind = kind if kind in _TYPES else segment.get("2").strip().upper()
+    mark = segment.delimiters.repetition
+    if not mark or mark not in segment.text(5):
+        return _typed(run, kind, raw, place)
     if kind in _LINES and len(segment.repetitions(5)) > 1:
         if run.repetition > 1:
             return None
@@ -40,6 +44,9 @@ def value(run: Run, raw: str, place: At, level: int) -> Element | None:
 def components(run: Run, raw: str, place: At, level: int) -> list[Element] | None:
     """@components: each repetition of a value that is no text becomes a component, with the code of the observation."""
     segment = place.segment
+    mark = segment.delimiters.repetition
+    if not mark or mark not in segment.text(5):
+        return None
     kind = segment.get("2").strip().upper()
     reps = segment.repetitions(5)
     if kind in (*_LINES, "NA", "MA") or len(reps) < 2 or run.repetition > 1:

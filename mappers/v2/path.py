@@ -193,3 +193,12 @@ def merge(into: Element, value: Element) -> None:
             old.extend(new)
         else:
             into[name] = new
+
+
+def clone(value: Element) -> Element:
+    """A copy of an element whose only nested part is a list of Codings, or that has none."""
+    made = value.copy()
+    coding = made.get("coding")
+    if coding is not None:
+        made["coding"] = [item.copy() for item in coding]
+    return made

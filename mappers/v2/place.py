@@ -155,12 +155,23 @@ class At:
 
     def value(self, name: str, number: int, component: int) -> str:
         """Decoded text of a field, component or subcomponent; without `component` the first one that is there."""
-        if name in DATATYPES:
-            return self._leaf(self._part(number), component, self.level + 1)
-        segment = self.segment if name == self.segment.name else self._other(name)
+        own = self.segment
+        if name == own.name:
+            segment: Segment | None = own
+        elif name in DATATYPES:
+            part = self._part(number)
+            return part if part.isalnum() and component < 2 else self._leaf(part, component, self.level + 1)
+        else:
+            segment = self._other(name)
         if segment is None:
             return ""
-        if segment is self.segment and number == self.run.field:
+        fields = segment.fields
+        whole = fields[number] if number < len(fields) else ""
+        if not whole:
+            return ""
+        if whole.isalnum():
+            return whole if component < 2 else ""
+        if segment is own and number == self.run.field and self.raw:
             raw = self.raw
         else:
             reps = segment.repetitions(number)

@@ -8,11 +8,19 @@ from typing import Any
 from mappers.v2.problem import WARNING, Problem, erl
 from mappers.v2.run import Draft, Element, Run
 
+# types with no nested periods, of which a message may have hundreds
+_SHALLOW = frozenset({"Observation", "DiagnosticReport", "Practitioner", "Organization"})
+
 
 def repair(run: Run, draft: Draft) -> None:
     """Make a finished resource keep the invariants of its type."""
     res = draft.res
-    _walk(run, draft, res)
+    if res["resourceType"] in _SHALLOW:
+        for name in ("effectivePeriod", "valuePeriod"):
+            if name in res:
+                _walk(run, draft, {name: res[name]})
+    else:
+        _walk(run, draft, res)
     for rule in _RULES.get(res["resourceType"], ()):
         rule(run, draft, res)
 
@@ -25,7 +33,8 @@ def _walk(run: Run, draft: Draft, node: Element) -> None:
     """per-1 everywhere; empty elements never leave."""
     for name in list(node):
         value = node[name]
-        if type(value) is dict:
+        kind = type(value)
+        if kind is dict:
             _walk(run, draft, value)
             if name == "repeat":
                 _timing(value)
@@ -34,11 +43,12 @@ def _walk(run: Run, draft: Draft, node: Element) -> None:
             elif "start" in value and "end" in value and _after(value["start"], value["end"]):
                 del value["end"]
                 _note(run, draft, f"{name} ends before it starts; the end was left out")
-        elif type(value) is list:
+        elif kind is list:
             for member in value:
                 if type(member) is dict:
                     _walk(run, draft, member)
-            node[name] = [member for member in value if member not in ({}, None)]
+            if not all(value):
+                node[name] = [member for member in value if member not in ({}, None)]
             if not node[name]:
                 del node[name]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mappers.v2 import times
+from mappers.v2.escape import Delimiters
 from mappers.v2.message import NULL, Message, Segment
 from mappers.v2.problem import WARNING, Problem, erl
 from mappers.v2.source import Source
@@ -17,7 +18,10 @@ ToUcum = Callable[[str], str | None]
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """A resource in the making. `refs` are the Reference objects that point to it; `segment` the segment that first made it."""
+    """A resource in the making. `refs` are the Reference objects that point to it; `segment` the segment that first made it;
+
+    `time` the event time of its order, '' if it has none.
+    """
 
     res: Element
     url: str
@@ -26,6 +30,7 @@ class Draft:
     nulls: set[str] = field(default_factory=set)
     segments: list[int] = field(default_factory=list)
     shared: bool = False
+    time: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,26 @@ class Unmapped:
     code: str
     text: str
     location: str
+
+
+# what is remembered of pure conversions (codes, units) per sender, from message to message: at most so many senders and values
+MAX_SENDERS, MAX_VALUES = 256, 20_000
+Memo = dict[tuple[int, str, int], Any]
+
+
+def _memo(tables: Any, source: Source, translate: Translate | None, to_ucum: ToUcum | None) -> Memo:
+    """The memo that goes with these very settings; strong references keep their ids from being used again."""
+    memos: dict[tuple[int, int, int], tuple[Any, Memo]] = tables.memos
+    key = (id(source), id(translate), id(to_ucum))
+    found = memos.get(key)
+    if found is None:
+        if len(memos) >= MAX_SENDERS:
+            memos.clear()
+        found = memos[key] = ((source, translate, to_ucum), {})
+    memo = found[1]
+    if len(memo) > MAX_VALUES:
+        memo.clear()
+    return memo
 
 
 class Run:
@@ -51,14 +76,18 @@ class Run:
         "component",
         "decode",
         "drafts",
+        "escape",
         "field",
         "header",
         "landed",
         "leftover",
+        "linked",
         "marks",
+        "memo",
         "message",
         "names",
         "number",
+        "order_time",
         "problems",
         "repetition",
         "seed",
@@ -79,17 +108,21 @@ class Run:
         self.to_ucum = to_ucum
         self.decode = message.decode
         self.header = message.header or message.segments[0]
+        self.escape = message.delimiters.escape or "\x00"
         self.marks = (message.delimiters.component, message.delimiters.subcomponent, "")
         self.zone = times.zone_of(message.get("MSH-7.1"), source.zone)
         self.names = {segment.name for segment in message.segments}
-        self.seed = int.from_bytes(
-            hashlib.blake2b("\r".join([source.name, *(s.line for s in message.segments)]).encode("utf-8", "replace"), digest_size=16).digest(), "big"
-        )
+        lines = "\r".join([source.name, *(segment.line for segment in message.segments)])
+        digest = hashlib.blake2b(lines.encode("utf-8", "replace"), digest_size=16).hexdigest()
+        self.seed = f"urn:uuid:{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-"
         self.drafts: list[Draft] = []
         self.problems: list[Problem] = []
         self.unmapped: list[Unmapped] = []
         self.cache: dict[tuple[str, str], Any] = {}
         self.authorities: dict[str, str] = {}
+        self.linked: set[tuple[str, str, str]] = set()
+        self.order_time = ""
+        self.memo = _memo(tables, source, translate, to_ucum) if message.delimiters == Delimiters() else None
         self.landed: set[int] = set()
         self.leftover: dict[int, list[str]] = {}
         self.segment = self.header
@@ -108,15 +141,18 @@ class Run:
 
     def text(self, raw: str) -> str:
         """Decoded, stripped text of a raw leaf; '' for `""`."""
-        return "" if raw == NULL else self.decode(raw).strip()
+        if raw == NULL:
+            return ""
+        return raw.strip() if self.escape not in raw else self.decode(raw).strip()
 
     def draft(self, rtype: str, res: Element | None = None) -> Draft:
         """A new resource, not yet an entry until it is kept."""
         self.number += 1
-        bits = (self.seed + self.number * 0x9E3779B97F4A7C15) % (1 << 128)
-        digits = f"{bits:032x}"
-        url = f"urn:uuid:{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-        return Draft({"resourceType": rtype, **(res or {})}, url, self.segment)
+        url = f"{self.seed}{self.number:012x}"
+        made: Element = {"resourceType": rtype}
+        if res:
+            made.update(res)
+        return Draft(made, url, self.segment, time=self.order_time)
 
     def keep(self, draft: Draft) -> Draft:
         """Make a draft an entry of the bundle."""

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mappers.v2.condition import compile_condition
+from mappers.v2.condition import Condition, compile_condition
 from mappers.v2.grammar import Grammar
 
 FOLDER = Path(__file__).parent / "tables"
@@ -35,18 +35,38 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Ref:
+    """`left`.path = reference to `right`: labels, steps (name, is list), `alone`: only where `right` is the only one of its place."""
+
+    left: str
+    path: str
+    steps: tuple[tuple[str, bool], ...]
+    right: str
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MessageRow:
     """A row of a message table: in `group`, segment `name` makes or extends the resource `target` ('Patient[1]') by `map`.
 
-    `refs` are (label, path, label): set the path of the first to a reference to the second.
+    `holds` is the condition compiled, None if it has none.
     """
 
     group: str
     name: str
-    when: str
+    holds: Condition | None
     target: str
     map: str
-    refs: tuple[tuple[str, str, str], ...]
+    refs: tuple[Ref, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """What an element gets that R4 requires and nothing gave: if none of `names` stands at `path`, the first gets `value` (JSON)."""
+
+    path: tuple[str, ...]
+    names: tuple[str, ...]
+    value: str
 
 
 @dataclass(slots=True, eq=False)
@@ -61,17 +81,18 @@ class Structure:
 
 @dataclass(slots=True, eq=False)
 class Tables:
-    """Everything a conversion needs to know. `compiled` caches closures by map name (filled by mapping.py)."""
+    """Everything a conversion needs to know. `compiled` caches closures by map name (mapping.py), `memos` values by sender (run.py)."""
 
     maps: dict[str, list[Row]] = field(default_factory=dict)
     codes: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     structures: dict[str, Structure] = field(default_factory=dict)
     triggers: dict[str, str] = field(default_factory=dict)
     systems: dict[str, str] = field(default_factory=dict)
-    defaults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    defaults: dict[str, list[Default]] = field(default_factory=dict)
     authorities: dict[str, str] = field(default_factory=dict)
     ignored: set[tuple[str, int]] = field(default_factory=set)
     compiled: dict[str, Any] = field(default_factory=dict)
+    memos: dict[tuple[int, int, int], Any] = field(default_factory=dict)
 
     def structure_for(self, code: str, trigger: str) -> Structure | None:
         """The structure of an event: by 'ADT^A01', else by 'ADT' for events that HL7 (table 0003) or a site (Z..) has."""
@@ -148,9 +169,11 @@ def _singles(tables: Tables, folder: Path) -> None:
     if path.exists():
         for row in rows_of(path):
             rows = tables.defaults.setdefault(row["type"], [])
-            rows[:] = [old for old in rows if old[0] != row["element"]]
-            rows.append((row["element"], row["value"]))
-            json.loads(row["value"])
+            nested, _, names = row["element"].rpartition(".")
+            made = Default(tuple(nested.split(".")) if nested else (), tuple(names.split("|")), row["value"])
+            json.loads(made.value)
+            rows[:] = [old for old in rows if (old.path, old.names) != (made.path, made.names)]
+            rows.append(made)
     for path in sorted(folder.glob("messages/*.csv")):
         tables.structures[path.stem.upper()] = _structure(path)
 
@@ -163,19 +186,21 @@ def _structure(path: Path) -> Structure:
         name = segment.lstrip("*")
         made = rows.setdefault((group, name), [])
         if row["target"]:
-            made.append(MessageRow(group, name, row["when"], row["target"], row["map"].casefold(), _refs(row["refs"], path)))
+            holds = compile_condition(row["when"]) if row["when"] else None
+            made.append(MessageRow(group, name, holds, row["target"], row["map"].casefold(), _refs(row["refs"], path)))
             label = row["target"]
             homes[label] = _common(homes[label], group) if label in homes else group
     return Structure(path.stem.upper(), rows, Grammar((group, segment) for group, segment, _ in listed), homes)
 
 
-def _refs(text: str, path: Path) -> tuple[tuple[str, str, str], ...]:
+def _refs(text: str, path: Path) -> tuple[Ref, ...]:
     found = []
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         match = re.match(r"([A-Z]\w*\[\w+\])\.(\S+)=([A-Z]\w*\[\w+\])$", part)
         if match is None:
             raise ValueError(f"{path.name}: a reference is written Label[1].path=Label[1], not {part!r}")
-        found.append((match[1], match[2], match[3]))
+        steps = tuple((name.removesuffix("[]"), name.endswith("[]")) for name in match[2].rstrip("?").split("."))
+        found.append(Ref(match[1], match[2], steps, match[3], match[2].endswith("?")))
     return tuple(found)
 
 
@@ -204,6 +229,5 @@ def _check(tables: Tables) -> None:
     for structure in tables.structures.values():
         for listed in structure.rows.values():
             for made in listed:
-                compile_condition(made.when)
                 if made.map and made.map not in tables.maps:
                     raise ValueError(f"{structure.name}.csv: no map {made.map}")
