@@ -1,6 +1,8 @@
 """`store.Store` on MongoDB: one tenant's database."""
 
 import asyncio
+import logging
+import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +27,9 @@ from fhir_server.store.mongo.lean import lean_for
 from fhir_server.store.mongo.space import Space
 
 T = TypeVar("T")
+log = logging.getLogger("fhir.store")
 READY_SECONDS = 1.0
+TIDY_SECONDS = 3600.0
 CONCERN = MAJORITY.document
 EXPORT_PAGE = 500
 STEPS = 50  # of history.PAGE versions that one filtered history request looks through at the most
@@ -45,6 +49,21 @@ class MongoStore:
     queues: Queues = field(default_factory=Queues)
     known: set[str] = field(default_factory=set)
     _creating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _tidying: "asyncio.Task[None] | None" = None
+
+    def tidy(self) -> None:
+        """From now on remove, once an hour, blobs that nothing refers to. Several processes may do so."""
+        self._tidying = asyncio.get_running_loop().create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS * (0.5 + random.random()))
+            try:
+                removed = await self.blobs.collect()
+            except PyMongoError as error:  # the next hour is as good
+                log.warning("blobs could not be collected", extra={"fields": {"error": type(error).__name__}})
+            else:
+                log.info("blobs collected", extra={"fields": {"removed": removed}})
 
     async def ensure(self, rtypes: Iterable[str]) -> None:
         """Create the collections and indexes of these types, unless this process knows that they exist."""
@@ -201,6 +220,8 @@ class MongoStore:
 
     async def close(self) -> None:
         """Say that this process writes no more, and disconnect."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         await self.horizon.close()
         if self.place.lean is not None:
             self.place.lean.close()
@@ -225,6 +246,7 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
             await blobs.prepare()
             await horizon.prepare()
             await store.ensure(await store.types())
+            store.tidy()
     except BaseException:
         await client.close()
         raise
