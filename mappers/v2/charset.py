@@ -50,9 +50,11 @@ def wide(raw: bytes) -> str | None:
 def declared_charset(raw: bytes) -> str:
     """The text of MSH-18, found before the charset is known (delimiters are single bytes there)."""
     start = raw.find(b"MSH")
-    if start < 0 or start + 4 > len(raw):
+    if start < 0:
         return ""
     line = raw[start : start + 4096].split(b"\r", 1)[0].split(b"\n", 1)[0]
+    if len(line) < 4:
+        return ""
     fields = line.split(line[3:4])
     repetition = line[5:6] if len(fields) > 1 and len(fields[1]) > 1 else b"~"
     text = fields[17] if len(fields) > 17 else b""

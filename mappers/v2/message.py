@@ -208,7 +208,7 @@ def _delimiters(line: str, problems: list[Problem]) -> Delimiters:
     sent = line[4:].split(mark, 1)[0]
     characters = sent[:5]
     if len(characters) < 4:
-        unused = [char for char in _DEFAULTS if char not in characters and char != mark]
+        unused = [char for char in _DEFAULTS + "#@!$%*" if char not in characters and char != mark]
         wanted = [characters[place] if place < len(characters) else _default(place, unused) for place in range(4)]
         problems.append(Problem(WARNING, "MSH^1^2", "102", "fewer than four encoding characters"))
         characters = "".join(wanted)
