@@ -90,7 +90,7 @@ def _authorise(ctx: Context, changes: Iterable[Change]) -> None:
     """403 unless the caller may change each prior state and write each new one."""
     for change in changes:
         prior = change.prior if change.prior is not None and change.prior.res is not None else None
-        action = "d" if change.res is None else "c" if prior is None else "u"
+        action = "d" if change.res is None else "c" if change.method == "POST" else "u"  # the update scope covers update-as-create
         clause = required(ctx, change.rtype, action)
         if isinstance(clause, Everything):
             continue

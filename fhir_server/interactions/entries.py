@@ -68,6 +68,8 @@ def parse(ctx: Context, place: int, row: Resource) -> Entry:
         if not isinstance(full_url, str) or not (res is None or (isinstance(res, dict) and isinstance(res.get("resourceType"), str))):
             raise refuse("structure", "fullUrl is a string and resource is a resource")
         path, query = _split(ctx, url)
+        if not path and method == "POST":
+            raise bad_request("a bundle does not stand inside a bundle", "Bundle.request.url")
         return Entry(place, full_url, _request("GET" if method == "HEAD" else method, path, query, headers, res))
 
 

@@ -7,11 +7,13 @@ from conformance.outcome import bad_request, refuse
 from fhir_server.context import Context, Reply, Request
 from fhir_server.interactions import answer, conditional, perform
 from fhir_server.interactions.steps import ALONE, Step, body_of, checked_id, no_query
+from fhir_server.security.visible import required
 
 
 async def step(ctx: Context, request: Request, place: int = ALONE, full_url: str = "") -> Step:
     """The update that PUT [type]/[id] or PUT [type]?criteria asks for. Raises 400, 403."""
     rtype = request.path[0]
+    required(ctx, rtype, "u")
     res = body_of(request, rtype)
     if len(request.path) == 1:
         if "id" in res:
