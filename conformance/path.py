@@ -91,7 +91,7 @@ def _evaluator(expr: Expr, model: Model, context: str, services: Services) -> It
 
 
 def _node(env: Env, element: Any, type_: str) -> Node:
-    if isinstance(element, dict) and "resourceType" in element:
+    if isinstance(element, dict) and "resourceType" in element and "." not in type_:  # ExampleScenario.instance has an element of that name
         return make_node(env, element, "Resource", "Resource")
     if isinstance(element, dict) and not type_:
         raise ExecutionProblem("the type of the element must be given")

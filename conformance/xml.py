@@ -268,7 +268,8 @@ class _Writer:
             raise _misshapen(content)
         order = _order(self.spec, content)
         names = {name.removeprefix("_") for name in value}
-        names.discard("resourceType")
+        if content in self.spec.types:  # ExampleScenario.instance has an element of that name
+            names.discard("resourceType")
         if not names <= order.keys():
             raise not_acceptable(f"{content} has an element that R4 does not know, so XML cannot tell it")
         for name in sorted(names, key=order.__getitem__) if len(names) > 1 else names:

@@ -42,6 +42,10 @@ def test_examples_come_back_equal_through_xml() -> None:
         check_round_trip(res, False, True)
 
 
+def test_an_element_may_be_called_resource_type() -> None:
+    check_round_trip({"resourceType": "ExampleScenario", "status": "draft", "instance": [{"resourceId": "a", "resourceType": "Patient"}]}, False)
+
+
 @pytest.mark.slow
 def test_every_example_comes_back_equal_through_xml() -> None:
     broken = []
