@@ -12,10 +12,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from conformance.outcome import Refusal
 from fhir_server import logs, main, supervisor
+from fhir_server.commands import hl7v2, keep
 from fhir_server.demo.exchange import DemoFailed, Target, run_demo
 from fhir_server.settings import Settings, from_environment
 from fhir_server.store import bundled, embedded
+from fhir_server.store.mongo.archive import BadArchive
+from fhir_server.store.mongo.client import WrongDatabase
 
 app = typer.Typer(help="A health information exchange server: FHIR R4 on MongoDB.", no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(stderr=True)
@@ -44,13 +48,10 @@ def serve(
         "workers": workers,
         "auth": auth,
     }
-    try:
-        settings = from_environment(**given)
-        supervisor.check(settings)
-        logs.configure(settings.log_level)
-        _serve(settings, demo)
-    except (ValueError, OSError, bundled.NoDatabase) as error:
-        _fail(str(error))
+    settings = from_environment(**given)
+    supervisor.check(settings)
+    logs.configure(settings.log_level)
+    _serve(settings, demo)
 
 
 def _serve(settings: Settings, demo: bool) -> None:
@@ -90,23 +91,31 @@ def _demo(target: Target, number: int) -> int:
     return 0
 
 
+app.command(name="load")(keep.load_command)
+app.command(name="backup")(keep.backup_command)
+app.command(name="restore")(keep.restore_command)
+app.command(name="verify")(keep.verify_command)
+app.command(name="reindex")(keep.reindex_command)
+app.add_typer(hl7v2.app, name="hl7v2")
+
+
 @app.command()
 def doctor() -> None:
     """Check that this machine can run the embedded database; name the package that is missing."""
+    done = subprocess.run([str(bundled.find_mongod()), "--version"], capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise bundled.NoDatabase(bundled.missing_library(done.stderr) or f"mongod does not start: {done.stderr.strip()[-300:]}")
+    console.print("The embedded database can run here.", highlight=False)
+
+
+def run() -> None:
+    """The entry point: what a command refuses is told in one line, exit code 2."""
     try:
-        done = subprocess.run([str(bundled.find_mongod()), "--version"], capture_output=True, text=True, timeout=30)
-    except bundled.NoDatabase as error:
-        _fail(str(error))
-    else:
-        if done.returncode:
-            _fail(bundled.missing_library(done.stderr) or f"mongod does not start: {done.stderr.strip()[-300:]}")
-        console.print("The embedded database can run here.", highlight=False)
-
-
-def _fail(text: str) -> None:
-    console.print(f"[red]fhir-exchange:[/red] {text}", highlight=False, soft_wrap=True)
-    raise typer.Exit(2)
+        app()
+    except (ValueError, OSError, EOFError, bundled.NoDatabase, WrongDatabase, BadArchive, Refusal) as error:
+        console.print(f"fhir-exchange: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    sys.exit(app())
+    run()

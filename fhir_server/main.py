@@ -18,10 +18,11 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from conformance.outcome import refuse
 from conformance.spec import load_spec
 from fhir_server import logs
 from fhir_server.context import Context, Grant, Right
-from fhir_server.feed import answers, over_http, worker
+from fhir_server.feed import admin, answers, over_http, worker
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
@@ -89,7 +90,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
             metrics=metrics,
             access=logs.access_log(),
         )
-        server = uvicorn.Server(_config(settings, build(services, partial(over_http.hl7v2, feed))))
+        server = uvicorn.Server(_config(settings, build(services, partial(over_http.hl7v2, feed), partial(_desk, feed))))
         async with _mllp(settings, feed):
             await server.serve([listener])
     finally:
@@ -130,6 +131,14 @@ async def _mllp(settings: Settings, feed: Feed) -> AsyncIterator[None]:
             await door.close()
         stop.set()
         await task
+
+
+async def _desk(feed: Feed, method: str, path: tuple[str, ...], query: Mapping[str, str], body: bytes, who: str) -> Any:
+    found = admin.find(method, path)
+    if found is None:
+        raise refuse("not-found", "the inbox desk has no such path")
+    handler, arguments = found
+    return await handler(feed, arguments, query, body, who)
 
 
 def _authenticator(settings: Settings, loaded: Loaded) -> Authenticate:

@@ -2,27 +2,34 @@
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from conformance import codec
-from conformance.outcome import Refusal, outcome
+from conformance.outcome import Refusal, forbidden, outcome
 from fhir_server.metrics import exposition
 from fhir_server.web.asgi import App
 from fhir_server.web.body import read_body
 from fhir_server.web.door import Services, fhir_door
 from fhir_server.web.edge import edge
 
+Desk = Callable[[str, tuple[str, ...], Mapping[str, str], bytes, str], Awaitable[Any]]
 Receive7 = Callable[[bytes, Mapping[str, str]], Awaitable[tuple[bytes, str]]]
 
 
-def build(services: Services, receive_v2: Receive7) -> App:
-    """The whole HTTP surface. `receive_v2(body, headers) -> (answer, media type)` is the HL7 v2 intake."""
+def build(services: Services, receive_v2: Receive7, desk: Desk) -> App:
+    """The whole HTTP surface. `receive_v2(body, headers) -> (answer, media type)` is the HL7 v2 intake.
+
+    desk: (method, path, query, body, who) -> JSON value of the inbox desk; it raises Refusal 404 where there is no such row.
+    """
     beside = FastAPI(title="FHIR exchange", docs_url=None, redoc_url=None, openapi_url=None)
     _health(beside, services)
     _metrics(beside, services)
     _hl7v2(beside, services, receive_v2)
+    _desk(beside, services, desk)
     beside.add_exception_handler(Refusal, _refused)
     beside.add_exception_handler(404, _unknown)
     return edge(fhir_door(services), beside, services.settings.cors_origins)
@@ -62,6 +69,17 @@ def _hl7v2(app: FastAPI, services: Services, receive_v2: Receive7) -> None:
         body = await read_body(request.receive, request.headers, services.settings.max_body)
         answer, media = await receive_v2(body, request.headers)
         return Response(answer, media_type=media)
+
+
+def _desk(app: FastAPI, services: Services, desk: Desk) -> None:
+    @app.api_route("/admin/hl7v2/{path:path}", methods=["GET", "POST"])
+    async def inbox(request: Request, path: str) -> Response:
+        grant = await services.authenticate(request.headers)
+        if not grant.admin:
+            raise forbidden("the inbox is for administrators")
+        body = await read_body(request.receive, request.headers, services.settings.max_body)
+        found = await desk(request.method, tuple(path.split("/")), dict(request.query_params), body, grant.subject)
+        return Response(codec.encode(jsonable_encoder(found)), media_type="application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,0 +1,119 @@
+"""`load`, `backup`, `restore`, `verify`, `reindex`: bulk work on a store, with progress."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from fhir_server.commands import opened
+from fhir_server.interactions.indexing import index_of
+from fhir_server.jobs.load import Report, Target, load
+from fhir_server.settings import Settings, from_environment
+from fhir_server.store.mongo import archive
+from fhir_server.store.mongo.reindex import reindex
+from fhir_server.store.mongo.verify import verify
+
+SHOWN_ERRORS = 20
+REINDEX_STEP = 500
+console = Console(stderr=True)
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded database (FHIR_DATA_DIR).")]
+MongoUri = Annotated[str | None, typer.Option(help="An external MongoDB (FHIR_MONGODB_URI).")]
+
+
+def load_command(
+    paths: Annotated[list[Path], typer.Argument(help="NDJSON files, or JSON files with a Bundle or a resource.")],
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+    processes: Annotated[int, typer.Option(help="Loading processes.")] = 2,
+    state: Annotated[Path | None, typer.Option(help="File that remembers what is done, so that a stopped load goes on where it was.")] = None,
+) -> None:
+    """Load resources in bulk: validated and indexed; errors are listed by file and line."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    base = settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with opened.database(settings) as uri, Progress(*columns, console=console) as bar:
+        task = bar.add_task("loading", total=None)
+        target = Target(uri, "fhir", settings, base)
+        report = load(
+            paths, target, processes=processes, state=state, progress=lambda now: bar.update(task, total=now.total_bytes, completed=now.done_bytes)
+        )
+    _tell(report)
+
+
+def _tell(report: Report) -> None:
+    for path, line, text in report.errors[:SHOWN_ERRORS]:
+        console.print(f"{path}:{line}: {text}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{report.loaded} loaded, {report.skipped} unchanged, {report.failed} failed", highlight=False)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def backup_command(target: Annotated[Path, typer.Argument(help="File to write.")], data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """Write a consistent backup of the whole store to one file."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    counts = _with_store(settings, partial(archive.backup, target=target))
+    console.print(f"{sum(counts.values())} documents of {len(counts)} collections are in {target}", highlight=False)
+
+
+def restore_command(source: Annotated[Path, typer.Argument(help="A backup.")], data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """Fill an empty store from a backup."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    counts = _with_store(settings, partial(archive.restore, source=source))
+    console.print(f"{sum(counts.values())} documents of {len(counts)} collections are restored", highlight=False)
+
+
+def _with_store(settings: Settings, act: Callable[..., object]) -> dict[str, int]:
+    async def run(uri: str) -> dict[str, int]:
+        async with opened.store(settings, uri) as (store, _):
+            counts: dict[str, int] = await act(store)  # type: ignore[misc]
+            return counts
+
+    with opened.database(settings) as uri:
+        return asyncio.run(run(uri))
+
+
+def verify_command(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """Check that index and content agree, and that versions are whole; exit code 1 if anything does not."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+
+    async def run(uri: str) -> int:
+        faults = 0
+        async with opened.store(settings, uri) as (store, ctx):
+            async for fault in verify(store, partial(index_of, ctx)):
+                faults += 1
+                console.print(f"{fault.place}: {fault.rule}", highlight=False, soft_wrap=True, markup=False)
+        return faults
+
+    with opened.database(settings) as uri:
+        faults = asyncio.run(run(uri))
+    console.print("nothing is wrong" if not faults else f"{faults} faults", highlight=False)
+    if faults:
+        raise typer.Exit(1)
+
+
+def reindex_command(
+    rtypes: Annotated[list[str] | None, typer.Argument(help="Resource types; all stored ones by default.")] = None,
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+) -> None:
+    """Make the index documents anew, while the server runs."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+
+    async def run(uri: str) -> None:
+        async with opened.store(settings, uri) as (store, ctx):
+            for rtype in rtypes or sorted(await store.types()):
+                after, seen, changed = "", 0, 0
+                while True:
+                    after, looked, made = await reindex(store, rtype, partial(index_of, ctx), after=after, limit=REINDEX_STEP)
+                    seen, changed = seen + looked, changed + made
+                    if not after:
+                        break
+                console.print(f"{rtype}: {seen} looked at, {changed} changed", highlight=False)
+
+    with opened.database(settings) as uri:
+        asyncio.run(run(uri))

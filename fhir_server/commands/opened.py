@@ -1,0 +1,54 @@
+"""Which database a command works on: the external one, that of the running server, or the data directory's own, started for the while."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+
+from conformance.spec import load_spec
+from fhir_server.context import Context, Grant, Right
+from fhir_server.operations import TABLE
+from fhir_server.settings import Settings
+from fhir_server.store import embedded
+from fhir_server.store.mongo.store import MongoStore, open_store
+from terminology.service import open_terms
+
+OPERATOR = Grant("operator", "operator", (Right("*", frozenset("cruds")),), admin=True)
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The URI to connect to. Raises NoDatabase."""
+    running = settings.mongodb_uri or embedded.attach(settings.data_dir)
+    if running:
+        yield running
+        return
+    own = embedded.start(settings.data_dir, mongod=settings.mongod, transaction_seconds=settings.transaction_seconds)
+    try:
+        yield own.uri
+    finally:
+        own.stop()
+
+
+@asynccontextmanager
+async def store(settings: Settings, uri: str) -> AsyncIterator[tuple[MongoStore, Context]]:
+    """The open store, and a context that may do everything, as the operator of this machine."""
+    opened = await open_store(uri, transaction_seconds=settings.transaction_seconds)
+    spec = load_spec()
+    try:
+        yield (
+            opened,
+            Context(
+                request_id="command",
+                grant=OPERATOR,
+                store=opened,
+                spec=spec,
+                terms=open_terms(settings.data_dir / "terminology", spec=spec),
+                settings=settings,
+                base=settings.base_url or f"http://{settings.host}:{settings.port}/fhir",
+                source="operator",
+                now=datetime.now(UTC),
+                operations=TABLE,
+            ),
+        )
+    finally:
+        await opened.close()
