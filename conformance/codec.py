@@ -157,6 +157,16 @@ def _widen(value: Any, place: str) -> Any:
     return Decimal(value)
 
 
+def depth(value: Any) -> int:
+    """How many levels of objects and arrays a value has; 0 for a text or number."""
+    levels = 0
+    level = [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        levels += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return levels
+
+
 def _too_deep(limit: int) -> Refusal:
     return too_large(f"the body is nested deeper than {limit} levels")
 
@@ -172,11 +182,11 @@ def _unstorable(data: bytes, limit: int) -> Refusal:
     """The refusal that names the element whose number does not fit: a second, slower look."""
     try:
         value = json.loads(data.decode("utf-8"), parse_float=_hook_or_none, parse_int=_hook_or_none)
+        return _does_not_fit(_place_of(value, lambda inner: inner is _MISFIT, ""))
     except RecursionError:
         return _too_deep(limit)
     except ValueError as error:  # msgspec stopped at the number; the text is broken after it
         return bad_request(f"the body holds a number of more than {DIGITS} digits, and is malformed after it ({type(error).__name__})")
-    return _does_not_fit(_place_of(value, lambda inner: inner is _MISFIT, ""))
 
 
 class _Misfit:

@@ -11,7 +11,7 @@ from typing import Any
 from conformance.outcome import Refusal, refuse, too_large
 from conformance.path import Node, PathProblem, compile_items, model_of
 from conformance.spec import Spec
-from fhir_server.interactions.json_patch import copied, size
+from fhir_server.interactions.json_patch import check_depth, copied, size
 
 MAX_OPERATIONS = 2000
 MAX_STEPS = 2_000_000  # FHIRPath steps of one patch
@@ -60,8 +60,12 @@ def fhirpath_patch(res: dict[str, Any], patch: dict[str, Any], spec: Spec) -> di
         raise too_large("the patch has too many operations for a resource of this size")
     patched: dict[str, Any] = copied(res)
     steps = MAX_STEPS // max(len(operations), 1)
-    for operation in operations:
-        _APPLY[operation.type](_Target(operation, patched, spec, steps))
+    try:
+        for operation in operations:
+            _APPLY[operation.type](_Target(operation, patched, spec, steps))
+        check_depth(patched)
+    except RecursionError as error:
+        raise too_large("the patch nests the resource too deeply") from error
     if "id" in res and patched.get("id") != res["id"]:
         raise refuse("business-rule", "a patch may not change the id of a resource", expression="id")
     return patched

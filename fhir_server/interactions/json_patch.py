@@ -7,6 +7,7 @@ Nothing is changed in place, and nothing is applied unless everything is.
 import re
 from typing import Any
 
+from conformance.codec import MAX_DEPTH, depth
 from conformance.outcome import Refusal, refuse, too_large
 
 MAX_OPERATIONS = 2000
@@ -40,9 +41,19 @@ def _apply(document: Any, operations: Any) -> tuple[Any, list[Any]]:
     if len(operations) > MAX_OPERATIONS:
         raise too_large(f"a JSON Patch may hold {MAX_OPERATIONS} operations")
     job = _Job(copied(document))
-    for number, operation in enumerate(operations):
-        job.run(number, operation)
+    try:
+        for number, operation in enumerate(operations):
+            job.run(number, operation)
+        check_depth(job.document)
+    except RecursionError as error:
+        raise too_large("the patch nests the document too deeply") from error
     return job.document, job.emptied
+
+
+def check_depth(document: Any) -> None:
+    """Raises Refusal 413 if a patched document is nested deeper than a body may be."""
+    if depth(document) > MAX_DEPTH:
+        raise too_large(f"the patch nests the document deeper than {MAX_DEPTH} levels")
 
 
 def copied(value: Any) -> Any:

@@ -158,6 +158,18 @@ def test_nesting_beyond_the_limit_is_413(pair: tuple[bytes, bytes]) -> None:
         assert caught.value.status == 413
 
 
+def test_nesting_around_a_number_that_does_not_fit_is_no_crash() -> None:
+    for depth in (100, 400, 900):
+        for number in (b"1e99999", b"9" * 5000):
+            with pytest.raises(Refusal) as caught:
+                codec.decode_value(b"[" * depth + number + b"]" * depth)
+            assert caught.value.status in (400, 413)
+
+
+def test_depth_counts_levels() -> None:
+    assert [codec.depth(value) for value in (1, {}, [], [[1], {"a": {"b": []}}])] == [0, 1, 1, 4]
+
+
 def test_integers_beyond_int64_become_decimals() -> None:
     value = codec.decode(b'{"a":9223372036854775807,"b":9223372036854775808,"c":[-9223372036854775809]}')
     assert value == {"a": 2**63 - 1, "b": Decimal(2**63), "c": [Decimal(-(2**63) - 1)]}

@@ -186,3 +186,11 @@ def test_a_refusal_names_the_operation_but_no_quoted_text() -> None:
             SPEC,
         )
     assert "Chalmers" not in str(caught.value)
+
+
+def test_nesting_by_patches_is_bounded() -> None:
+    value = {"valueExtension": {"url": "u"}}
+    operations = [operation("add", "Patient" + ".extension[0]" * level, name="extension", value=value) for level in range(90)]
+    with pytest.raises(Refusal) as caught:
+        fhirpath_patch(PATIENT, patch(*operations), SPEC)
+    assert caught.value.status == 413

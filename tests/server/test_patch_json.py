@@ -101,6 +101,24 @@ def test_what_cannot_be_applied_is_refused_and_changes_nothing(operations: Any, 
     assert "Chalmers" not in str(caught.value)
 
 
+@pytest.mark.parametrize("levels", [70, 400, 1500])
+def test_nesting_by_patches_is_bounded(levels: int) -> None:
+    deep = [{"op": "add", "path": "/x" * (level + 1), "value": {}} for level in range(levels)]
+    around = [
+        step
+        for _ in range(levels)
+        for step in (
+            {"op": "move", "from": "/x", "path": "/y"},
+            {"op": "add", "path": "/x", "value": {}},
+            {"op": "move", "from": "/y", "path": "/x/x"},
+        )
+    ]
+    for operations in (deep, [{"op": "add", "path": "/x", "value": {}}, *around[:1899], {"op": "copy", "from": "/x", "path": "/z"}]):
+        with pytest.raises(Refusal) as caught:
+            json_patch(PATIENT, operations)
+        assert caught.value.status == 413
+
+
 def test_a_refusal_names_the_operation_and_its_path() -> None:
     with pytest.raises(Refusal, match=r"operation 1 .* at /name/7"):
         json_patch(PATIENT, [{"op": "test", "path": "/active", "value": True}, {"op": "remove", "path": "/name/7"}])
