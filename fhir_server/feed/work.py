@@ -59,7 +59,8 @@ def _check(message: Message, source: Source) -> None:
     if source.policy:
         raise Failed("unknown-source" if source.policy == "defer" else "refused-source")
     if failed(list(message.problems)):
-        raise Failed("parse", message.problems)
+        header = any(problem.severity == "E" and problem.location.startswith("MSH") for problem in message.problems)
+        raise Failed("header" if header else "parse", message.problems)
 
 
 def _kind(problems: Sequence[Problem]) -> str:

@@ -174,6 +174,8 @@ async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[st
         return Request(exchange.method, exchange.path, query + form, exchange.headers, content_type=media)
     if media in PATCH_TYPES:
         return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media)
+    if exchange.path[-1:] == ("$convert-v2",) and negotiate.body_format(content_type) not in (negotiate.JSON, negotiate.XML):
+        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media)
     res = _decode(services, exchange, body, content_type)
     return Request(exchange.method, exchange.path, query, exchange.headers, res, content_type=media)
 

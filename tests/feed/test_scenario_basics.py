@@ -55,7 +55,8 @@ async def test_what_cannot_be_read_is_rejected_and_kept() -> None:
     header, _ = msh("ADT^A01", control=" ")
     assert await exchange.send(header + "\r" + pid() + "\r") == "AR"
     assert await exchange.send(msh("ZZZ^Z99")[0] + "\r") == "AR"
-    assert [entry.status for entry in exchange.inbox.entries()] == ["parse-error", "parse-error", "mapping-error"]
+    assert await exchange.send(msh("")[0] + "\r") == "AR"
+    assert [entry.status for entry in exchange.inbox.entries()] == ["parse-error", "parse-error", "mapping-error", "parse-error"]
     assert exchange.inbox.entries()[0].raw == b"this is no message"
     assert exchange.all("Patient") == []
 

@@ -1,0 +1,77 @@
+"""$convert-v2: an HL7 v2 message -> the transaction Bundle that the tables make of it; nothing is stored.
+
+POST [base]/$convert-v2 with the message as the body (application/hl7-v2, text/plain), or as a Binary, or as Parameters with `message`
+(valueString, valueBase64Binary or a Binary resource). A message that cannot be mapped is refused with 422 and its problems. Equal messages
+give equal bundles.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+from conformance.outcome import Issue, Refusal, bad_request, unprocessable
+from fhir_server.context import Context, Reply, Request, Resource
+from fhir_server.interactions.operation import Operation
+from mappers.v2.batch import split
+from mappers.v2.convert import convert
+from mappers.v2.message import parse
+from mappers.v2.problem import Problem, failed
+from mappers.v2.source import Source
+from mappers.v2.tables import load_tables
+
+URL = "urn:fhir-exchange:OperationDefinition:convert-v2"
+SEVERITY = {"E": "error", "W": "warning", "I": "information"}
+
+
+async def convert_v2(ctx: Context, request: Request) -> Reply:
+    """200 with the Bundle. Raises Refusal 400 (no message, or several), 422 (it cannot be mapped)."""
+    raw = request.body or _message(request.res)
+    found = split(raw)
+    if len(found.messages) != 1:
+        raise bad_request("the body must hold one HL7 v2 message, beginning with MSH")
+    tables = load_tables(Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None)
+    to_ucum = ctx.terms.to_ucum if ctx.terms is not None else None
+    conversion = convert(parse(found.messages[0]), tables, source=Source(ctx.source), to_ucum=to_ucum)
+    if failed(conversion.problems):
+        raise unprocessable(_issue(problem) for problem in conversion.problems)
+    return Reply(200, conversion.bundle)
+
+
+def _issue(problem: Problem) -> Issue:
+    return Issue(
+        SEVERITY[problem.severity],
+        "structure" if problem.code in ("100", "101") else "value",
+        f"{problem.location} {problem.text}".strip(),
+        details=problem.code,
+    )
+
+
+def _message(res: Resource | None) -> bytes:
+    """The bytes in a Binary or Parameters resource. Raises Refusal 400."""
+    if res is None:
+        raise bad_request("the body must hold an HL7 v2 message")
+    if res.get("resourceType") == "Binary":
+        return _decoded(res.get("data"))
+    for row in _rows(res):
+        if row.get("name") == "message":
+            if isinstance(row.get("valueString"), str):
+                return str(row["valueString"]).encode()
+            inner = row.get("resource")
+            return _decoded(inner.get("data") if isinstance(inner, dict) else row.get("valueBase64Binary"))
+    raise bad_request("the message is sent as the body, a Binary, or a parameter named 'message'")
+
+
+def _rows(res: Resource) -> list[dict[str, Any]]:
+    rows = res.get("parameter", []) if res.get("resourceType") == "Parameters" else []
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(str(text or ""), validate=True)
+    except binascii.Error as error:
+        raise Refusal(400, (Issue("error", "value", "the message is not base64"),)) from error
+
+
+ROWS = (Operation("convert-v2", URL, frozenset({"system"}), frozenset({"*"}), False, convert_v2),)
