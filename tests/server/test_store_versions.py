@@ -8,6 +8,7 @@ from conformance import codec
 from conformance.outcome import Refusal
 from fhir_server.query.clauses import And, Everything, Ids, Keys, Not, Or, Patient, Prefix
 from fhir_server.store import Change, Sort, Stored, Tx
+from fhir_server.store.mongo import history
 from fhir_server.store.mongo.store import MongoStore
 
 
@@ -114,7 +115,11 @@ async def test_history_of_types_pages_without_loss_in_both_directions(store: Mon
     assert {(one.rtype, one.rid, one.vid) for one in until} == {one[1:] for one in expected if one[0] < middle}
 
 
-async def test_history_is_limited_to_what_the_clause_shows(store: MongoStore):
+@pytest.mark.parametrize("few", [2000, 1])
+async def test_history_is_limited_to_what_the_clause_shows(store: MongoStore, few: int, monkeypatch: pytest.MonkeyPatch):
+    """Whether the matching resources are few enough to be named, or all versions are looked through."""
+    monkeypatch.setattr(history, "FEW", few)
+    monkeypatch.setattr(history, "PAGE", 2)
     kept, _, gone, gone_hidden = await put(
         store, change("kept", k=["s"]), change("hidden", k=["x"]), change("gone", k=["s"]), change("gone_hidden", k=["x"])
     )

@@ -16,7 +16,9 @@ from fhir_server.store.mongo.client import COMMITTED
 from fhir_server.store.mongo.document import SHOWN, Document
 from fhir_server.store.mongo.lower import lower
 from fhir_server.store.mongo.read import HISTORY, PAST, Place, past, version_id, with_blobs
+from fhir_server.store.mongo.read import rows as rows_of
 
+FEW = 2000  # resources that are named in a query
 PAGE = 200  # versions looked at per step when a clause filters them
 
 
@@ -29,6 +31,7 @@ class Window:
     after: tuple[Any, ...]
     ascending: bool
     limit: int
+    rids: tuple[str, ...] | None = None  # only of these resources
 
 
 async def of_resource(place: Place, rtype: str, rid: str, window: Window) -> list[Stored]:
@@ -62,6 +65,14 @@ async def of_types(place: Place, rtypes: Iterable[str], window: Window, whole: b
     return _merged(found, window)
 
 
+async def matching(place: Place, rtype: str, clause: Clause) -> tuple[str, ...] | None:
+    """The resources that match now or did when they were deleted (and perhaps a few that did in an earlier life), None if they are many."""
+    current = await rows_of(place, rtype, lower(clause), {"_id": 1}, limit=FEW + 1)
+    gone = await rows_of(place, HISTORY, {"$and": [{"t": rtype, "m": "DELETE"}, lower(clause)]}, {"_id": 0, "i": 1}, limit=FEW + 1)
+    found = {row["_id"] for row in current} | {row["i"] for row in gone}
+    return tuple(sorted(found)) if len(found) <= FEW and len(current) <= FEW and len(gone) <= FEW else None
+
+
 async def visible(place: Place, rtype: str, versions: Sequence[Stored], clause: Clause) -> list[Stored]:
     """Those versions whose resource's current index document, or the one it had when it was deleted, matches the clause."""
     rids = sorted({one.rid for one in versions})
@@ -92,7 +103,7 @@ async def _last_matching(place: Place, rtype: str, rids: list[str], clause: Clau
 
 
 async def _current(place: Place, rtype: str, window: Window) -> list[Stored]:
-    wanted = {"$and": [_stamps(window), _behind(window, rtype, "_id", "vid")]}
+    wanted = {"$and": [_stamps(window), _behind(window, rtype, "_id", "vid"), _of_few(window, "_id")]}
     order = [("at", 1), ("_id", -1)] if window.ascending else [("at", -1), ("_id", 1)]
     collection = place.database.get_collection(rtype, read_concern=COMMITTED)
     rows = await collection.find(wanted, SHOWN, session=place.session).sort(order).limit(window.limit).to_list()
@@ -129,7 +140,7 @@ def _stages(rtype: str, window: Window) -> list[Document]:
 
 async def _superseded(place: Place, rtype: str | None, window: Window) -> list[Stored]:
     chosen: Document = {"t": rtype} if rtype else {}
-    wanted = {"$and": [chosen, _stamps(window), _behind(window, rtype, "i", "v")]}
+    wanted = {"$and": [chosen, _stamps(window), _behind(window, rtype, "i", "v"), _of_few(window, "i")]}
     down = [("at", -1), ("t", 1), ("i", 1), ("v", -1)]
     order = [(name, -direction) for name, direction in down] if window.ascending else down
     if rtype:
@@ -142,6 +153,10 @@ async def _superseded(place: Place, rtype: str | None, window: Window) -> list[S
 def _stamps(window: Window) -> Document:
     bounds = {operator: bound for operator, bound in (("$gte", window.since), ("$lt", window.until)) if bound is not None}
     return {"at": bounds} if bounds else {}
+
+
+def _of_few(window: Window, rid_field: str) -> Document:
+    return {} if window.rids is None else {rid_field: {"$in": list(window.rids)}}
 
 
 def _behind(window: Window, rtype: str | None, rid_field: str, vid_field: str) -> Document:

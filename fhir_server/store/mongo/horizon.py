@@ -212,13 +212,19 @@ class Horizon:
         """
         concern = ReadConcern("linearizable" if self.members > 1 else "local")
         writers = self.database.get_collection(WRITERS, read_concern=concern)
-        own = min((one.stamp for one in self.flights), default=self._clock()) if self._active else None
         rows = await writers.find({}, {"floor": 1, "seen": 1, "pid": 1, "host": 1, "now": "$$NOW"}).to_list()
         now = max((max(row["now"], row["seen"]) for row in rows), default=EPOCH)
         for row in rows:
-            if row["_id"] == self.id and own is not None and row.get("floor") is not None:
-                row["floor"] = max(row["floor"], EPOCH + timedelta(milliseconds=own))
+            if row["_id"] == self.id and self._active and row.get("floor") is not None:
+                row["floor"] = max(row["floor"], EPOCH + timedelta(milliseconds=self._own_floor(milliseconds(now))))
         return [row for row in rows if row.get("floor") is not None], now
+
+    def _own_floor(self, now: int) -> int:
+        """Promise, where nothing is in flight, that our next stamp is later than `now`: then nobody has to wait for our clock to get there."""
+        if not self.flights:
+            self._last = max(self._clock(), now + 1)
+            return self._last
+        return min(one.stamp for one in self.flights)
 
     async def _fence(self, rows: Iterable[Document]) -> list[Document]:
         """Remove the floors of processes that are gone; the rest."""

@@ -13,7 +13,9 @@ REDEFINED = frozenset({85, 86})
 HISTORY_INDEXES = [
     IndexModel([("t", ASCENDING), ("at", DESCENDING), ("i", ASCENDING), ("v", DESCENDING)], name="type"),
     IndexModel([("at", DESCENDING), ("t", ASCENDING), ("i", ASCENDING), ("v", DESCENDING)], name="system"),
-    IndexModel([("t", ASCENDING), ("i", ASCENDING), ("v", DESCENDING)], name="tombstones", partialFilterExpression={"m": "DELETE"}),
+    IndexModel([("t", ASCENDING), ("i", ASCENDING), ("v", DESCENDING)], name="versions"),
+    IndexModel([("t", ASCENDING), ("k", ASCENDING)], name="tombstone_keys", partialFilterExpression={"m": "DELETE"}),
+    IndexModel([("t", ASCENDING), ("p", ASCENDING)], name="tombstone_patients", partialFilterExpression={"m": "DELETE"}),
 ]
 GUARD_INDEXES = [IndexModel([("at", ASCENDING)], name="age", expireAfterSeconds=GUARD_SECONDS)]
 

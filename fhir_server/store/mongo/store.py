@@ -32,7 +32,6 @@ READY_SECONDS = 1.0
 TIDY_SECONDS = 3600.0
 CONCERN = MAJORITY.document
 EXPORT_PAGE = 500
-STEPS = 50  # of history.PAGE versions that one filtered history request looks through at the most
 
 
 @dataclass(slots=True, eq=False)
@@ -183,15 +182,17 @@ class MongoStore:
             return await self._filtered(rtype, window, clause)
 
     async def _filtered(self, rtype: str, window: Window, clause: Clause) -> list[Stored]:
+        """Versions that the clause shows: those of few matching resources, or, where many match, all versions looked through in turn."""
+        few = await history.matching(self.place, rtype, clause)
+        window = replace(window, rids=few)
         found: list[Stored] = []
         step = replace(window, limit=max(history.PAGE, window.limit))
-        for _ in range(STEPS):
+        while True:
             page = await history.of_types(self.place, [rtype], step, False)
             found += await history.visible(self.place, rtype, page, clause)
             if len(page) < step.limit or len(found) >= window.limit:
                 return found[: window.limit]
             step = replace(step, after=page[-1].position)
-        return found[: window.limit]
 
     async def export(self, rtype: str, clause: Clause) -> AsyncIterator[Stored]:
         """See `Store.export`."""

@@ -59,6 +59,7 @@ class MongoTx:
     space: Space
     flight: Flight | None = None
     held: dict[str, asyncio.Lock] = field(default_factory=dict)
+    committing: bool = False
 
     async def guard(self, keys: Iterable[str]) -> None:
         """See `Tx.guard`."""
@@ -140,11 +141,12 @@ async def _attempt(store: "MongoStore", body: Callable[[Tx], Awaitable[T]], dead
             result = await body(tx)
             if tx.flight is not None and not store.horizon.valid(tx.flight):
                 raise Fenced
+            tx.committing = True
             await _commit(session, deadline)
         except BaseException as error:
             await _abort(session)
             if tx.flight is not None:
-                _give_back(store.horizon, tx.flight, error)
+                _give_back(store.horizon, tx.flight, error, tx.committing)
             raise
         finally:
             guard.release(tx.held)
@@ -159,8 +161,9 @@ async def _abort(session: AsyncClientSession) -> None:
             await session.abort_transaction()
 
 
-def _give_back(horizon: Horizon, flight: Flight, error: BaseException) -> None:
-    unknown = isinstance(error, asyncio.CancelledError) or (isinstance(error, PyMongoError) and error.has_error_label(UNKNOWN_COMMIT))
+def _give_back(horizon: Horizon, flight: Flight, error: BaseException, committing: bool) -> None:
+    lost = isinstance(error, asyncio.CancelledError) or (isinstance(error, PyMongoError) and error.has_error_label(UNKNOWN_COMMIT))
+    unknown = committing and lost
     (horizon.lose if unknown else horizon.land)(flight)
 
 
