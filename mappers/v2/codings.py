@@ -149,7 +149,11 @@ def _mapped(run: Run, codes: Codes, codings: list[Element], text: str) -> list[E
     if not target:
         return codings
     same = target.get("system") == first.get("system") and target["code"] == first["code"]
-    return [{**target, **({"display": first["display"]} if "display" in first else {})}, *codings[1:]] if same else [target, *codings]
+    return (
+        [{**target, **({"display": first["display"]} if "display" in first else {})}, *codings[1:]]
+        if same
+        else [target, *(item for item in codings if (item.get("system"), item["code"]) != (target.get("system"), target["code"]))]
+    )
 
 
 def _target(row: dict[str, str]) -> Element:

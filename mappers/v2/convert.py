@@ -131,12 +131,18 @@ class _Walk:
             raw = fields[number]
             if not raw or (number in run.landed and number not in run.leftover) or (name, number) in ignored:
                 continue
+            if number not in run.leftover and len(raw) > 2 and self._told(segment, raw):
+                continue
             parts = run.leftover.get(number) or [part for part in segment.repetitions(number) if content(part, marks)]
             draft = drafts[0] if drafts else self.scope.find("MessageHeader[1]")
             if draft is not None and parts:
                 rest = [{"url": f"urn:hl7-org:v2xml:{name}.{number}", "valueString": text} for text in (run.text(part) for part in parts) if text]
                 if rest:
                     draft.res.setdefault("extension", []).extend(rest)
+
+    def _told(self, segment: Segment, raw: str) -> bool:
+        """True if another segment of the group says the same (OBR-2 after ORC-2)."""
+        return any(raw in other.fields for other in self.scope.segments.values() if other is not segment)
 
     def _place(self, segment: Segment) -> list[MessageRow]:
         """Move to the segment's place; its rows there."""
