@@ -13,7 +13,7 @@ from conformance.gate.tree import Node
 _EXTENSION = re.compile(r"extension\('([^']+)'\)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each repetition that a profile looks at
 class Instance:
     """One repetition of an element: its value (None for a primitive of extensions only), `_name` beside it, its type, its index."""
 

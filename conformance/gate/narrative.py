@@ -8,7 +8,6 @@ import html.entities
 import re
 from collections.abc import Iterator
 from typing import Any
-from xml.parsers.expat import ExpatError, ParserCreate
 
 from lxml import etree
 
@@ -53,23 +52,35 @@ def problems(div: Any) -> Iterator[str]:
         yield from dict.fromkeys(_walk(root))
 
 
-_TAGS = "|".join(sorted(ELEMENTS, key=len, reverse=True))
-_simple = re.compile(rf"</?(?:{_TAGS})(?:\s+(?:class|id|title|colspan|rowspan|lang|xmlns)=\"[^\"<>&]*\")*\s*/?>").findall
+_ATTRIBUTE = r"\s+(?:class|id|title|colspan|rowspan|lang|xmlns)=\"[^\"<>&]*\""
+_simple = re.compile(rf"<(?:(/)([a-z][a-z0-9]*)|([a-z][a-z0-9]*)(?:{_ATTRIBUTE})?\s*(/?))>").findall
 _START = '<div xmlns="http://www.w3.org/1999/xhtml"'
+_control = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]").search
 _readable = re.compile(r">[^<]*[^\s<]").search
 
 
 def _plain(div: str) -> bool:
     """True if a div is certainly sound: well-formed, only allowed tags with harmless attributes, some text. What is not plain is parsed and walked."""
-    if not div.startswith(_START) or div.count("xmlns") != 1 or "&" in div or "\0" in div:
+    if not div.startswith(_START) or div.count("xmlns") != 1 or "&" in div or "]]>" in div or (not div.isprintable() and _control(div)):
         return False
-    if len(_simple(div)) != div.count("<") or not _readable(div):
+    tags = _simple(div)
+    if len(tags) != div.count("<") or not div.endswith("</div>") or not _readable(div):
         return False
-    try:
-        ParserCreate().Parse(div, True)
-    except ExpatError:
-        return False
-    return True
+    return _nested(tags[:-1])
+
+
+def _nested(tags: list[tuple[str, str, str, str]]) -> bool:
+    """True if the tags (close mark, closed name, opened name, empty mark) nest inside one div that is still open at their end."""
+    open_tags: list[str] = []
+    for closes, closed, opened, empty in tags:
+        if closes:
+            if open_tags.pop() != closed or not open_tags:
+                return False
+        elif opened not in ELEMENTS or (empty and not open_tags):
+            return False
+        elif not empty:
+            open_tags.append(opened)
+    return open_tags == ["div"]
 
 
 def _parse(div: str) -> "etree._Element | str":

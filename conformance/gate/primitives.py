@@ -26,6 +26,7 @@ _instant = re.compile(rf"{_YEAR}-{_DAY}T{_CLOCK}{_ZONE}").fullmatch
 _time = re.compile(_CLOCK).fullmatch
 _id = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
 _code = re.compile(r"\S+(?:\s\S+)*", re.ASCII).fullmatch  # a no-break space is no white space in the published form
+_printable = str.isprintable  # quicker than a pattern; what is not printable may still be good (line ends)
 _string = re.compile(rf"{_TEXT}{{1,1048576}}").fullmatch
 # urn:oid: and urn:uuid: in their own form; a canonical may add |version or #fragment to them
 _uri = re.compile(rf"(?!urn:(?:oid|uuid):)\S+|urn:oid:{_OID}(?:[|#]\S+)?|urn:uuid:(?i:{_UUID})(?:[|#]\S+)?").fullmatch
@@ -39,6 +40,9 @@ _common_datetime = re.compile(rf"{_YEAR}(?:-(?:{_COMMON}(?:T{_CLOCK}{_ZONE})?|0[
 _common_instant = re.compile(rf"{_YEAR}-{_COMMON}T{_CLOCK}{_ZONE}").fullmatch
 _booleans = frozenset([True, False]).__contains__
 _never = frozenset[str]().__contains__
+# system and profile URIs come again and again: those found good are kept, up to a number
+_GOOD_URIS: set[str] = set()
+MAX_GOOD_URIS, MAX_KEPT_URI = 4096, 200
 _blank = re.compile(r"\s+")
 
 
@@ -87,7 +91,11 @@ def is_id(value: Any) -> bool:
 
 def is_uri(value: Any) -> bool:
     """Not empty, no white space; urn:oid: and urn:uuid: in their own form."""
-    return type(value) is str and _uri(value) is not None
+    if type(value) is not str or _uri(value) is None:
+        return False
+    if len(_GOOD_URIS) < MAX_GOOD_URIS and len(value) <= MAX_KEPT_URI:
+        _GOOD_URIS.add(value)
+    return True
 
 
 def is_oid(value: Any) -> bool:
@@ -153,7 +161,7 @@ FORMS: Mapping[str, Form] = MappingProxyType(
     {
         "base64Binary": Form(is_base64, str, "base64", _never),
         "boolean": Form(is_boolean, bool, "true or false", _booleans),
-        "canonical": Form(is_uri, str, "a URL without white space", _uri),
+        "canonical": Form(is_uri, str, "a URL without white space", _GOOD_URIS.__contains__),
         "code": Form(is_code, str, "a code: not empty, no white space at the ends, single blanks inside", _code),
         "date": Form(is_date, str, "a date of the calendar: YYYY, YYYY-MM or YYYY-MM-DD", _common_date),
         "dateTime": Form(is_datetime, str, "a date of the calendar, or date and time with seconds and zone", _common_datetime),
@@ -161,14 +169,14 @@ FORMS: Mapping[str, Form] = MappingProxyType(
         "id": Form(is_id, str, "an id: 1 to 64 of A-Z a-z 0-9 - .", _id),
         "instant": Form(is_instant, str, "date and time with seconds and zone", _common_instant),
         "integer": Form(is_integer, int, "a whole number of 32 bits", range(-2147483648, 2147483648).__contains__),
-        "markdown": Form(is_string, str, "text, not empty, without control characters", _string),
+        "markdown": Form(is_string, str, "text, not empty, without control characters", _printable),
         "oid": Form(is_oid, str, "urn:oid: and an OID", _oid),
         "positiveInt": Form(is_positive, int, "a whole number from 1", range(1, 2147483648).__contains__),
-        "string": Form(is_string, str, "text, not empty, without control characters", _string),
+        "string": Form(is_string, str, "text, not empty, without control characters", _printable),
         "time": Form(is_time, str, "a time: hh:mm:ss without zone", _time),
         "unsignedInt": Form(is_unsigned, int, "a whole number from 0", range(2147483648).__contains__),
-        "uri": Form(is_uri, str, "a URI without white space", _uri),
-        "url": Form(is_uri, str, "a URL without white space", _uri),
+        "uri": Form(is_uri, str, "a URI without white space", _GOOD_URIS.__contains__),
+        "url": Form(is_uri, str, "a URL without white space", _GOOD_URIS.__contains__),
         "uuid": Form(is_uuid, str, "urn:uuid: and a lower-case UUID", _uuid),
     }
 )

@@ -278,10 +278,13 @@ def _gatherer(spec: Spec, content: str, name: str) -> Callable[[Mapping[str, Any
     if len(names) == 1:
         return lambda holder: _repetitions(holder, name, code)
 
+    types = {mark + key: (key, type_) for key, type_ in names for mark in ("", "_")}
+
     def gather(holder: Mapping[str, Any]) -> list[Instance]:
-        for key, type_ in names:
-            if key in holder or f"_{key}" in holder:
-                return _repetitions(holder, key, type_)
+        for key in holder:
+            found = types.get(key)
+            if found is not None:
+                return _repetitions(holder, *found)
         return []
 
     return gather

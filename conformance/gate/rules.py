@@ -8,16 +8,28 @@ from conformance.path import ExecutionProblem, compile_invariant
 from conformance.spec import Rule, Spec
 
 Judge = Callable[[Any, At, Report], None]
+Native = tuple[Callable[[Any, Report], bool], Callable[[At, Report], None]]
+"""(is the rule kept, what is reported if not)"""
 
 
-def judge_rule(rule: Rule, kept: Callable[[Any, Report], bool]) -> Judge:
-    """An invariant by a native closure."""
+def native(rule: Rule, kept: Callable[[Any, Report], bool]) -> Native:
+    """An invariant by a native closure, ready to be run in a loop without a call in between."""
     key, severity = rule.key.partition("@")[0], rule.severity
     text = f"{key}: {rule.human}"
 
+    def fault(at: At, report: Report) -> None:
+        report.add(severity, "invariant", text, at, key)
+
+    return kept, fault
+
+
+def judge_rule(rule: Rule, kept: Callable[[Any, Report], bool]) -> Judge:
+    """The same as a judge."""
+    _, fault = native(rule, kept)
+
     def check(value: Any, at: At, report: Report) -> None:
         if not kept(value, report):
-            report.add(severity, "invariant", text, at, key)
+            fault(at, report)
 
     return check
 
