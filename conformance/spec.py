@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from conformance.package import Package, decode_definition, open_package, version_key
+from conformance.valuesets import listed
 
 R4 = Path(__file__).parent / "r4"
 EXTRA = Path(__file__).parent / "extra"
@@ -199,14 +200,17 @@ class Spec:
         return MappingProxyType({**self.tables["operations"], **added})
 
     def codes(self, valueset: str) -> Mapping[str, frozenset[str]] | None:
-        """System -> codes of a value set that R4 binds as required or extensible and publishes in full; None for others."""
-        found: Mapping[str, frozenset[str]] | None = self._codes.get(valueset.split("|", 1)[0])
-        return found
+        """System -> codes of a value set, if the definitions alone list it (R4's published expansions first); None for others."""
+        bare = valueset.split("|", 1)[0]
+        if bare not in self._codes:
+            self._codes[bare] = listed(self, valueset)
+        return self._codes[bare]
 
     @cached_property
-    def _codes(self) -> Mapping[str, Mapping[str, frozenset[str]]]:
+    def _codes(self) -> dict[str, Mapping[str, frozenset[str]] | None]:
         rows = self.tables["valuesets"]
-        return {url: {system: frozenset(codes) for system, codes in systems.items()} for url, systems in rows.items()}
+        replaced = {url for package in self.packages for url in package.urls("ValueSet")}
+        return {url: {system: frozenset(codes) for system, codes in systems.items()} for url, systems in rows.items() if url not in replaced}
 
     def urls(self, rtype: str) -> tuple[str, ...]:
         """Canonical urls of every definition of one kind ('CodeSystem', 'StructureDefinition' ...), packages first."""

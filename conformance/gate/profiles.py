@@ -180,12 +180,7 @@ class _Compiler:
             if row["key"] in held or row["key"] in seen or not row.get("expression"):
                 continue
             seen.add(row["key"])
-            rule = judge_path(self.spec, Rule(row["key"], row["severity"], row["expression"], row.get("human", "")), content)
-
-            def judge(instance: Instance, at: At, report: Report, rule: Callable[[Any, At, Report], None] = rule) -> None:
-                rule(instance.value, at, report)
-
-            yield judge
+            yield _rule_judge(self.spec, Rule(row["key"], row["severity"], row["expression"], row.get("human", "")), content)
 
     def _type_profiles(self, definition: Mapping[str, Any]) -> Iterator[Judge]:
         """An element whose type is narrowed to profiles conforms to one of them."""
@@ -301,6 +296,19 @@ def _repetitions(holder: Mapping[str, Any], key: str, code: str) -> list[Instanc
     extras = extra if isinstance(extra, list) else []
     rows = range(max(len(values), len(extras)))
     return [Instance(values[at] if at < len(values) else None, extras[at] if at < len(extras) else None, code, at) for at in rows]
+
+
+def _rule_judge(spec: Spec, rule: Rule, content: str) -> Judge:
+    """An invariant of the profile; on a choice it is compiled for each type that comes."""
+    by_type: dict[str, Callable[[Any, At, Report], None]] = {}
+
+    def judge(instance: Instance, at: At, report: Report) -> None:
+        name = content or instance.type
+        if name not in by_type:
+            by_type[name] = judge_path(spec, rule, name)
+        by_type[name](instance.value, at, report)
+
+    return judge
 
 
 def _late(spec: Spec, url: str) -> Check:

@@ -44,9 +44,11 @@ class Slice:
 
 def slicing_judge(facts: Facts) -> Group | None:
     """The judgement of all repetitions of a sliced element; None if nothing can be told apart (no usable discriminator)."""
-    slices = [made for each in facts.node.slices.values() if "/" not in each.slice and (made := _slice(facts, each)) is not None]
-    rules = facts.node.definition.get("slicing", {})
-    return _group(facts.where, slices, rules.get("rules", "open"), bool(rules.get("ordered"))) if slices else None
+    described = [each for each in facts.node.slices.values() if "/" not in each.slice]
+    slices = [made for each in described if (made := _slice(facts, each)) is not None]
+    slicing = facts.node.definition.get("slicing", {})
+    rules = slicing.get("rules", "open") if len(slices) == len(described) else "open"  # one that cannot be told may hold what is left
+    return _group(facts.where, slices, rules, bool(slicing.get("ordered"))) if slices else None
 
 
 def _group(where: str, slices: list[Slice], rules: str, ordered: bool) -> Group:

@@ -68,7 +68,7 @@ def _read(spec: Spec, url: str, depth: int) -> Tree:
         root = _base(spec, structure, depth)
         elements = structure.get("differential", {}).get("element", ())
     for element in elements:
-        _lay(root, element)
+        _lay(spec, root, element)
     return Tree(str(structure["url"]), str(structure.get("name", url)), rtype, root, structure)
 
 
@@ -85,11 +85,11 @@ def _unknown(text: str) -> Refusal:
     return refuse("not-supported", text, status=422)
 
 
-def _lay(root: Node, element: Json) -> None:
+def _lay(spec: Spec, root: Node, element: Json) -> None:
     """Put one ElementDefinition into the tree, over what stands there."""
-    node = root
+    node, content = root, root.name
     for name, slices in _segments(element):
-        node = _child(node, name)
+        node, content = _child(spec, node, content, name)
         for each in slices:
             node = _slice(node, each)
     kept = dict(node.definition)
@@ -106,12 +106,24 @@ def _segments(element: Json) -> Iterable[tuple[str, tuple[str, ...]]]:
         yield name, tuple("/".join(parts[: at + 1]) for at in range(len(parts)))
 
 
-def _child(node: Node, name: str) -> Node:
+def _child(spec: Spec, node: Node, content: str, name: str) -> tuple[Node, str]:
+    """The child of this name, made if it is not there yet, and the type to look for its own children in.
+
+    'valueQuantity' is short for the slice of value[x] of that type (https://hl7.org/fhir/R4/profiling.html#slicing).
+    """
     bare = name.removesuffix("[x]")
-    found = node.children.get(bare)
-    if found is None:
-        found = node.children[bare] = Node(bare, choice=name.endswith("[x]"))
-    return found
+    element = spec.children(content).get(bare)
+    if element is None and name in spec.properties(content):
+        element, code = spec.properties(content)[name]
+        choice, _ = _child(spec, node, content, f"{element.name}[x]")
+        found = _slice(choice, name)
+        found.definition = {**found.definition, "type": [{"code": code}]}
+        return found, code
+    found = node.children.setdefault(bare, Node(bare, choice=name.endswith("[x]")))
+    if element is None:
+        return found, ""
+    codes = [str(row.get("code", "")) for row in found.definition.get("type", ())] or list(element.types)
+    return found, element.content or (codes[0] if len(codes) == 1 else "")
 
 
 def _slice(node: Node, name: str) -> Node:
