@@ -241,7 +241,7 @@ async def _find_results(meeting: Meeting, items: Sequence[Item], found: dict[int
         if item.rtype not in RESULT_TYPES:
             continue
         anchor = found.get(item.segment.index) if item.segment is not None else None
-        if anchor is None:
+        if anchor is None or (item.rtype == "Observation" and item.segment is not None and item.segment.name != "OBX"):
             loose.append(item)
         else:
             groups.setdefault(anchor.id, []).append(item)

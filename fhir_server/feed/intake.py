@@ -6,9 +6,11 @@ of an accepted message gets that answer.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -220,17 +222,36 @@ def is_gone(owner: str) -> bool:
 
 async def work_out(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
     """Process an entry that this process holds; its final state is stored before the answer is given."""
+    settled = False
     try:
         answer = await _processed(feed, entry, message, source)
+        settled = True
     except Busy:
+        settled = True
         current = await feed.inbox.get(entry.id)
         if current is not None and current.status in ACCEPTED and current.answer:
             return current.answer
         raise
     except (Failed, Deferred, Refusal) as error:
         answer = await _failed(feed, entry, message, source, error)
+        settled = True
+    finally:
+        if not settled:
+            await _give_up(feed, entry, message, cancelled=not isinstance(sys.exception(), Exception))
     feed.statistics.count(source.name, f"answer:{answer_code(answer)}")
     return answer
+
+
+async def _give_up(feed: Feed, entry: Entry, message: Message, *, cancelled: bool) -> None:
+    """A failure that nobody foresaw (the door answers it): the message must not hold up those that come after it for the same patient."""
+    with contextlib.suppress(Busy, Refusal):
+        if cancelled:
+            await feed.inbox.release(entry.id, entry.owner)
+            return
+        failure = FAILURES["failure"]
+        problems = [Problem("E", "", failure.condition, failure.text)]
+        answer = answers.answer(message, failure.code, problems)
+        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, message, ()))
 
 
 async def _processed(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:

@@ -1,5 +1,9 @@
 """Messages through the whole feed: recognised again, answered, kept."""
 
+import asyncio
+
+import pytest
+
 from fhir_server.feed.receipt import SEPARATOR
 from mappers.v2.message import parse
 from tests.feed.exchange import Exchange, adt, msh, obr, obx, oru, pid, pv1
@@ -197,3 +201,31 @@ async def test_every_message_is_tied_to_its_resources_by_provenance() -> None:
     assert record["entity"][0]["what"]["identifier"]["value"] == entry.id
     assert [target["reference"] for target in record["target"]] == list(entry.refs[:-1])
     assert entry.key.split(SEPARATOR)[3] == entry.control_id
+
+
+async def test_a_message_that_fails_unforeseen_does_not_hold_up_those_after_it() -> None:
+    exchange = Exchange()
+    good = exchange.feed.convert
+
+    def fails(message: object, source: object) -> None:
+        raise KeyError("unforeseen")
+
+    exchange.feed.convert = fails
+    with pytest.raises(KeyError):
+        await exchange.send(adt("A01", pid(), pv1()))
+    assert [entry.status for entry in exchange.inbox.entries()] == ["store-error"]
+    exchange.feed.convert = good
+    assert await exchange.send(adt("A08", pid())) == "AA"
+
+
+async def test_work_that_is_cancelled_is_given_back() -> None:
+    exchange = Exchange()
+
+    def cancelled(message: object, source: object) -> None:
+        raise asyncio.CancelledError
+
+    exchange.feed.convert = cancelled
+    with pytest.raises(asyncio.CancelledError):
+        await exchange.send(adt("A01", pid(), pv1()))
+    entry = exchange.inbox.entries()[0]
+    assert (entry.status, entry.owner, entry.until) == ("received", "", None)
