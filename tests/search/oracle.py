@@ -69,11 +69,15 @@ def raw(value: Any) -> Any:
     return value.asStr if hasattr(value, "asStr") else value
 
 
-def matches(kind: str, found: list[Any], modifier: str, text: str, *, exact_codes: bool = False, now: datetime = LAST) -> bool:
+def matches(
+    kind: str, found: list[Any], modifier: str, text: str, *, exact_codes: bool = False, now: datetime = LAST, targets: tuple[str, ...] = ()
+) -> bool:
     """Do the values of a parameter of this type match `text` (OR-values at commas) under the modifier?"""
     if modifier == "missing":
         return bool(found) != (text == "true")
     texts = re.split(r"(?<!\\),", text)
+    if kind == "reference":
+        return any(reference(value, plain(one), modifier, targets) for value in found for one in texts)
     if kind == "token" and modifier == "not":
         return not any(token(found, one, exact_codes) for one in texts)
     return any(_one(kind, found, modifier, one, exact_codes, now) for one in texts)
@@ -86,8 +90,6 @@ def _one(kind: str, found: list[Any], modifier: str, text: str, exact_codes: boo
         return any(string(one, plain(text), modifier) for value in found for one in strings(value))
     if kind == "uri":
         return any(uri(str(value), plain(text), modifier) for value in found)
-    if kind == "reference":
-        return any(reference(value, plain(text), modifier) for value in found)
     prefix, rest = (text[:2], text[2:]) if text[:2] in PREFIXES else ("eq", text)
     if kind == "date":
         return any(date(span(value), span(rest), prefix, now) for value in found if span(value))
@@ -195,7 +197,7 @@ def uri(value: str, text: str, modifier: str) -> bool:
     return value == text or value.split("|")[0] == text
 
 
-def reference(value: Any, text: str, modifier: str) -> bool:
+def reference(value: Any, text: str, modifier: str, targets: tuple[str, ...]) -> bool:
     if modifier == "identifier":
         return isinstance(value, dict) and "identifier" in value and token([value["identifier"]], text, True)
     target = value if isinstance(value, str) else value.get("reference", "") if isinstance(value, dict) else ""
@@ -205,7 +207,7 @@ def reference(value: Any, text: str, modifier: str) -> bool:
     if isinstance(value, str) and "|" in value and value.split("|")[0] == text:
         return True
     if re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", text):
-        return re.fullmatch(rf"{modifier or '[A-Z][A-Za-z]+'}/{re.escape(text)}", target) is not None
+        return re.fullmatch(rf"(?:{modifier or '|'.join(targets) or '[A-Z][A-Za-z]+'})/{re.escape(text)}", target) is not None
     return target == text
 
 

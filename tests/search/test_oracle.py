@@ -63,7 +63,7 @@ class World:
         return {
             res["id"]
             for res in self.resources[rtype]
-            if oracle.matches(param.type, oracle.values(res, param.expression), modifier, text, exact_codes=exact, now=NOW)
+            if oracle.matches(param.type, oracle.values(res, param.expression), modifier, text, exact_codes=exact, now=NOW, targets=param.targets)
         }
 
 
