@@ -21,6 +21,7 @@ from conformance.outcome import Refusal, bad_request
 from conformance.spec import load_spec
 from fhir_server.context import Context, Grant, Resource, Right
 from fhir_server.interactions.commit import Draft, draft, onto
+from fhir_server.jobs.reindex import Reindexer, refresh
 from fhir_server.settings import Settings
 from fhir_server.store import Stored, Tx
 from fhir_server.store.mongo.store import MongoStore, open_store
@@ -145,6 +146,7 @@ async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Do
     store = await open_store(target.uri, name=target.name, transaction_seconds=target.settings.transaction_seconds)
     ctx = context_of(target, store)
     try:
+        await refresh(Reindexer(ctx, store.database))
         pending: asyncio.Task[Done] | None = None
         while True:
             block = await asyncio.to_thread(tasks.get)

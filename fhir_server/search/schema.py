@@ -11,6 +11,7 @@ from typing import Any
 
 from conformance.spec import Param, Spec
 from fhir_server.query.indexes import HOT
+from fhir_server.search import custom
 
 RESTRICTED = re.compile(r"(.+)\.where\(resolve\(\) is (\w+)\)")
 CHOSEN = re.compile(r"\s+as\s+\w+|\.(?:as|ofType)\(\w+\)")
@@ -150,7 +151,10 @@ def _parts(spec: Spec, rtype: str, param: Param) -> tuple[Part, ...]:
 
 
 def _compile(spec: Spec, rtype: str) -> Schema:
-    params = {code: param for code, param in spec.params(rtype).items() if code not in STORED_APART and param.expression}
+    customs = custom.of(spec, rtype)
+    known = {**spec.params(rtype), **{code: one.param for code, one in customs.items()}}
+    params = {code: param for code, param in known.items() if code not in STORED_APART and param.expression}
+    unready = {code for code, one in customs.items() if not one.ready}
     identities = {code: _identity(spec, rtype, param) for code, param in params.items()}
     names = _shared_names(params, identities)
     patient, date = _hot_names(params, names, rtype)
@@ -173,7 +177,7 @@ def _compile(spec: Spec, rtype: str) -> Schema:
     sources = tuple(
         Source(code, field.type, " | ".join(identities[code][0][1]), field) for code, field in sorted(fields.items()) if code in field.names
     )
-    return Schema(rtype, fields, sources, patient, date)
+    return Schema(rtype, {code: field for code, field in fields.items() if code not in unready}, sources, patient, date)
 
 
 def _shared_names(params: Mapping[str, Param], identities: Mapping[str, tuple[Key, str]]) -> dict[str, tuple[tuple[str, ...], str]]:

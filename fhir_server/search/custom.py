@@ -1,0 +1,108 @@
+"""Search parameters defined on this server: known to extraction as soon as they are noted, to queries when all resources are indexed for them.
+
+Each process keeps them in its Spec's memo, renewed from the store by `jobs/reindex.py`. https://hl7.org/fhir/R4/searchparameter.html
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from conformance.outcome import Issue, unprocessable
+from conformance.path import PathProblem, search_path
+from conformance.spec import Param, Spec
+
+TYPES = ("number", "date", "string", "token", "reference", "quantity", "uri")
+Row = dict[str, Any]
+COMPILED = ("search.schema", "search.extractors", "search.references")  # what is made again when parameters change
+
+
+@dataclass(frozen=True, slots=True)
+class Custom:
+    """One parameter on one type; ready: queries may use it."""
+
+    param: Param
+    rtype: str
+    ready: bool
+
+
+def of(spec: Spec, rtype: str) -> dict[str, Custom]:
+    """The custom parameters of a type by code."""
+    found: dict[str, dict[str, Custom]] = spec.memo.get("search.custom", {})
+    return found.get(rtype, {})
+
+
+def install(spec: Spec, customs: Iterable[Custom]) -> None:
+    """Replace the custom parameters of this process; does nothing if they are the same."""
+    found: dict[str, dict[str, Custom]] = {}
+    for one in customs:
+        if one.param.code not in spec.params(one.rtype):  # the standard's own stay
+            found.setdefault(one.rtype, {})[one.param.code] = one
+    if found != spec.memo.get("search.custom", {}):
+        spec.memo["search.custom"] = found
+        for name in COMPILED:
+            spec.memo.pop(name, None)
+
+
+def read(spec: Spec, res: Mapping[str, Any]) -> list[Param]:
+    """The parameter of a SearchParameter resource, for each type of its base. Raises Refusal 422 saying what cannot be served."""
+    bases, kind, expression = res.get("base", ()), res.get("type"), res.get("expression")
+    wrong: list[Issue] = []
+    if kind not in TYPES:
+        wrong.append(Issue("error", "not-supported", f"custom parameters can be of type {', '.join(TYPES)}", "SearchParameter.type"))
+    if res.get("status") != "active":
+        wrong.append(Issue("error", "business-rule", "only an active definition can be used", "SearchParameter.status"))
+    if not expression:
+        wrong.append(Issue("error", "required", "an expression is needed", "SearchParameter.expression"))
+    rtypes = [rtype for base in bases for rtype in (sorted(spec.types) if base in ("Resource", "DomainResource") else [base])]
+    for rtype in rtypes:
+        if rtype not in spec.types:
+            wrong.append(Issue("error", "value", "a base is not a resource type of R4", "SearchParameter.base"))
+        elif res.get("code") in spec.params(rtype):
+            wrong.append(Issue("error", "business-rule", f"{rtype} has a parameter with this code already", "SearchParameter.code"))
+    if not wrong:
+        wrong += _expression_problems(spec, str(expression))
+    if wrong:
+        raise unprocessable(wrong)
+    targets = tuple(res.get("target", ()))
+    return [Param(str(res["code"]), str(kind), _own(str(expression), rtype), (rtype,), str(res["url"]), targets) for rtype in rtypes]
+
+
+def _own(expression: str, rtype: str) -> str:
+    """The branches that can select something from this type; all if none names a type."""
+    parts = [part.strip() for part in expression.split("|")]
+    heads = tuple(f"{name}." for name in (rtype, "Resource", "DomainResource"))
+    return " | ".join(part for part in parts if part.lstrip("(").startswith(heads)) or expression
+
+
+def _expression_problems(spec: Spec, expression: str) -> list[Issue]:
+    try:
+        search_path(expression, spec=spec)
+    except PathProblem as problem:
+        return [Issue("error", "invalid", f"the expression cannot be used: {problem}", "SearchParameter.expression")]
+    return []
+
+
+def params_of(row: Row) -> list[Param]:
+    """The parameters of a stored definition, one for each type."""
+    return [Param(row["code"], row["type"], expression, (rtype,), row["_id"], tuple(row["targets"])) for rtype, expression in row["expressions"]]
+
+
+def row_of(rid: str, params: list[Param], now: datetime) -> Row:
+    """What is stored for a definition that is to be indexed."""
+    first = params[0]
+    return {
+        "_id": first.url,
+        "rid": rid,
+        "code": first.code,
+        "type": first.type,
+        "targets": list(first.targets),
+        "expressions": [[param.base[0], param.expression] for param in params],
+        "state": "indexing",
+        "at": now,
+        "done": 0,
+        "total": 0,
+        "place": [params[0].base[0], ""],
+        "owner": None,
+        "until": None,
+    }
