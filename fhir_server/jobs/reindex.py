@@ -5,9 +5,11 @@ The place reached is kept with every block, so another process goes on there whe
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,6 +36,20 @@ class Reindexer:
     database: Database
     settle: timedelta = SETTLE
     owner: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+@contextlib.asynccontextmanager
+async def running(ctx: Context, database: Database) -> AsyncIterator[None]:
+    """What each worker process holds while it serves: its custom parameters known before the first request, jobs done in the background."""
+    job = Reindexer(ctx, database)
+    await refresh(job)
+    task = asyncio.create_task(serve(job))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def serve(job: Reindexer) -> None:
