@@ -129,13 +129,14 @@ def has_concepts(res: Json) -> bool:
 
 
 def tabulate(resources: Iterable[Json]) -> dict[str, dict[str, tuple[Json, ...]]]:
-    """kind -> url -> resources; what has no url cannot be found and is left out."""
+    """kind -> url -> resources; what has no url is left out. The last of one version wins; concept maps of one canonical are all searched."""
     tables: dict[str, dict[str, tuple[Json, ...]]] = {}
     for res in resources:
         kind, url = res.get("resourceType", ""), res.get("url", "")
         if kind in KINDS and url:
             rows = tables.setdefault(kind, {})
-            others = [each for each in rows.get(url, ()) if (each.get("version", ""), each.get("id")) != (res.get("version", ""), res.get("id"))]
+            named = (kind, res.get("version", ""))
+            others = [each for each in rows.get(url, ()) if each != res and (kind == "ConceptMap" or (kind, each.get("version", "")) != named)]
             rows[url] = (*others, res)
     return tables
 
