@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from terminology.concepts import Json, System
+from terminology.index import open_index
 from terminology.library import tabulate
 
 CURRENT = "current.json"
@@ -30,4 +31,8 @@ def read_shelf(folder: Path) -> tuple[Mapping[str, tuple[System, ...]], Tables]:
     resources: list[Json] = []
     for name in now["resources"]:
         resources += msgspec.json.decode(gzip.decompress((folder / name).read_bytes()))
-    return {}, tabulate(resources)
+    systems: dict[str, tuple[System, ...]] = {}
+    for name in now["systems"]:
+        system = open_index(folder / name)
+        systems[system.meta.url] = (*systems.get(system.meta.url, ()), system)
+    return systems, tabulate(resources)

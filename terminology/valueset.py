@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from terminology.concepts import BadFilter, Json, Members, System, contains, members
+from terminology.constraint import select
+from terminology.ecl import BadConstraint
 from terminology.implicit import implicit_value_set
+from terminology.index import IndexedSystem
 from terminology.library import Library, Supplement, split
 from terminology.patterns import BadPattern
 from terminology.trouble import Stop, stop
@@ -296,8 +299,10 @@ def filtered(system: System, row: Json, place: str, value_set: Json) -> Members:
     if value is None or value == "":
         raise stop("filter-without-value", place, url=system.meta.url, property=prop, op=op, status=422)
     try:
+        if prop in ("constraint", "expression") and op == "=" and isinstance(system, IndexedSystem) and system.facts.get("kind") == "snomed":
+            return select(system, str(value))
         return system.select(prop, op, str(value))
-    except (BadFilter, BadPattern) as bad:
+    except (BadFilter, BadPattern, BadConstraint) as bad:
         named = canonical(value_set)
         raise stop("bad-filter", place, property=prop, op=op, value=value, valueset=named, url=system.meta.url, reason=bad, status=422) from bad
 

@@ -1,0 +1,366 @@
+"""SNOMED CT expression constraints evaluated against an index: trees of `ecl.py` -> sorted arrays of concepts.
+
+https://confluence.ihtsdotools.org/display/DOCECL/6+Examples. The substrate is the active concepts; an explicit `active = 0` filter looks at the others.
+A group (braces) is a relationship group above 0.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from terminology.concepts import NOTHING, Members, members
+from terminology.drafting import folded
+from terminology.ecl import MANY, Attribute, Compound, Dotted, Filter, Focus, Group, Joined, Node, Refined, Refinement, Sub, parse
+from terminology.index import DEFINED, INACTIVE, IndexedSystem
+from terminology.language import Designation
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+HISTORY: Mapping[str, tuple[str, ...]] = {
+    "MIN": ("sameAs",),
+    "MOD": ("sameAs", "replacedBy", "wasA", "possiblyEquivalentTo"),
+    "MAX": ("sameAs", "replacedBy", "wasA", "possiblyEquivalentTo", "alternative", "movedTo"),
+}
+TYPES = {"syn": "900000000000013009", "fsn": "900000000000003001", "def": "definition"}
+COMPARE: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
+    "=": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+def select(system: IndexedSystem, text: str) -> Members:
+    """The concepts that an expression constraint means. Raises BadConstraint. Results are kept."""
+    key = ("ecl", text)
+    found: Members | None = system.memo.get(key)
+    if found is None:
+        found = system.memo[key] = evaluate(system, parse(text))
+    return found
+
+
+def evaluate(system: IndexedSystem, node: Node) -> Members:
+    """The concepts of a tree."""
+    if isinstance(node, Sub):
+        return _sub(system, node)
+    if isinstance(node, Compound):
+        return _compound(system, node)
+    if isinstance(node, Dotted):
+        return _dotted(system, node)
+    return _refined(system, node)
+
+
+def active(system: IndexedSystem) -> Members:
+    """All active concepts."""
+    found: Members | None = system.memo.get("active")
+    if found is None:
+        found = system.memo["active"] = np.flatnonzero((system.arrays["flags"] & INACTIVE) == 0).astype(np.int32)
+    return found
+
+
+def mask(system: IndexedSystem, numbers: Members) -> Mask:
+    """A bool per concept."""
+    made = np.zeros(system.size, np.bool_)
+    made[numbers] = True
+    return made
+
+
+def _sub(system: IndexedSystem, node: Sub) -> Members:
+    whole = any(each.name == "active" and each.kind == "C" for group in node.filters for each in group)
+    base = _focus(system, node.focus, whole)
+    if node.member:
+        base = members(int(m) for n in base for m in system.members_of(int(n))) if len(base) < 1000 else _all_members(system, base)
+    found = OPERATORS[node.operator](system, base)
+    for group in node.filters:
+        found = _filtered(system, found, group)
+    return _with_history(system, found, node.history) if node.history else found
+
+
+def _all_members(system: IndexedSystem, base: Members) -> Members:
+    chosen = [system.members_of(int(n)) for n in np.intersect1d(base, system.arrays["set_code"])]
+    return members(np.concatenate(chosen)) if chosen else NOTHING
+
+
+def _focus(system: IndexedSystem, focus: Focus, whole: bool) -> Members:
+    if focus.inner is not None:
+        return evaluate(system, focus.inner)
+    if not focus.code:
+        return system.everything() if whole else active(system)
+    n = system.find(focus.code)
+    return members([n]) if n is not None else NOTHING
+
+
+def _reach(below: bool, *, with_self: bool) -> Callable[[IndexedSystem, Members], Members]:
+    def run(system: IndexedSystem, base: Members) -> Members:
+        step = system.descendants if below else system.ancestors
+        if len(base) == 1:
+            found = step(int(base[0]))
+            return np.union1d(found, base) if with_self else found
+        made = np.zeros(system.size, np.bool_)
+        for n in base:
+            made[step(int(n))] = True
+        if with_self:
+            made[base] = True
+        return np.flatnonzero(made).astype(np.int32)
+
+    return run
+
+
+def _near(below: bool, *, with_self: bool) -> Callable[[IndexedSystem, Members], Members]:
+    def run(system: IndexedSystem, base: Members) -> Members:
+        step = system.children if below else system.parents
+        made = np.zeros(system.size, np.bool_)
+        for n in base:
+            made[step(int(n))] = True
+        if with_self:
+            made[base] = True
+        return np.flatnonzero(made).astype(np.int32)
+
+    return run
+
+
+def _edge(top: bool) -> Callable[[IndexedSystem, Members], Members]:
+    """Those of a set that have nothing of the set above (or below) them."""
+
+    def run(system: IndexedSystem, base: Members) -> Members:
+        inside = mask(system, base)
+        step = system.ancestors if top else system.descendants
+        return np.array([n for n in base if not inside[step(int(n))].any()], np.int32)
+
+    return run
+
+
+OPERATORS: Mapping[str, Callable[[IndexedSystem, Members], Members]] = {
+    "": lambda system, base: base,
+    "<": _reach(True, with_self=False),
+    "<<": _reach(True, with_self=True),
+    ">": _reach(False, with_self=False),
+    ">>": _reach(False, with_self=True),
+    "<!": _near(True, with_self=False),
+    "<<!": _near(True, with_self=True),
+    ">!": _near(False, with_self=False),
+    ">>!": _near(False, with_self=True),
+    "!!>": _edge(True),
+    "!!<": _edge(False),
+}
+
+
+def _compound(system: IndexedSystem, node: Compound) -> Members:
+    parts = [evaluate(system, each) for each in node.parts]
+    result = parts[0]
+    for each in parts[1:]:
+        if node.operator == "AND":
+            result = np.intersect1d(result, each, assume_unique=True)
+        elif node.operator == "OR":
+            result = np.union1d(result, each)
+        else:
+            result = np.setdiff1d(result, each, assume_unique=True)
+    return result
+
+
+def _dotted(system: IndexedSystem, node: Dotted) -> Members:
+    found = evaluate(system, node.focus)
+    for each in node.attributes:
+        rows = _rows(system, each)
+        source, target = system.arrays["rel_source"][rows], system.arrays["rel_target"][rows]
+        found = members(target[mask(system, found)[source] & (target >= 0)])
+    return found
+
+
+def _rows(system: IndexedSystem, name: Node) -> Array:
+    """The relationship rows with an attribute."""
+    if isinstance(name, Sub) and not name.operator and not name.member and name.focus.inner is None and not name.focus.code and not name.filters:
+        return np.arange(len(system.arrays["rel_source"]))
+    wanted = evaluate(system, name)
+    order, ends, kinds = _by_attribute(system)
+    places = np.searchsorted(kinds, wanted)
+    known = [int(at) for at, n in zip(places, wanted, strict=True) if at < len(kinds) and kinds[at] == n]
+    return np.concatenate([order[int(ends[at]) : int(ends[at + 1])] for at in known]) if known else np.zeros(0, np.int64)
+
+
+def _by_attribute(system: IndexedSystem) -> tuple[Array, Array, Array]:
+    """(rows sorted by attribute, where each attribute begins, the attributes)."""
+    found: tuple[Array, Array, Array] | None = system.memo.get("by attribute")
+    if found is None:
+        order = np.argsort(system.arrays["rel_attribute"], kind="stable")
+        kinds, starts = np.unique(system.arrays["rel_attribute"][order], return_index=True)
+        found = system.memo["by attribute"] = (order, np.append(starts, len(order)), kinds)
+    return found
+
+
+def _refined(system: IndexedSystem, node: Refined) -> Members:
+    base = evaluate(system, node.focus)
+    return base[_concepts(system, node.refinement)[base]]
+
+
+def _concepts(system: IndexedSystem, node: Refinement) -> Mask:
+    """The concepts that meet a refinement."""
+    if isinstance(node, Joined):
+        parts = [_concepts(system, each) for each in node.parts]
+        joined: Mask = np.logical_and.reduce(parts) if node.operator == "AND" else np.logical_or.reduce(parts)
+        return joined
+    if isinstance(node, Group):
+        keys = _groups(system, node.inner)
+        return _counted(np.bincount((keys >> 16).astype(np.int64), minlength=system.size), node.low, node.high)
+    rows = _matching(system, node)
+    if not node.reverse:
+        return _counted(np.bincount(system.arrays["rel_source"][rows], minlength=system.size), node.low, node.high)
+    pairs = np.unique(system.arrays["rel_target"][rows].astype(np.int64) * system.size + system.arrays["rel_source"][rows])
+    return _counted(np.bincount(pairs // system.size, minlength=system.size), node.low, node.high)
+
+
+def _counted(counts: Array, low: int, high: int) -> Mask:
+    fine: Mask = counts >= low
+    return fine if high == MANY else fine & (counts <= high)
+
+
+def _matching(system: IndexedSystem, node: Attribute) -> Array:
+    """The relationship rows that match one attribute constraint; reversed: the value is looked for at the source."""
+    rows = _rows(system, node.name)
+    targets = system.arrays["rel_target"][rows]
+    if node.reverse:
+        sources = _value_mask(system, node)[system.arrays["rel_source"][rows]]
+        return rows[(sources if node.comparison == "=" else ~sources) & (targets >= 0)]
+    if node.value is None:
+        return rows[_literal(system, node, targets)]
+    concrete = targets < 0
+    hit = _value_mask(system, node)[np.where(concrete, 0, targets)]
+    return rows[(hit if node.comparison == "=" else ~hit) & ~concrete]
+
+
+def _value_mask(system: IndexedSystem, node: Attribute) -> Mask:
+    if node.value is None:
+        return np.zeros(system.size, np.bool_)
+    value = node.value
+    if isinstance(value, Sub) and not value.operator and not value.member and value.focus == Focus() and not value.filters:
+        return np.ones(system.size, np.bool_)
+    return mask(system, evaluate(system, value))
+
+
+def _literal(system: IndexedSystem, node: Attribute, targets: Array) -> Mask:
+    """Concrete values: numbers compare by value, texts and booleans are equal or not."""
+    sign, text = node.literal
+    known = {int(t): system.value_text(-1 - int(t)) for t in np.unique(targets[targets < 0])}
+    fine = {t: _holds(sign, text, node.comparison, value) for t, value in known.items()}
+    return np.array([fine.get(int(t), False) for t in targets], np.bool_)
+
+
+def _holds(sign: str, wanted: str, comparison: str, value: str) -> bool:
+    if sign == "#":
+        return value[:1] == "#" and COMPARE[comparison](Decimal(value[1:]), Decimal(wanted))
+    same = value.strip('"').removeprefix("#").lower() == wanted.lower() if sign == "b" else value == f'"{wanted}"'
+    return same if comparison == "=" else not same
+
+
+def _groups(system: IndexedSystem, node: Refinement) -> Array:
+    """The (concept, group) pairs, as concept << 16 | group, that meet what stands inside braces."""
+    if isinstance(node, Joined):
+        parts = [_groups(system, each) for each in node.parts]
+        result = parts[0]
+        for each in parts[1:]:
+            result = np.intersect1d(result, each, assume_unique=True) if node.operator == "AND" else np.union1d(result, each)
+        return result
+    if isinstance(node, Group):
+        return _groups(system, node.inner)
+    rows = _matching(system, node)
+    keys = _keys(system, rows)
+    found, counts = np.unique(keys, return_counts=True)
+    if node.low > 0:
+        return found[_counted(counts, node.low, node.high)]
+    every = np.unique(_keys(system, np.arange(len(system.arrays["rel_source"]))))
+    too_many = found[counts > node.high]
+    return np.setdiff1d(every, too_many, assume_unique=True)
+
+
+def _keys(system: IndexedSystem, rows: Array) -> Array:
+    group = system.arrays["rel_group"][rows].astype(np.int64)
+    keys = (system.arrays["rel_source"][rows].astype(np.int64) << 16) | group
+    return keys[group > 0]
+
+
+def _with_history(system: IndexedSystem, found: Members, profile: str) -> Members:
+    """Adds the inactive concepts whose associations lead into the set."""
+    added = [found]
+    for n in found:
+        code = system.code(int(n))
+        added += [system.select(name, "=", code) for name in HISTORY[profile] if name in system.facts["prop_numbers"]]
+    return members(np.concatenate(added))
+
+
+def _filtered(system: IndexedSystem, base: Members, criteria: tuple[Filter, ...]) -> Members:
+    """The concepts that meet all criteria of one {{ }}; description criteria are met by one and the same description."""
+    result = base
+    for each in criteria:
+        if each.kind == "C":
+            result = result[_concept_test(system, each)[result]]
+    terms = [each for each in criteria if each.kind == "D"]
+    if not terms:
+        return result
+    for each in terms:
+        if each.name == "term" and each.operator == "=" and all(how != "wild" for how, _ in each.values):
+            candidates = [system.search(text) for _, text in each.values]
+            result = np.intersect1d(result, members(np.concatenate(candidates)), assume_unique=True)
+    tests = [_description_test(system, each) for each in terms]
+    return np.array([n for n in result if any(all(test(one) for test in tests) for one in system.names(int(n)))], np.int32)
+
+
+def _concept_test(system: IndexedSystem, criterion: Filter) -> Mask:
+    flags = system.arrays["flags"]
+    texts = [text.lower() for _, text in criterion.values]
+    if criterion.inner is not None:
+        texts = [system.code(int(n)) for n in evaluate(system, criterion.inner)]
+    if criterion.name == "effectivetime":
+        return _stamped(system, criterion)
+    if criterion.name == "active":
+        hit: Mask = ((flags & INACTIVE) == 0) == (texts[0] in ("1", "true"))
+    elif criterion.name == "moduleid":
+        hit = mask(system, members(np.concatenate([NOTHING, *(system.select("moduleId", "=", code) for code in texts)])))
+    else:
+        defined, primitive = bool({"defined", "900000000000073002"} & set(texts)), bool({"primitive", "900000000000074008"} & set(texts))
+        hit = np.where((flags & DEFINED) != 0, defined, primitive)
+    return hit if criterion.operator == "=" else ~hit
+
+
+def _stamped(system: IndexedSystem, criterion: Filter) -> Mask:
+    """effectiveTime compares as a number."""
+    test, wanted = COMPARE[criterion.operator], Decimal(criterion.values[0][1])
+    made = np.zeros(system.size, np.bool_)
+    for n in range(system.size):
+        time = next((each.get("valueString") for each in system.properties(n) if each["code"] == "effectiveTime"), None)
+        made[n] = time is not None and test(Decimal(time), wanted)
+    return made
+
+
+def _description_test(system: IndexedSystem, criterion: Filter) -> Callable[[Designation], bool]:
+    wanted = criterion.operator == "="
+    if criterion.name == "term":
+        tests = [_term_test(how, text) for how, text in criterion.values]
+        return lambda one: any(test(one.value) for test in tests) == wanted
+    texts = {text.lower() for _, text in criterion.values}
+    if criterion.name == "language":
+        return lambda one: (one.language.split("-")[0].lower() in texts) == wanted
+    if criterion.name == "dialect":
+        return lambda one: (one.language.lower() in texts) == wanted
+    if criterion.name in ("type", "typeid"):
+        codes = {TYPES.get(text, text) for text in texts}
+        if criterion.inner is not None:
+            codes |= {system.code(int(n)) for n in evaluate(system, criterion.inner)}
+        return lambda one: ((one.use or {}).get("code") in codes) == wanted
+    return lambda one: ("1" in texts or "true" in texts) == wanted
+
+
+def _term_test(how: str, text: str) -> Callable[[str], bool]:
+    """match: every word begins a word, in any order; wild: * stands for anything; exact: the same text."""
+    if how == "exact":
+        return lambda value: value == text
+    if how == "wild":
+        pattern = re.compile(".*".join(re.escape(folded(part)) for part in text.split("*")), re.DOTALL)
+        return lambda value: pattern.fullmatch(folded(value)) is not None
+    words = re.findall(r"[^\W_]+", folded(text))
+    return lambda value: all(any(part.startswith(word) for part in re.findall(r"[^\W_]+", folded(value))) for word in words)

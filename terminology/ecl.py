@@ -1,0 +1,393 @@
+"""SNOMED CT Expression Constraint Language: text -> tree. https://confluence.ihtsdotools.org/display/DOCECL (brief syntax, ECL 2.2)
+
+Hierarchy operators, member of, conjunction, disjunction, exclusion, refinement with groups, cardinality and reverse attributes, dotted attributes,
+term filters, concept filters, history supplements. Member filters and fields of reference sets are refused by name.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TypeVar
+
+MAX_LENGTH = 10_000
+MAX_DEPTH = 50
+MANY = 2**31 - 1
+
+
+class BadConstraint(ValueError):
+    """Not ECL, or a part of it that is not supported; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """A concept ('' for the wildcard), or an expression in parentheses."""
+
+    code: str = ""
+    inner: "Node | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One criterion of {{ }}. kind: 'D' (description) or 'C' (concept); values: texts, or the inner expression's node."""
+
+    kind: str
+    name: str
+    operator: str
+    values: tuple[tuple[str, str], ...] = ()  # (match type, text)
+    inner: "Node | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sub:
+    """operator focus: '<<', '^' ...; filters: one tuple per {{ }}; history: '' or MIN, MOD, MAX."""
+
+    operator: str
+    member: bool
+    focus: Focus
+    filters: tuple[tuple[Filter, ...], ...] = ()
+    history: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Compound:
+    """AND, OR or MINUS of expressions."""
+
+    operator: str
+    parts: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """[low..high] R name comparison value. value: a node, or ('#', number text), or ('"', text)."""
+
+    name: "Node"
+    comparison: str
+    value: "Node | None"
+    literal: tuple[str, str] = ("", "")
+    low: int = 1
+    high: int = MANY
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """[low..high] { attributes }."""
+
+    inner: "Refinement"
+    low: int = 1
+    high: int = MANY
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """AND or OR of attributes, groups and joined ones."""
+
+    operator: str
+    parts: tuple["Refinement", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """focus : refinement."""
+
+    focus: "Node"
+    refinement: "Refinement"
+
+
+@dataclass(frozen=True, slots=True)
+class Dotted:
+    """focus . attribute . attribute ..."""
+
+    focus: "Node"
+    attributes: tuple["Node", ...] = field(default=())
+
+
+Node = Sub | Compound | Refined | Dotted
+Refinement = Attribute | Group | Joined
+Part = TypeVar("Part")
+
+_BLANK = re.compile(r"(?:\s+|/\*.*?\*/)+", re.DOTALL)
+_OPERATOR = re.compile(r"<<!|>>!|<!|>!|<<|>>|!!>|!!<|<|>")
+_CODE = re.compile(r"[1-9][0-9]{5,17}")
+_TERM = re.compile(r"\|[^|]*\|")
+_WORD = re.compile(r"(and|or|minus)(?=[\s(<>^*\[{/]|[0-9]|$)", re.IGNORECASE)
+_CARDINALITY = re.compile(r"\[\s*(\d+)\s*(?:\.\.|to)\s*(\d+|\*)\s*\]")
+_COMPARISON = re.compile(r"<=|>=|!=|<>|=|<|>")
+_NUMBER = re.compile(r"#([+-]?\d+(?:\.\d+)?)")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_BOOLEAN = re.compile(r"(true|false)\b", re.IGNORECASE)
+_REVERSE = re.compile(r"(?:R|reverseOf)\s*(?=[\s\d<>*(^])")
+_NAME = re.compile(r"[A-Za-z][A-Za-z]*")
+_HISTORY = re.compile(r"\{\{\s*\+\s*HISTORY(?:[-_]?(MIN|MOD|MAX))?\s*\}\}", re.IGNORECASE)
+
+
+class _Reader:
+    """Recursive descent over one text."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at, self.depth = text, 0, 0
+
+    def blank(self) -> None:
+        """Skips blanks and comments."""
+        match = _BLANK.match(self.text, self.at)
+        if match is not None:
+            self.at = match.end()
+
+    def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Reads a pattern and the blanks behind it."""
+        match = pattern.match(self.text, self.at)
+        if match is not None:
+            self.at = match.end()
+            self.blank()
+        return match
+
+    def sign(self, text: str) -> bool:
+        """Reads a fixed text if it is there."""
+        if not self.text.startswith(text, self.at):
+            return False
+        self.at += len(text)
+        self.blank()
+        return True
+
+    def need(self, text: str) -> None:
+        """Reads a fixed text. Raises BadConstraint."""
+        if not self.sign(text):
+            raise self.wrong(f"'{text}' is expected")
+
+    def wrong(self, why: str) -> BadConstraint:
+        """An error at this place."""
+        return BadConstraint(f"character {self.at + 1}: {why}")
+
+    def peek(self) -> str:
+        """The next character, '' at the end."""
+        return self.text[self.at : self.at + 1]
+
+    def expression(self) -> Node:
+        """expressionConstraint."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.wrong("the expression is nested too deeply")
+        node: Node = self.sub()
+        if self.sign(":"):
+            node = Refined(node, self.refinement())
+        elif self.peek() == ".":
+            attributes = []
+            while self.sign("."):
+                attributes.append(self.sub())
+            node = Dotted(node, tuple(attributes))
+        else:
+            node = self.compound(node)
+        self.depth -= 1
+        return node
+
+    def joint(self) -> str:
+        """The word or comma between operands: AND, OR, MINUS, ''."""
+        if self.peek() == ",":
+            self.sign(",")
+            return "AND"
+        match = self.take(_WORD)
+        return match.group(1).upper() if match is not None else ""
+
+    def compound(self, first: Node) -> Node:
+        """AND or OR of any number of operands, or one MINUS; different ones need parentheses."""
+        start = self.at
+        operator = self.joint()
+        if not operator:
+            return first
+        parts = [first, self.sub()]
+        while True:
+            start = self.at
+            following = self.joint()
+            if not following:
+                return Compound(operator, tuple(parts))
+            if following != operator or operator == "MINUS":
+                self.at = start
+                raise self.wrong("different operators need parentheses")
+            parts.append(self.sub())
+
+    def sub(self) -> Sub:
+        """subExpressionConstraint."""
+        match = self.take(_OPERATOR)
+        member = self.sign("^")
+        if member and self.peek() == "[":
+            raise self.wrong("fields of reference sets are not supported")
+        focus = self.focus()
+        filters, history = [], ""
+        while self.text.startswith("{{", self.at):
+            found = self.take(_HISTORY)
+            if found is not None:
+                history = (found.group(1) or "MAX").upper()
+            else:
+                filters.append(self.filters())
+        return Sub(match.group() if match is not None else "", member, focus, tuple(filters), history)
+
+    def focus(self) -> Focus:
+        """A concept, the wildcard or parentheses."""
+        if self.sign("("):
+            inner = self.expression()
+            self.need(")")
+            return Focus(inner=inner)
+        if self.sign("*"):
+            return Focus()
+        match = self.take(_CODE)
+        if match is None:
+            raise self.wrong("a concept, '*' or '(' is expected")
+        self.take(_TERM)
+        return Focus(match.group())
+
+    def refinement(self) -> Refinement:
+        """eclRefinement: attributes and groups."""
+        return self.joined(self.refined)
+
+    def joined(self, part: "Callable[[], Refinement]") -> Refinement:
+        """Operands of one kind, joined by AND or by OR."""
+        parts = [part()]
+        operator = ""
+        while True:
+            start = self.at
+            following = self.joint()
+            if not following or following == "MINUS":
+                self.at = start
+                return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
+            if operator and following != operator:
+                self.at = start
+                raise self.wrong("AND and OR need parentheses")
+            operator = following
+            parts.append(part())
+
+    def refined(self) -> Refinement:
+        """A group, an attribute, or a refinement in parentheses."""
+        start = self.at
+        low, high = self.cardinality()
+        if self.peek() == "{" and not self.text.startswith("{{", self.at):
+            self.need("{")
+            inner = self.joined(self.attribute)
+            self.need("}")
+            return Group(inner, low, high)
+        self.at = start
+        return self.attribute()
+
+    def cardinality(self) -> tuple[int, int]:
+        """[low..high], (1, many) if absent."""
+        match = self.take(_CARDINALITY)
+        if match is None:
+            return 1, MANY
+        return int(match.group(1)), MANY if match.group(2) == "*" else int(match.group(2))
+
+    def attribute(self) -> Refinement:
+        """[cardinality] [R] name comparison value; or attributes in parentheses."""
+        start = self.at
+        if self.peek() == "(":
+            nested = self.nested()
+            if nested is not None:
+                return nested
+            self.at = start
+        low, high = self.cardinality()
+        reverse = self.take(_REVERSE) is not None
+        name = self.sub()
+        match = self.take(_COMPARISON)
+        if match is None:
+            raise self.wrong("'=' or another comparison is expected")
+        comparison = "!=" if match.group() == "<>" else match.group()
+        for sign, pattern in (("#", _NUMBER), ('"', _STRING), ("b", _BOOLEAN)):
+            literal = self.take(pattern)
+            if literal is not None:
+                return Attribute(name, comparison, None, (sign, literal.group(1)), low, high, reverse)
+        if comparison not in ("=", "!="):
+            raise self.wrong("a number is expected")
+        return Attribute(name, comparison, self.sub(), ("", ""), low, high, reverse)
+
+    def nested(self) -> Refinement | None:
+        """A refinement in parentheses; None if the parentheses are those of an attribute name."""
+        self.need("(")
+        try:
+            inner = self.joined(self.refined)
+        except BadConstraint:
+            return None
+        if not self.sign(")") or self.peek() in ("=", "!", "<", ">"):
+            return None
+        return inner
+
+    def filters(self) -> tuple[Filter, ...]:
+        """The criteria of one {{ }}."""
+        self.need("{{")
+        kind = "D"
+        match = re.compile(r"[DCMdcm](?=\s)").match(self.text, self.at)
+        if match is not None:
+            kind = match.group().upper()
+            self.at = match.end()
+            self.blank()
+        if kind == "M":
+            raise self.wrong("member filters are not supported")
+        found = [self.criterion(kind)]
+        while self.sign(","):
+            found.append(self.criterion(kind))
+        self.need("}}")
+        return tuple(found)
+
+    def criterion(self, kind: str) -> Filter:
+        """name comparison value."""
+        match = self.take(_NAME)
+        if match is None or match.group().lower() not in NAMES[kind]:
+            raise self.wrong(f"{'a description' if kind == 'D' else 'a concept'} filter of this name is not supported")
+        name = match.group().lower()
+        comparison = self.take(_COMPARISON)
+        if comparison is None:
+            raise self.wrong("a comparison is expected")
+        operator = "!=" if comparison.group() == "<>" else comparison.group()
+        if name in ("moduleid", "definitionstatusid", "typeid", "dialectid"):
+            return Filter(kind, name, operator, inner=self.expression() if self.peek() != "(" else self.listed())
+        return Filter(kind, name, operator, tuple(self.values()))
+
+    def listed(self) -> Node:
+        """A set of concepts '(a b c)', or an expression in parentheses."""
+        start = self.at
+        self.need("(")
+        codes = []
+        while (match := self.take(_CODE)) is not None:
+            self.take(_TERM)
+            codes.append(match.group())
+        if len(codes) > 1 and self.sign(")"):
+            return Compound("OR", tuple(Sub("", False, Focus(code)) for code in codes))
+        self.at = start
+        return self.expression()
+
+    def values(self) -> Sequence[tuple[str, str]]:
+        """One value, or several in parentheses; each with its match type."""
+        many = self.sign("(")
+        found = [self.value()]
+        while many and not self.sign(")"):
+            found.append(self.value())
+        return found
+
+    def value(self) -> tuple[str, str]:
+        """match:"..", wild:"..", exact:"..", a bare string, number or word."""
+        match = self.take(re.compile(r"(match|wild|exact)\s*:\s*", re.IGNORECASE))
+        how = match.group(1).lower() if match is not None else "match"
+        text = self.take(_STRING)
+        if text is not None:
+            return how, re.sub(r"\\(.)", r"\1", text.group(1))
+        plain = self.take(re.compile(r"[A-Za-z0-9-]+"))
+        if plain is None:
+            raise self.wrong("a value is expected")
+        return how, plain.group()
+
+
+NAMES = {
+    "D": frozenset({"term", "language", "type", "typeid", "dialect", "active"}),
+    "C": frozenset({"definitionstatus", "definitionstatusid", "moduleid", "effectivetime", "active"}),
+}
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str) -> Node:
+    """The tree of an expression constraint. Raises BadConstraint."""
+    if len(text) > MAX_LENGTH:
+        raise BadConstraint(f"an expression has at most {MAX_LENGTH} characters")
+    reader = _Reader(text)
+    reader.blank()
+    node = reader.expression()
+    if reader.at < len(text):
+        raise reader.wrong("the end is expected")
+    return node

@@ -1,0 +1,325 @@
+"""A large code system version on disk: arrays and blobs that every worker maps into memory and none ever changes.
+
+`drafting.py` writes the folder, `open_index` maps it. Concepts are numbered in the order of their codes (bytes); tables that belong to a concept are
+one offsets array and one data array. Layout of the folder: `meta.json`, and one `.npy` or `.bin` per name of ARRAYS and BLOBS.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from terminology.concepts import NOTHING, BadFilter, Json, Members, Meta, contains, folded_words, members, select_concepts
+from terminology.language import Designation
+from terminology.patterns import whole
+
+ARRAYS = (
+    "codes",  # S<n>: the codes, sorted
+    "flags",  # uint8: INACTIVE, ABSTRACT, DEFINED
+    "term_at",  # uint32, size + 1: first term of each concept
+    "text_at",  # uint32: where each term's text begins in `terms`, one more at the end
+    "term_language",  # uint8: into meta languages
+    "term_use",  # uint8: into meta uses
+    "up_at",
+    "up",  # direct parents
+    "down_at",
+    "down",  # direct children
+    "above_at",
+    "above",  # all ancestors, sorted
+    "below_at",
+    "below",  # all descendants, sorted
+    "value_at",  # uint32, size + 1: first property row of each concept
+    "value_prop",  # uint8: into meta props
+    "value_id",  # uint32: into `value_text_at`
+    "value_text_at",  # uint32: where each distinct value begins in `values` (values sorted)
+    "word",  # S<n>: the words of all terms, sorted
+    "word_at",  # uint32
+    "word_concept",  # int32: concepts with that word, sorted
+    "rel_source",
+    "rel_attribute",
+    "rel_target",  # int32: a concept, or -1 - row of `value_text_at` for a concrete value
+    "rel_group",  # uint16; rows sorted by source, group
+    "set_code",  # int32: the reference sets, sorted
+    "set_at",
+    "set_member",  # int32: members of each, sorted
+)
+BLOBS = ("terms", "values")
+INACTIVE, ABSTRACT, DEFINED = 1, 2, 4
+SMALL = 16_384
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class IndexedSystem:
+    """The System of an index folder."""
+
+    meta: Meta
+    folder: Path
+    arrays: Mapping[str, Array]
+    blobs: Mapping[str, memoryview]
+    languages: Sequence[str]
+    uses: Sequence[Json | None]
+    props: Sequence[tuple[str, str]]  # (code, value name)
+    facts: Mapping[str, Any]
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many concepts there are."""
+        return len(self.arrays["codes"])
+
+    def find(self, code: str) -> int | None:
+        """The number of a code, None if it is unknown."""
+        codes = self.arrays["codes"]
+        try:
+            wanted = (code if self.meta.case_sensitive else code.upper()).encode("ascii")
+        except UnicodeEncodeError:
+            return None
+        at = int(codes.searchsorted(wanted))
+        return at if at < len(codes) and codes[at] == wanted else None
+
+    def code(self, n: int) -> str:
+        """The code."""
+        return str(self.arrays["codes"][n].decode())
+
+    def _text(self, at: str, blob: str, n: int) -> str:
+        ends = self.arrays[at]
+        return str(self.blobs[blob][int(ends[n]) : int(ends[n + 1])], "utf-8")
+
+    def display(self, n: int) -> str:
+        """The display: the concept's first term."""
+        first = int(self.arrays["term_at"][n])
+        return self._text("text_at", "terms", first) if first < int(self.arrays["term_at"][n + 1]) else ""
+
+    def names(self, n: int) -> Sequence[Designation]:
+        """The display and every other term; definitions left out."""
+        first, end = int(self.arrays["term_at"][n]), int(self.arrays["term_at"][n + 1])
+        found = []
+        for term in range(first, end):
+            use = self.uses[self.arrays["term_use"][term]]
+            if use is None or use.get("code") != "definition":
+                language = self.languages[self.arrays["term_language"][term]]
+                found.append(Designation(self._text("text_at", "terms", term), language, use, display=term == first))
+        return found
+
+    def definition(self, n: int) -> str:
+        """The definition, '' if there is none."""
+        for term in range(int(self.arrays["term_at"][n]), int(self.arrays["term_at"][n + 1])):
+            use = self.uses[self.arrays["term_use"][term]]
+            if use is not None and use.get("code") == "definition":
+                return self._text("text_at", "terms", term)
+        return ""
+
+    def properties(self, n: int) -> Sequence[Json]:
+        """The property rows of a concept, then its relationships as properties."""
+        rows = []
+        for row in range(int(self.arrays["value_at"][n]), int(self.arrays["value_at"][n + 1])):
+            code, kind = self.props[self.arrays["value_prop"][row]]
+            text = self._text("value_text_at", "values", int(self.arrays["value_id"][row]))
+            rows.append({"code": code, kind: _typed(kind, text)})
+        return rows + [{"code": self.code(int(a)), **self._related(int(t))} for a, t, _ in self.relations(n)]
+
+    def _related(self, target: int) -> Json:
+        if target >= 0:
+            return {"valueCode": self.code(target)}
+        text = self._text("value_text_at", "values", -1 - target)
+        return {"valueString": text.removeprefix("#").strip('"')}
+
+    def value_text(self, number: int) -> str:
+        """A property value or concrete value by its number."""
+        return self._text("value_text_at", "values", number)
+
+    def relations(self, n: int) -> list[tuple[int, int, int]]:
+        """(attribute, target, group) of a concept."""
+        source = self.arrays["rel_source"]
+        low, high = int(np.searchsorted(source, n)), int(np.searchsorted(source, n, side="right"))
+        columns = (self.arrays[name][low:high] for name in ("rel_attribute", "rel_target", "rel_group"))
+        return [(int(a), int(t), int(g)) for a, t, g in zip(*columns, strict=True)]
+
+    def extensions(self, n: int) -> Sequence[Json]:
+        """None are kept."""
+        return ()
+
+    def inactive(self, n: int) -> bool:
+        """True if the concept is inactive."""
+        return bool(self.arrays["flags"][n] & INACTIVE)
+
+    def abstract(self, n: int) -> bool:
+        """True if the concept is not for data."""
+        return bool(self.arrays["flags"][n] & ABSTRACT)
+
+    def status(self, n: int) -> str:
+        """The STATUS property where there is one, else inactive or ''."""
+        return "inactive" if self.inactive(n) else ""
+
+    def _slice(self, at: str, data: str, n: int) -> Members:
+        ends = self.arrays[at]
+        return self.arrays[data][int(ends[n]) : int(ends[n + 1])]
+
+    def parents(self, n: int) -> Members:
+        """Direct parents."""
+        return self._slice("up_at", "up", n)
+
+    def children(self, n: int) -> Members:
+        """Direct children."""
+        return self._slice("down_at", "down", n)
+
+    def ancestors(self, n: int) -> Members:
+        """All above."""
+        return self._slice("above_at", "above", n)
+
+    def descendants(self, n: int) -> Members:
+        """All below."""
+        return self._slice("below_at", "below", n)
+
+    def everything(self) -> Members:
+        """All concepts."""
+        return self._kept("all", lambda: np.arange(self.size, dtype=np.int32))
+
+    def inactives(self) -> Members:
+        """All inactive concepts."""
+        return self._kept("inactive", lambda: np.flatnonzero(self.arrays["flags"] & INACTIVE).astype(np.int32))
+
+    def _kept(self, name: Any, make: Any) -> Members:
+        found: Members | None = self.memo.get(name)
+        if found is None:
+            found = self.memo[name] = make()
+        return found
+
+    def members_of(self, n: int) -> Members:
+        """The members of a reference set."""
+        sets = self.arrays["set_code"]
+        at = int(np.searchsorted(sets, n))
+        return self._slice("set_at", "set_member", at) if at < len(sets) and int(sets[at]) == n else NOTHING
+
+    def search(self, text: str) -> Members:
+        """The concepts that have, for each word, a word beginning with it."""
+        result: Members | None = None
+        for word in folded_words(text):
+            found = self._word(word)
+            result = found if result is None else np.intersect1d(result, found, assume_unique=True)
+            if not len(result):
+                return NOTHING
+        return NOTHING if result is None else result
+
+    def _word(self, prefix: str) -> Members:
+        words, ends = self.arrays["word"], self.arrays["word_at"]
+        start = prefix.encode("utf-8")[: words.dtype.itemsize]
+        low, high = int(np.searchsorted(words, start)), int(np.searchsorted(words, start + b"\xff"))
+        if low >= high:
+            return NOTHING
+        postings = self.arrays["word_concept"][int(ends[low]) : int(ends[high])]
+        if high - low == 1:
+            return postings
+        hit = np.zeros(self.size, bool)
+        hit[postings] = True
+        return np.flatnonzero(hit).astype(np.int32)
+
+    def select(self, prop: str, op: str, value: str) -> Members:
+        """The concepts that a filter selects."""
+        if prop in ("concept", "code"):
+            return self._select_concepts(op, value)
+        if prop in ("parent", "child"):
+            return self._select_edges(prop, op, value)
+        if prop == "inactive":
+            wanted = self.inactives()
+            return wanted if value == "true" else np.setdiff1d(self.everything(), wanted, assume_unique=True)
+        number = self.facts["prop_numbers"].get(prop)
+        if number is not None:
+            return self._kept(("filter", prop, op, value), lambda: self._select_values(number, op, value))
+        attribute = self.find(prop)
+        if attribute is not None and op == "=":
+            target = self.find(value)
+            if target is None:
+                return NOTHING
+            hit = (self.arrays["rel_attribute"] == attribute) & (self.arrays["rel_target"] == target)
+            return members(self.arrays["rel_source"][hit])
+        raise BadFilter(f"the code system has no property {prop}")
+
+    def _select_concepts(self, op: str, value: str) -> Members:
+        if op == "in" and "," not in value:
+            n = self.find(value)
+            found = self.members_of(n) if n is not None else NOTHING
+            if len(found) or n is None:
+                return found
+        return select_concepts(self, op, value)
+
+    def _select_edges(self, prop: str, op: str, value: str) -> Members:
+        if op == "exists":
+            ends = self.arrays["up_at" if prop == "parent" else "down_at"]
+            has = np.diff(ends.astype(np.int64)) > 0
+            return np.flatnonzero(has if value == "true" else ~has).astype(np.int32)
+        if op not in ("=", "in"):
+            raise BadFilter(f"the property {prop} has no operator {op}")
+        found = [self.find(code.strip()) for code in (value.split(",") if op == "in" else [value])]
+        other = self.children if prop == "parent" else self.parents
+        return members(int(n) for end in found if end is not None for n in other(end))
+
+    def _select_values(self, number: int, op: str, value: str) -> Members:
+        rows = np.flatnonzero(self.arrays["value_prop"] == number)
+        if op == "exists":
+            hit = rows
+        elif op in ("=", "in", "not-in"):
+            listed = [self._value(part) for part in (value.split(",") if op != "=" else [value])]
+            hit = rows[np.isin(self.arrays["value_id"][rows], [each for each in listed if each is not None])]
+        elif op == "regex":
+            test = whole(value)
+            known = {int(v): test(self._text("value_text_at", "values", int(v))) for v in np.unique(self.arrays["value_id"][rows])}
+            hit = rows[[known[int(v)] for v in self.arrays["value_id"][rows]]] if len(rows) else rows
+        else:
+            raise BadFilter(f"the operator {op} does not apply to a property")
+        found = members(np.searchsorted(self.arrays["value_at"], hit, side="right") - 1)
+        negated = op == "not-in" or (op == "exists" and value != "true")
+        return np.setdiff1d(self.everything(), found, assume_unique=True) if negated else found
+
+    def _value(self, text: str) -> int | None:
+        """The number of a property value: a binary search over the sorted values."""
+        ends, blob, wanted = self.arrays["value_text_at"], self.blobs["values"], text.strip().encode()
+        low, high = 0, len(ends) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if bytes(blob[int(ends[middle]) : int(ends[middle + 1])]) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        found = low < len(ends) - 1 and bytes(blob[int(ends[low]) : int(ends[low + 1])]) == wanted
+        return low if found else None
+
+    def has(self, numbers: Members, n: int) -> bool:
+        """True if a sorted array holds `n`."""
+        return contains(numbers, n)
+
+
+def _typed(kind: str, text: str) -> Any:
+    if kind == "valueBoolean":
+        return text == "true"
+    return int(text) if kind == "valueInteger" else text
+
+
+@lru_cache(maxsize=64)
+def open_index(folder: Path) -> IndexedSystem:
+    """Maps an index folder. Raises FileNotFoundError if it is not whole."""
+    head = msgspec.json.decode((folder / "meta.json").read_bytes())
+    arrays = {name: _array(folder / f"{name}.npy") for name in ARRAYS}
+    blobs = {name: _map(folder / f"{name}.bin") for name in BLOBS}
+    props = [(code, kind) for code, kind in head["props"]]
+    facts = head["facts"] | {"prop_numbers": {code: number for number, (code, _) in enumerate(props)}}
+    return IndexedSystem(Meta(**head["meta"]), folder, arrays, blobs, head["languages"], head["uses"], props, facts)
+
+
+def _array(path: Path) -> Array:
+    """A mapped array; one that is only a page or so is read (an empty one cannot be mapped)."""
+    mode: Any = "r" if path.stat().st_size > SMALL else None
+    return np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
+
+
+def _map(path: Path) -> memoryview:
+    if not path.stat().st_size:
+        return memoryview(b"")
+    mapped: Any = np.memmap(path, np.uint8, "r")
+    return memoryview(mapped)
