@@ -1,0 +1,228 @@
+"""ECL against a brute-force oracle: random constraints over a synthetic release, each made together with the plain-set computation of its meaning."""
+
+import random
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from terminology import constraint
+from terminology.ecl import BadConstraint, parse
+from terminology.index import IndexedSystem, open_index
+from terminology.load.rf2 import load_snomed
+from tests.terminology import tinysnomed
+from tests.terminology.tinysnomed import Tiny
+
+CASES = 240
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, IndexedSystem]:
+    folder = tmp_path_factory.mktemp("snomed")
+    made = tinysnomed.write(folder / "release")
+    return made, open_index(load_snomed([folder / "release"], folder / "index"))
+
+
+def found(system: IndexedSystem, text: str) -> set[str]:
+    return {system.code(int(n)) for n in constraint.select(system, text)}
+
+
+class Maker:
+    """Makes (text, codes) pairs; the codes come from loops over plain sets, never from arrays."""
+
+    def __init__(self, tiny: Tiny, seed: int) -> None:
+        self.t, self.rng = tiny, random.Random(seed)
+
+    def concept(self) -> str:
+        codes = self.t.active
+        return codes[min(self.rng.randrange(len(codes)), self.rng.randrange(len(codes)))]  # nearer the top, so that there is something below
+
+    def simple(self) -> tuple[str, set[str]]:
+        t, code = self.t, self.concept()
+        rows: list[tuple[str, set[str]]] = [
+            (code, {code}),
+            (f"{code} |Some term|", {code}),
+            (f"<{code}", t.below(code)),
+            (f"<< {code}", t.below(code) | {code}),
+            (f">{code}", t.above(code)),
+            (f">>{code}", t.above(code) | {code}),
+            (f"<!{code}", t.children(code)),
+            (f"<<!{code}", t.children(code) | {code}),
+            (f">!{code}", set(t.parents.get(code, ()))),
+            (f">>!{code}", set(t.parents.get(code, ())) | {code}),
+            (f"^{t.refset}", set(t.members)),
+            (f"<< ^ {t.refset}", {d for m in t.members for d in t.below(m) | {m}}),
+            ("*", set(t.active)),
+            (f"!!> (<<{code})", t.tops(t.below(code) | {code})),
+            (f"!!< (<<{code})", t.leaves(t.below(code) | {code})),
+        ]
+        return self.rng.choice(rows)
+
+    def operand(self) -> tuple[str, set[str]]:
+        if self.rng.random() < 0.75:
+            return self.simple()
+        text, codes = self.compound()
+        return f"({text})", codes
+
+    def compound(self) -> tuple[str, set[str]]:
+        (left, a), (right, b) = self.operand(), self.operand()
+        word = self.rng.choice(["AND", "OR", "MINUS", ",", "and"])
+        meaning: dict[str, set[str]] = {"AND": a & b, ",": a & b, "and": a & b, "OR": a | b, "MINUS": a - b}
+        return f"{left} {word} {right}", meaning[word]
+
+    def attribute(self) -> tuple[str, Callable[[list[tuple[str, str, int]]], int], int, int | None]:
+        """(text, how many of some rows match, low, high)."""
+        rng, t = self.rng, self.t
+        kind = rng.choice(t.attributes)
+        name, kinds = rng.choice(
+            [(kind, {kind}), ("*", set(t.attributes) | {t.strength}), (f"<<{t.top_attribute}", set(t.attributes) | {t.strength})]
+        )
+        low, high = rng.choice([(1, None), (1, None), (0, 0), (0, 1), (1, 1), (2, None), (1, 2)])
+        head = "" if (low, high) == (1, None) else f"[{low}..{'*' if high is None else high}] "
+        if rng.random() < 0.2:
+            number, sign = Decimal(rng.randrange(1, 9)) / 2, rng.choice(["=", ">", "<=", "!="])
+            test = constraint.COMPARE[sign]
+            text = f"{head}{t.strength} {sign} #{number}"
+            return text, lambda rows: sum(k == t.strength and v[:1] == "#" and test(Decimal(v[1:]), number) for k, v, _ in rows), low, high
+        value, codes = self.operand()
+        equal = rng.random() < 0.8
+        text = f"{head}{name} {'=' if equal else '!='} {value}"
+        return text, lambda rows: sum(k in kinds and v[:1] != "#" and (v in codes) == equal for k, v, _ in rows), low, high
+
+    def refined(self) -> tuple[str, set[str]]:
+        base, codes = self.operand()
+        text, test = self.refinement()
+        return f"{base} : {text}", {code for code in codes if test(self.t.rows(code))}
+
+    def refinement(self) -> tuple[str, Callable[[list[tuple[str, str, int]]], bool]]:
+        rng = self.rng
+        if rng.random() < 0.35:
+            return self.grouped()
+        text, count, low, high = self.attribute()
+
+        def one(rows: list[tuple[str, str, int]]) -> bool:
+            return low <= count(rows) and (high is None or count(rows) <= high)
+
+        if rng.random() < 0.4:
+            other, test = self.refinement() if rng.random() < 0.5 else self.grouped()
+            if " OR " in other or ", " in other:
+                other = f"({other})"
+            if rng.random() < 0.5:
+                return f"{text}, {other}", lambda rows: one(rows) and test(rows)
+            return f"{text} OR {other}", lambda rows: one(rows) or test(rows)
+        return text, one
+
+    def grouped(self) -> tuple[str, Callable[[list[tuple[str, str, int]]], bool]]:
+        made = [self.attribute() for _ in range(self.rng.choice([1, 2]))]
+        low, high = self.rng.choice([(1, None), (1, None), (0, 0), (2, None), (1, 1)])
+        head = "" if (low, high) == (1, None) else f"[{low}..{'*' if high is None else high}] "
+
+        def test(rows: list[tuple[str, str, int]]) -> bool:
+            groups = sorted({group for _, _, group in rows if group})
+            fine = 0
+            for group in groups:
+                inside = [row for row in rows if row[2] == group]
+                fine += all(a <= count(inside) and (b is None or count(inside) <= b) for _, count, a, b in made)
+            return low <= fine and (high is None or fine <= high)
+
+        return f"{head}{{ {', '.join(text for text, _, _, _ in made)} }}", test
+
+    def reverse(self) -> tuple[str, set[str]]:
+        kind = self.rng.choice(self.t.attributes)
+        value, codes = self.operand()
+        targets = {v for code in codes for k, v, _ in self.t.rows(code) if k == kind}
+        return f"* : R {kind} = {value}", targets & set(self.t.active)
+
+    def dotted(self) -> tuple[str, set[str]]:
+        kind = self.rng.choice(self.t.attributes)
+        base, codes = self.operand()
+        return f"{base} . {kind}", {v for code in codes for k, v, _ in self.t.rows(code) if k == kind}
+
+    def case(self) -> tuple[str, set[str]]:
+        return self.rng.choice([self.simple, self.compound, self.compound, self.refined, self.refined, self.refined, self.reverse, self.dotted])()
+
+
+def test_random_constraints_mean_what_plain_sets_say(tiny: tuple[Tiny, IndexedSystem]) -> None:
+    made, system = tiny
+    maker = Maker(made, 20240101)
+    seen: dict[str, set[str]] = {}
+    while len(seen) < CASES:
+        text, codes = maker.case()
+        seen[text] = codes
+    wrong = {text: (sorted(found(system, text) ^ codes)) for text, codes in seen.items() if found(system, text) != codes}
+    assert wrong == {}
+    assert sum(bool(codes) for codes in seen.values()) > CASES / 2
+
+
+def test_term_filters(tiny: tuple[Tiny, IndexedSystem]) -> None:
+    made, system = tiny
+    code = made.active[30]
+    word = made.terms[code].split()[0]
+    with_word = {c for c in made.active if any(part.startswith(word[:4]) for part in made.terms[c].split())}
+    assert found(system, f'* {{{{ term = "{word[:4]}" }}}}') == with_word
+    assert found(system, f'* {{{{ term = wild:"{word[:3]}*", type = syn }}}}') == {c for c in made.active if made.terms[c].startswith(word[:3])}
+    assert found(system, f'* {{{{ term = exact:"{made.terms[code]}" }}}}') == {c for c in made.active if made.terms[c] == made.terms[code]}
+    assert found(system, '* {{ term = "thing", type = fsn, language = en }}') == set(made.active)
+    assert found(system, '* {{ term = "thing", type = syn }}') == set()
+
+
+def test_concept_filters_and_history(tiny: tuple[Tiny, IndexedSystem]) -> None:
+    made, system = tiny
+    assert found(system, "* {{ C active = 0 }}") == set(made.inactive)
+    assert found(system, "* {{ C definitionStatus = defined }}") == made.defined
+    assert found(system, "* {{ C definitionStatus = primitive }}") == set(made.active) - made.defined
+    old, new = next(iter(made.replaced.items()))
+    assert found(system, f"{new} {{{{ + HISTORY-MOD }}}}") == {new} | {o for o, n in made.replaced.items() if n == new}
+    assert old not in found(system, f"{new} {{{{ + HISTORY-MIN }}}}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<",
+        "abc",
+        "< 404684003 AND",
+        "404684003 AND 138875005 OR 71388002",
+        "<404684003 : ",
+        "<404684003 : 363698007",
+        "<404684003 : { 363698007 = * ",
+        "(" * 80 + "138875005" + ")" * 80,
+        "^ [targetComponentId] 900000000000526001",
+        '* {{ M mapTarget = "J45" }}',
+        '* {{ colour = "red" }}',
+        "138875005 ) ",
+        "x" * 10_001,
+    ],
+)
+def test_what_is_not_supported_is_refused(text: str) -> None:
+    with pytest.raises(BadConstraint):
+        parse(text)
+
+
+def test_ecl_in_a_value_set(tiny: tuple[Tiny, IndexedSystem], tmp_path: Path) -> None:
+    made, system = tiny
+    from datetime import UTC, datetime
+
+    from terminology.library import Library
+    from terminology.operations import call
+    from terminology.service import Terms, open_terms
+
+    base = open_terms()
+    terms = Terms(Library(systems={system.meta.url: (system,)}, base=base.library), base.policy)
+    top = made.active[3]
+    for url in (f"http://snomed.info/sct?fhir_vs=ecl/%3C%3C{top}", f"http://snomed.info/sct?fhir_vs=isa/{top}"):
+        status, answer = call(
+            terms, "ValueSet/$expand", {"resourceType": "Parameters", "parameter": [{"name": "url", "valueUri": url}]}, now=datetime.now(UTC)
+        )
+        assert status == 200
+        assert answer["expansion"]["total"] == len(made.below(top) | {top})
+    status, answer = call(
+        terms,
+        "ValueSet/$expand",
+        {"resourceType": "Parameters", "parameter": [{"name": "url", "valueUri": "http://snomed.info/sct?fhir_vs=ecl/%3C%3C"}]},
+        now=datetime.now(UTC),
+    )
+    assert status == 422
+    assert answer["issue"][0]["code"] == "not-supported"
