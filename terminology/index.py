@@ -76,12 +76,13 @@ class IndexedSystem:
     def find(self, code: str) -> int | None:
         """The number of a code, None if it is unknown."""
         codes = self.arrays["codes"]
-        try:
-            wanted = (code if self.meta.case_sensitive else code.upper()).encode("ascii")
-        except UnicodeEncodeError:
-            return None
-        at = int(codes.searchsorted(wanted))
-        return at if at < len(codes) and codes[at] == wanted else None
+        spelled = (code,) if self.meta.case_sensitive else (code, code.upper(), code.lower())
+        for each in spelled:
+            wanted = each.encode()
+            at = int(codes.searchsorted(wanted))
+            if at < len(codes) and codes[at] == wanted:
+                return at
+        return None
 
     def code(self, n: int) -> str:
         """The code."""
@@ -155,6 +156,10 @@ class IndexedSystem:
 
     def status(self, n: int) -> str:
         """The STATUS property where there is one, else inactive or ''."""
+        number = self.facts["prop_numbers"].get("status")
+        if number is not None:
+            said = next((each for each in self.properties(n) if each["code"] == "status"), None)
+            return str(said.get("valueCode", said.get("valueString", ""))) if said is not None else ""
         return "inactive" if self.inactive(n) else ""
 
     def _slice(self, at: str, data: str, n: int) -> Members:

@@ -20,6 +20,7 @@ def codings_judge(terms: Terms, source: str = "", *, flag_only: bool = False) ->
     check, action = terms.check, terms.policy.action
 
     def judge(res: Json) -> list[Issue]:
+        terms.refresh()
         issues: list[Issue] = []
         waiting: list[tuple[str, Any]] = [(res.get("resourceType", ""), res)]
         while waiting:

@@ -44,7 +44,7 @@ class Library:
     base: "Library | None" = None
     definitions: Callable[[str, str], Sequence[Json]] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    limit: int = 0
+    listed: Mapping[str, Sequence[str]] = field(default_factory=dict)  # kind -> urls that `definitions` has, for listing
 
     def versions(self, url: str) -> list[str]:
         """The known versions of a code system, oldest first (supplements left out)."""
@@ -114,13 +114,13 @@ class Library:
 
     def urls(self, kind: str) -> set[str]:
         """The canonical urls of all loaded resources of a kind (R4's own are not listed)."""
-        here = set(self.resources.get(kind, {})) | (set(self.systems) if kind == "CodeSystem" else set())
+        here = {*self.resources.get(kind, {}), *self.listed.get(kind, ()), *(self.systems if kind == "CodeSystem" else ())}
         return here | (self.base.urls(kind) if self.base is not None else set())
 
     def with_resources(self, resources: Iterable[Json]) -> "Library":
         """This library with one more layer on top."""
         tables = tabulate(resources)
-        return Library(resources=tables, base=self, limit=self.limit) if tables else self
+        return Library(resources=tables, base=self) if tables else self
 
 
 def has_concepts(res: Json) -> bool:

@@ -4,6 +4,7 @@
 UCUM, and the check digits of SNOMED CT and LOINC. https://hl7.org/fhir/R4/terminology-service.html
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,10 +14,11 @@ from typing import Any
 from conformance.spec import Spec, load_spec
 from terminology import digits, units
 from terminology.concepts import Json, System, contains
+from terminology.honoured import EXPANSION_PARAMETERS
 from terminology.implicit import LOINC, SNOMED
 from terminology.library import KINDS, Library, split, tabulate
 from terminology.policy import Policy, open_policy
-from terminology.shelf import read_shelf
+from terminology.shelf import read_resources, read_systems, stamp
 from terminology.trouble import Stop
 from terminology.valueset import Rules, Scope, Selection, evaluate, find_value_set
 
@@ -47,13 +49,46 @@ FORMS = {SNOMED: digits.sctid, LOINC: digits.loinc}
 
 @dataclass(frozen=True)
 class Terms:
-    """The terminology of this process. library: what is known; policy: what to do about findings; seen: verdicts kept; unknown: counts of unknown codes."""
+    """The terminology of this process. policy: what to do about findings; seen: verdicts kept; unknown: counts of unknown codes.
 
-    library: Library
+    live: the one library in force, replaced by `refresh` when another load has been switched in; stamped: (stamp of the shelf, when it was looked at).
+    """
+
+    live: list[Library]
     policy: Policy
     folder: Path | None = None
+    ground: Library | None = None
+    stamped: list[float] = field(default_factory=lambda: [0, 0.0], compare=False, repr=False)
     seen: dict[tuple[str, str, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
     unknown: dict[tuple[str, str, str], int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def library(self) -> Library:
+        """What is known now."""
+        return self.live[0]
+
+    def refresh(self) -> None:
+        """Takes up what was loaded since; looks at the disk once a second at the most."""
+        now = time.monotonic()
+        if self.folder is None or now - self.stamped[1] < 1:
+            return
+        self.stamped[1] = now
+        fresh = stamp(self.folder)
+        if fresh != self.stamped[0] and self.ground is not None:
+            self.stamped[0] = fresh
+            self.live[0] = shelved(self.folder, self.ground)
+            self.seen.clear()
+
+    def knows(self, url: str) -> bool:
+        """True if a code system, value set or concept map of this url is there."""
+        library = self.library
+        return bool(library.versions(url)) or library.value_set(url) is not None or library.concept_map(url) is not None
+
+    def facts(self) -> dict[str, Any]:
+        """What TerminologyCapabilities says: the loaded code systems with their versions, the parameters of $expand."""
+        library = self.library
+        listed = sorted({*library.urls("CodeSystem"), units.SYSTEM})
+        return {"codeSystems": [(url, library.versions(url)[::-1]) for url in listed], "parameters": list(EXPANSION_PARAMETERS)}
 
     def check(self, system: str, code: str, display: str | None = None) -> Verdict:
         """Judges one coding: its form and check digit, whether it exists, is active, and is called by one of its names in any language."""
@@ -108,7 +143,7 @@ class Terms:
 
     def with_resources(self, resources: Iterable[Json]) -> "Terms":
         """These terms with more CodeSystems, ValueSets and ConceptMaps on top."""
-        return Terms(self.library.with_resources(resources), self.policy, self.folder)
+        return Terms([self.library.with_resources(resources)], self.policy)
 
 
 def holds(selection: Selection, system: str, code: str) -> bool:
@@ -178,9 +213,16 @@ def open_terms(folder: Path | None = None, *, spec: Spec | None = None, policy: 
     chosen = spec if spec is not None else load_spec()
     published = {"ConceptMap": tabulate(_every(chosen, "ConceptMap")).get("ConceptMap", {})}
     ground = Library(resources=published, definitions=r4_definitions(chosen))
-    systems, resources = read_shelf(folder) if folder is not None else ({}, {})
-    library = Library(systems=systems, resources=resources, base=ground) if systems or resources else ground
-    return Terms(library, open_policy(policy), folder)
+    library = shelved(folder, ground) if stamp(folder) and folder is not None else ground
+    return Terms([library], open_policy(policy), folder, ground, [stamp(folder), time.monotonic()])
+
+
+def shelved(folder: Path, ground: Library) -> Library:
+    """What a data folder has in force, on top of R4's own."""
+    definitions, urls = read_resources(folder)
+    maps = tabulate(each for url in urls.get("ConceptMap", ()) for each in definitions("ConceptMap", url))
+    systems = read_systems(folder)
+    return Library(systems=systems, resources=maps, base=ground, definitions=definitions, listed={kind: tuple(found) for kind, found in urls.items()})
 
 
 def _every(spec: Spec, kind: str) -> Iterable[Json]:

@@ -67,6 +67,8 @@ def enabled(ctx: Context, table: Table) -> dict[str, Any]:
         "operations": [(row.name, row.definition, row.levels, row.types) for rows in ctx.operations.values() for row in rows],
         "conditional": {"conditionalDelete": ctx.settings.conditional_delete},
     }
+    if ctx.terms is not None:
+        facts["terminology"] = ctx.terms.facts()
     if ctx.settings.auth == "smart":
         facts["security"] = {"cors": True, "service": [SMART]}
     return facts

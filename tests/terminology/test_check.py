@@ -89,7 +89,7 @@ def test_every_coding_of_a_resource_is_judged_and_named(terms: Terms) -> None:
 def test_policy_rejects_for_fhir_and_flags_for_hl7_v2() -> None:
     rows = read_rows(["system,source,malformed\n", f"{LOINC},lab1,reject\n"])
     base = open_terms()
-    strict = Terms(base.library, Policy((*rows, *base.policy.rows)))
+    strict = Terms([base.library], Policy((*rows, *base.policy.rows)))
     res = {"resourceType": "Observation", "code": {"coding": [{"system": LOINC, "code": "718-8"}]}}
     assert [i.severity for i in codings_judge(strict, "lab1")(res)] == ["error"]
     assert [i.severity for i in codings_judge(strict, "lab1", flag_only=True)(res)] == ["warning"]

@@ -210,7 +210,7 @@ def test_ecl_in_a_value_set(tiny: tuple[Tiny, IndexedSystem], tmp_path: Path) ->
     from terminology.service import Terms, open_terms
 
     base = open_terms()
-    terms = Terms(Library(systems={system.meta.url: (system,)}, base=base.library), base.policy)
+    terms = Terms([Library(systems={system.meta.url: (system,)}, base=base.library)], base.policy)
     top = made.active[3]
     for url in (f"http://snomed.info/sct?fhir_vs=ecl/%3C%3C{top}", f"http://snomed.info/sct?fhir_vs=isa/{top}"):
         status, answer = call(

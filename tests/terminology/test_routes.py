@@ -1,0 +1,105 @@
+"""The terminology operations through the routes: GET and POST, type and instance level, stored resources beside loaded ones."""
+
+from typing import Any
+
+import pytest_asyncio
+
+from fhir_server.context import Right
+from fhir_server.store.mongo.store import MongoStore
+from terminology.service import open_terms
+from tests.server.rest.calls import Exchange, exchange_on, rid_of
+
+LOCAL = "http://example.org/fhir/CodeSystem/local"
+SYSTEM = {
+    "resourceType": "CodeSystem",
+    "url": LOCAL,
+    "version": "1",
+    "status": "active",
+    "content": "complete",
+    "hierarchyMeaning": "is-a",
+    "concept": [{"code": "a", "display": "Alpha", "concept": [{"code": "b", "display": "Beta"}]}, {"code": "c", "display": "Gamma"}],
+}
+VALUES = {
+    "resourceType": "ValueSet",
+    "url": "http://example.org/fhir/ValueSet/local",
+    "status": "active",
+    "compose": {"include": [{"system": LOCAL, "filter": [{"property": "concept", "op": "is-a", "value": "a"}]}]},
+}
+MAP = {
+    "resourceType": "ConceptMap",
+    "url": "http://example.org/fhir/ConceptMap/local",
+    "status": "active",
+    "group": [
+        {
+            "source": LOCAL,
+            "target": "http://hl7.org/fhir/administrative-gender",
+            "element": [{"code": "c", "target": [{"code": "other", "equivalence": "wider"}]}],
+        }
+    ],
+}
+
+
+@pytest_asyncio.fixture
+async def exchange(store: MongoStore) -> Exchange:
+    made = exchange_on(store, open_terms())
+    for res in (SYSTEM, VALUES, MAP):
+        assert (await made("POST", res["resourceType"], res)).status == 201
+    return made
+
+
+def value(res: Any, name: str) -> Any:
+    row = next((each for each in res["parameter"] if each["name"] == name), None)
+    return None if row is None else next(v for k, v in row.items() if k != "name")
+
+
+async def test_lookup_validate_and_subsumes_of_a_stored_code_system(exchange: Exchange) -> None:
+    found = await exchange("GET", f"CodeSystem/$lookup?system={LOCAL}&code=b")
+    assert (found.status, value(found.res, "display")) == (200, "Beta")
+    wrong = await exchange("GET", f"CodeSystem/$lookup?system={LOCAL}&code=zz")
+    assert (wrong.status, wrong.res["resourceType"]) == (404, "OperationOutcome")
+    answer = await exchange("GET", f"CodeSystem/$validate-code?url={LOCAL}&code=b&display=Wrong")
+    assert (answer.status, value(answer.res, "result")) == (200, False)
+    answer = await exchange("GET", f"CodeSystem/$subsumes?system={LOCAL}&codeA=a&codeB=b")
+    assert value(answer.res, "outcome") == "subsumes"
+    body = {
+        "resourceType": "Parameters",
+        "parameter": [{"name": "property", "part": [{"name": "code", "valueCode": "display"}, {"name": "value", "valueString": "Gamma"}]}],
+    }
+    body["parameter"].append({"name": "system", "valueUri": LOCAL})
+    answer = await exchange("POST", "CodeSystem/$find-matches", body)
+    assert answer.res["parameter"][0]["part"][0]["valueCoding"]["code"] == "c"
+
+
+async def test_expand_and_validate_on_type_and_instance_level(exchange: Exchange) -> None:
+    listed = await exchange("GET", "ValueSet/$expand?url=http://example.org/fhir/ValueSet/local&excludeNested=true")
+    assert [each["code"] for each in listed.res["expansion"]["contains"]] == ["a", "b"]
+    stored = await exchange("GET", "ValueSet?url=http://example.org/fhir/ValueSet/local")
+    rid = stored.res["entry"][0]["resource"]["id"]
+    inside = await exchange("GET", f"ValueSet/{rid}/$validate-code?system={LOCAL}&code=b")
+    assert value(inside.res, "result") is True
+    outside = await exchange("GET", f"ValueSet/{rid}/$validate-code?system={LOCAL}&code=c")
+    assert value(outside.res, "result") is False
+    own = await exchange("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/administrative-gender&count=2")
+    assert own.res["expansion"]["total"] == 4
+
+
+async def test_translate_with_a_stored_map(exchange: Exchange) -> None:
+    answer = await exchange("GET", f"ConceptMap/$translate?url=http://example.org/fhir/ConceptMap/local&system={LOCAL}&code=c")
+    assert value(answer.res, "result") is True
+    created = await exchange("GET", "ConceptMap?url=http://example.org/fhir/ConceptMap/local")
+    rid = rid_of(type(answer)(200, created.res["entry"][0]["resource"]))
+    answer = await exchange("GET", f"ConceptMap/{rid}/$translate?system={LOCAL}&code=a")
+    assert value(answer.res, "result") is False
+
+
+async def test_errors_are_outcomes_with_their_status(exchange: Exchange) -> None:
+    assert (await exchange("GET", "ValueSet/$expand?url=http://example.org/none")).status == 404
+    assert (await exchange("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/administrative-gender&count=many")).status == 400
+    assert (await exchange("GET", "CodeSystem/$lookup")).status == 400
+    assert (await exchange("POST", "ValueSet/$expand", {"resourceType": "Patient"})).status == 400
+
+
+async def test_stored_resources_stay_hidden_from_who_may_not_read_them(exchange: Exchange) -> None:
+    other = exchange.by(Right("Patient", frozenset("r")))
+    assert (await other("GET", f"CodeSystem/$lookup?system={LOCAL}&code=b")).status == 404
+    assert (await other("GET", "CodeSystem/$lookup?system=http://hl7.org/fhir/administrative-gender&code=male")).status == 200
