@@ -127,7 +127,7 @@ def _operations(enabled: Mapping[str, Any], level: str, rtype: str) -> list[Json
     """Operations of the system, or of a type and its instances."""
     wanted = {"system"} if level == "system" else {"type", "instance"}
     rows = [row for row in enabled.get("operations", ()) if wanted & set(row[2]) and (level == "system" or {"*", rtype} & set(row[3]))]
-    return [{"name": row[0], "definition": row[1]} for row in sorted(rows, key=lambda row: str(row[0]))]
+    return [{"name": name, "definition": url} for name, url in sorted({(str(row[0]), str(row[1])) for row in rows})]  # once, on however many levels
 
 
 def supported_profiles(spec: Spec, rtype: str) -> list[str]:

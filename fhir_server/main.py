@@ -32,7 +32,7 @@ from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
 from fhir_server.operations import TABLE
-from fhir_server.security.tokens import Issuer, read_issuers, verifier
+from fhir_server.security.tokens import OPEN_GRANT, Issuer, read_issuers, verifier
 from fhir_server.settings import Settings
 from fhir_server.store.mongo import inbox as mongo_inbox
 from fhir_server.store.mongo.store import MongoStore, open_store
@@ -90,7 +90,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
             metrics=metrics,
             access=logs.access_log(),
         )
-        server = uvicorn.Server(_config(settings, build(services, partial(over_http.hl7v2, feed), partial(_desk, feed))))
+        server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), partial(_desk, feed))))
         async with _mllp(settings, feed):
             await server.serve([listener])
     finally:
@@ -131,6 +131,10 @@ async def _mllp(settings: Settings, feed: Feed) -> AsyncIterator[None]:
             await door.close()
         stop.set()
         await task
+
+
+async def _hl7v2(feed: Feed, body: bytes, headers: Mapping[str, str], client: str, address: str) -> tuple[bytes, str]:
+    return await over_http.hl7v2(feed, body, headers, client="" if client == OPEN_GRANT.client else client, address=address)
 
 
 async def _desk(feed: Feed, method: str, path: tuple[str, ...], query: Mapping[str, str], body: bytes, who: str) -> Any:

@@ -10,8 +10,19 @@ from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 
 MEDIA = "application/hl7-v2"
+CURL_DEFAULT = "application/x-www-form-urlencoded"  # what `curl --data-binary` says of any bytes; a message is never a form
 ACCEPTED_MEDIA = frozenset(
-    {"", MEDIA, "application/hl7-v2+er7", "x-application/hl7-v2+er7", "x-application/hl7-v2", "text/plain", "application/octet-stream"}
+    {
+        "",
+        MEDIA,
+        "application/hl7-v2+er7",
+        "x-application/hl7-v2+er7",
+        "x-application/hl7-v2",
+        "application/edi-hl7v2",
+        "text/hl7v2",
+        "text/plain",
+        "application/octet-stream",
+    }
 )
 
 
@@ -21,7 +32,7 @@ async def hl7v2(feed: Feed, body: bytes, headers: Mapping[str, str], *, client: 
     headers: lower-case names; client: the OAuth client of the request; address: where it came from. Raises Refusal 400, 415.
     """
     media, charset = _media(headers.get("content-type", ""))
-    if media not in ACCEPTED_MEDIA:
+    if media not in ACCEPTED_MEDIA and media != CURL_DEFAULT:
         raise unsupported_media(f"HL7 v2 messages are sent as {MEDIA}")
     if not body.strip():
         raise bad_request("the body holds no message")

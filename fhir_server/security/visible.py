@@ -6,7 +6,7 @@ c create, r read (also vread, history of an instance), u update and patch, d del
 """
 
 from conformance.outcome import forbidden
-from fhir_server.context import Context
+from fhir_server.context import Context, Grant
 from fhir_server.query.clauses import EVERYTHING, Clause, Index, Nothing, either
 from fhir_server.query.match import matches
 
@@ -30,3 +30,8 @@ def required(ctx: Context, rtype: str, action: str) -> Clause:
 def covers(ctx: Context, rtype: str, action: str, index: Index, rid: str) -> bool:
     """True if the caller may do `action` on the resource rtype/rid that has this index document."""
     return matches(visible(ctx, rtype, action), index, rid=rid)
+
+
+def may_feed(grant: Grant) -> bool:
+    """True if the caller may send HL7 v2 messages: they create and update resources of any type, so the right must be on all types."""
+    return any(right.rtype == "*" and right.clause is None and {"c", "u"} <= right.actions for right in grant.rights)

@@ -11,17 +11,18 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from conformance import codec
 from conformance.outcome import Refusal, forbidden, outcome
 from fhir_server.metrics import exposition
+from fhir_server.security.visible import may_feed
 from fhir_server.web.asgi import App
 from fhir_server.web.body import read_body
 from fhir_server.web.door import Services, fhir_door
 from fhir_server.web.edge import edge
 
 Desk = Callable[[str, tuple[str, ...], Mapping[str, str], bytes, str], Awaitable[Any]]
-Receive7 = Callable[[bytes, Mapping[str, str]], Awaitable[tuple[bytes, str]]]
+ReceiveV2 = Callable[[bytes, Mapping[str, str], str, str], Awaitable[tuple[bytes, str]]]
 
 
-def build(services: Services, receive_v2: Receive7, desk: Desk) -> App:
-    """The whole HTTP surface. `receive_v2(body, headers) -> (answer, media type)` is the HL7 v2 intake.
+def build(services: Services, receive_v2: ReceiveV2, desk: Desk) -> App:
+    """The whole HTTP surface. `receive_v2(body, headers, client, address) -> (answer, media type)` is the HL7 v2 intake.
 
     desk: (method, path, query, body, who) -> JSON value of the inbox desk; it raises Refusal 404 where there is no such row.
     """
@@ -62,12 +63,15 @@ def _metrics(app: FastAPI, services: Services) -> None:
         return PlainTextResponse(exposition(), media_type="text/plain; version=0.0.4")
 
 
-def _hl7v2(app: FastAPI, services: Services, receive_v2: Receive7) -> None:
+def _hl7v2(app: FastAPI, services: Services, receive_v2: ReceiveV2) -> None:
     @app.post("/hl7v2")
     async def hl7v2(request: Request) -> Response:
-        await services.authenticate(request.headers)
+        grant = await services.authenticate(request.headers)
+        if not may_feed(grant):
+            raise forbidden("HL7 v2 messages need the right to create and update all types (system/*.cu)")
         body = await read_body(request.receive, request.headers, services.settings.max_body)
-        answer, media = await receive_v2(body, request.headers)
+        address = request.client.host if request.client else ""
+        answer, media = await receive_v2(body, request.headers, grant.client, address)
         return Response(answer, media_type=media)
 
 
