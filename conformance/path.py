@@ -8,6 +8,7 @@ What comes out for an element: its JSON value (dict, text, number, bool); for a 
 system quantities as FHIR Quantity.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = [
     "search_path", "search_path_typed",
 ]  # fmt: skip
 
+LOG = logging.getLogger(__name__)
 UCUM = "http://unitsofmeasure.org"
 NO_SERVICES = Services()
 Items = Callable[..., list[Any]]
@@ -120,13 +122,14 @@ def compile_invariant(text: str, type_: str, *, spec: Spec | None = None, servic
 
     value: the element's JSON value (None for a primitive with extensions only); resource: the resource it stands in (`%resource`); root: the outermost one
     (`%rootResource`, default resource); extra: the `_name` companion of a primitive. Empty counts as kept (https://hl7.org/fhir/R4/conformance-rules.html#constraints).
-    R4's own lax spellings are understood (see lenient.py). Raises SyntaxProblem, SemanticProblem; the closure ExecutionProblem.
+    R4's own lax spellings are understood (see lenient.py). The closure raises ExecutionProblem; one of a text that cannot be compiled (a profile may hold
+    anything) raises it always, so that whoever judges a resource reports the rule as not evaluated.
     """
     model = model_of(spec)
     try:
         expr = compile_tree(lenient(parse(text), model), model)
-    except RecursionError as error:
-        raise SyntaxProblem("the expression nests too deeply") from error
+    except (PathProblem, RecursionError) as problem:
+        return _unusable(str(problem) if isinstance(problem, PathProblem) else "the expression nests too deeply")
     content = model.content(type_)
 
     def run(value: Any, resource: dict[str, Any], root: dict[str, Any] | None = None, extra: dict[str, Any] | None = None) -> bool:
@@ -143,12 +146,20 @@ def compile_invariant(text: str, type_: str, *, spec: Spec | None = None, servic
     return run
 
 
+def _unusable(why: str) -> Callable[..., bool]:
+    def run(*_: Any, **__: Any) -> bool:
+        raise ExecutionProblem(why)
+
+    return run
+
+
 def search_path(text: str, *, context: str = "", spec: Spec | None = None) -> Callable[..., list[Any]]:
     """A SearchParameter expression as `run(resource)` -> JSON values (primitives without value left out; no order promised between branches of a union).
 
     context: for a composite's component expression the type or backbone it starts at ('Observation.component'); then `run(element, resource)`.
     References are never resolved: `resolve() is X` is told from the reference's text, its `type` or the contained resource.
-    Raises SyntaxProblem, SemanticProblem.
+    A resource on which the expression cannot be evaluated (`single()` of two names) has no values, and a warning is logged: a search parameter, which a site may
+    add, must not stand in the way of a write. Raises SyntaxProblem, SemanticProblem.
     """
     return _search(text, context, spec or load_spec(), False)
 
@@ -167,19 +178,26 @@ def _search(text: str, context: str, spec: Spec, typed: bool) -> Callable[..., l
 
 
 def _compile_search(text: str, context: str, model: Model, typed: bool) -> Callable[..., list[Any]]:
-    tree = lenient(parse(text), model)
     try:
-        fast = select.runner(select.branches(tree, context, model), typed)
-    except select.Unfit:
-        return _slow_search(compile_tree(tree, model), model, context, typed)
+        tree = lenient(parse(text), model)
+        try:
+            fast = select.runner(select.branches(tree, context, model), typed)
+        except select.Unfit:
+            return _slow_search(text, compile_tree(tree, model), model, context, typed)
+    except RecursionError as error:
+        raise SyntaxProblem("the expression nests too deeply") from error
     return (lambda element, resource=None: fast(element)) if context else fast
 
 
-def _slow_search(expr: Expr, model: Model, context: str, typed: bool) -> Callable[..., list[Any]]:
+def _slow_search(text: str, expr: Expr, model: Model, context: str, typed: bool) -> Callable[..., list[Any]]:
     evaluate = _evaluator(expr, model, context, NO_SERVICES)
 
     def run(element: Any, resource: dict[str, Any] | None = None) -> list[Any]:
-        items = evaluate(element, resource)
+        try:
+            items = evaluate(element, resource)
+        except ExecutionProblem as problem:
+            LOG.warning("a search expression could not be evaluated: %s: %s", text, problem)
+            return []
         if not typed:
             return [value for item in items if (value := plain(item)) is not None]
         return [(value, item.type if isinstance(item, Node) else _system_type(item)) for item in items if (value := plain(item)) is not None]

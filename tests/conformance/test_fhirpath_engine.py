@@ -11,6 +11,7 @@ from fhirpathpy import evaluate as second_opinion
 from fhirpathpy.models import models
 
 from conformance.fhirpath.check import check
+from conformance.fhirpath.compile import compile_tree
 from conformance.fhirpath.lenient import lenient
 from conformance.fhirpath.parser import parse
 from conformance.path import (
@@ -409,10 +410,18 @@ def test_every_invariant_can_be_evaluated_and_the_examples_keep_those_of_level_e
 
 
 def test_every_invariant_compiles() -> None:
-    rules = load_spec().rules
-    assert len(rules) > 200
-    for rule in rules.values():
-        assert compile_invariant(rule.expression, "Patient")
+    spec = load_spec()
+    model = model_of(spec)
+    assert len(spec.rules) > 200
+    for rule in spec.rules.values():
+        assert compile_tree(lenient(parse(rule.expression), model), model)
+
+
+@pytest.mark.parametrize("text", ["a..b", "foo()", "-" * 5000 + "1", "name is Nothing"])
+def test_an_invariant_that_cannot_be_compiled_fails_where_it_is_evaluated(text: str) -> None:
+    run = compile_invariant(text, "Patient")
+    with pytest.raises(ExecutionProblem):
+        run(PATIENT, PATIENT)
 
 
 # What fhirpathpy does as the standard says: navigation, existence, filtering, subsetting, text, simple comparison.

@@ -91,7 +91,7 @@ def test_the_quick_form_agrees_with_the_complete_engine_on_the_examples() -> Non
         for param in spec.params(res["resourceType"]).values():
             if not param.expression or "resolve()" in param.expression:
                 continue
-            slow = path._slow_search(compile_tree(lenient(parse(param.expression), model), model), model, "", True)
+            slow = path._slow_search(param.expression, compile_tree(lenient(parse(param.expression), model), model), model, "", True)
             quick = search_path_typed(param.expression)(res)
             expected = slow(res)
             assert [value for value in quick if value not in expected] == [], param
@@ -157,3 +157,22 @@ def test_broken_resources_do_not_break_it(res: dict[str, Any]) -> None:
 def test_the_type_of_a_reference_is_told_from_its_text(reference: str, expected: bool) -> None:
     res = {"resourceType": "Observation", "subject": {"reference": reference}}
     assert bool(search_path("Observation.subject.where(resolve() is Patient)")(res)) is expected
+
+
+def test_a_resource_on_which_an_expression_fails_has_no_values(caplog: pytest.LogCaptureFixture) -> None:
+    res = {"resourceType": "Patient", "name": [{"family": "Chalmers"}, {"family": "Windsor"}]}
+    assert search_path("Patient.name.single().family")(res) == []
+    assert "could not be evaluated" in caplog.text
+    assert "Chalmers" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(" * 5000 + "id", "Patient" + ".name" * 190 + " | Patient" * 190, ("(" + "id | " * 150) * 50 + "id" + ")" * 50, "Patient.", "x" * 50_000],
+)
+def test_hostile_search_expressions_are_refused_or_compiled(text: str) -> None:
+    try:
+        told = str(search_path(text)({"resourceType": "Patient"}) and "")
+    except path.PathProblem as problem:
+        told = str(problem)
+    assert len(told) < 200
