@@ -31,11 +31,16 @@ async def last_content(ctx: Context, stored: Stored) -> Stored:
     return await ctx.store.version(stored.rtype, stored.rid, stored.vid - 1) or stored
 
 
+async def covered(ctx: Context, clause: Clause, stored: Stored) -> bool:
+    """True if the clause covers the resource as it is, or as it was before it was deleted."""
+    return isinstance(clause, Everything) or within(ctx, clause, await last_content(ctx, stored))
+
+
 async def known(ctx: Context, rtype: str, rid: str, action: str = "r") -> Stored:
     """The current version or tombstone, if the caller may know of it. Raises 403, 404."""
     clause = required(ctx, rtype, action)
     stored = await ctx.store.get(rtype, rid)
-    if stored is None or not (isinstance(clause, Everything) or within(ctx, clause, await last_content(ctx, stored))):
+    if stored is None or not await covered(ctx, clause, stored):
         raise not_found(rtype, rid)
     return stored
 

@@ -2,13 +2,14 @@
 
 import re
 
-from conformance.outcome import gone, refuse
+from conformance.outcome import gone, not_found, refuse
 from fhir_server.context import Context, Reply, Request, Resource
-from fhir_server.interactions.access import current, known, sees
+from fhir_server.interactions.access import covered, known, sees
 from fhir_server.interactions.headers import stamps, unchanged
 from fhir_server.interactions.steps import checked_id, no_query
 from fhir_server.search.bundle import trimmer
 from fhir_server.search.parse import parse
+from fhir_server.security.visible import required
 from fhir_server.store import Stored
 
 TRIMMING = ("_summary", "_elements")
@@ -18,7 +19,13 @@ VID = re.compile(r"[1-9][0-9]{0,8}")
 async def read(ctx: Context, request: Request) -> Reply:
     """GET [type]/[id]. Raises 404, 410; answers 304 to a conditional read of what did not change."""
     rtype, rid = request.path
-    return _shown(ctx, request, await current(ctx, rtype, checked_id(rid)))
+    clause = required(ctx, rtype, "r")
+    stored = await ctx.store.get(rtype, checked_id(rid))
+    if stored is None or not await covered(ctx, clause, stored):
+        raise not_found(rtype, rid)
+    if stored.res is None:
+        raise gone(rtype, rid)
+    return _shown(ctx, request, stored)
 
 
 async def vread(ctx: Context, request: Request) -> Reply:
