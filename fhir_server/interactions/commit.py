@@ -31,15 +31,17 @@ class Draft:
     issues: tuple[Issue, ...] = ()
 
 
-def draft(ctx: Context, res: Resource, rid: str, method: str, prior: Stored | None = None, *, feed: bool = False) -> Draft:
+def draft(
+    ctx: Context, res: Resource, rid: str, method: str, prior: Stored | None = None, *, feed: bool = False, texts: Sequence[str] | None = None
+) -> Draft:
     """A draft of `res` under id `rid`; `res` itself is not changed. The client's versionId and lastUpdated are dropped, its profiles, tags
     and security labels replace those of the prior version (https://hl7.org/fhir/R4/http.html#update).
 
-    feed: it comes from an HL7 v2 message (see `validity.judge`). Raises Refusal 400/422: not valid.
+    feed: it comes from an HL7 v2 message (see `validity.judge`); texts: `references(res)`, if known already. Raises Refusal 400/422: not valid.
     """
     fresh = _with_id(res, rid)
     issues = judge(ctx, fresh, feed=feed)
-    return Draft(Change(str(res["resourceType"]), rid, fresh, index_of(ctx, fresh), prior, method), issues)
+    return Draft(Change(str(res["resourceType"]), rid, fresh, index_of(ctx, fresh, texts), prior, method), issues)
 
 
 def draft_delete(prior: Stored) -> Draft:

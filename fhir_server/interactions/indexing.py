@@ -4,6 +4,8 @@ With it every reference to a resource can be found, so that a deletion leaves no
 both always write the same.
 """
 
+from collections.abc import Sequence
+
 from fhir_server.context import Context, Resource
 from fhir_server.interactions.references import literal, references
 from fhir_server.query.clauses import Index
@@ -11,10 +13,10 @@ from fhir_server.search.extract import extractor
 from fhir_server.search.keys import OTHER, referenced
 
 
-def index_of(ctx: Context, res: Resource) -> Index:
-    """The index document to store beside `res`."""
+def index_of(ctx: Context, res: Resource, texts: Sequence[str] | None = None) -> Index:
+    """The index document to store beside `res`. texts: `references(res)`, if known already."""
     index = extractor(ctx.spec, ctx.terms)(res)
-    texts = references(res)
+    texts = references(res) if texts is None else texts
     known = referenced(index) if texts else set()
     rest = [text for text in texts if text not in known]
     if rest:

@@ -85,12 +85,17 @@ async def _drafted_before(ctx: Context, steps: Sequence[Step]) -> dict[int, Draf
     drafts: dict[int, Draft] = {}
     refusals: list[Refusal] = []
     for number, step in enumerate(steps):
-        if step.res is None or not step.rid or step.criteria is not None or references.conditional(step.res, links.base, ctx.spec.types):
+        if step.res is None or not step.rid or step.criteria is not None:
+            continue
+        texts = references.references(step.res)
+        if references.conditional(texts, links.base, ctx.spec.types):
             continue
         try:
             with placed(step.place):
-                res = references.rewrite(step.res, links, ctx.spec, references.root_of(step.full_url))
-                drafts[number] = commit.draft(ctx, res, step.rid, step.method)
+                root = references.root_of(step.full_url)
+                res = references.rewrite(step.res, links, ctx.spec, root, texts)
+                resolved = texts if res is step.res else [links.resolve(text, root) for text in texts]
+                drafts[number] = commit.draft(ctx, res, step.rid, step.method, texts=resolved)
         except Refusal as refusal:
             refusals.append(refusal)
         if number % BREATH == BREATH - 1:
@@ -119,7 +124,9 @@ async def _drafts(ctx: Context, tx: Tx, aims: Sequence[Aim], writes: Sequence[Ai
     """A draft for each write, upon its prior version."""
     links = _links(ctx, ((aim.step, aim.rid) for aim in aims if aim.deed not in (DELETE, NOTHING)))
     states = [None if aim.deed == DELETE or aim.number in ready else _new_state(ctx, aim, links) for aim in writes]
-    asked = {text for state in states if state is not None for text in references.conditional(state, links.base, ctx.spec.types)}
+    asked = {
+        text for state in states if state is not None for text in references.conditional(references.references(state), links.base, ctx.spec.types)
+    }
     if asked:
         found = await _conditional_references(ctx, tx, asked, writes, states, ready)
         links = _links(ctx, (), found)

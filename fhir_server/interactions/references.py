@@ -7,7 +7,7 @@ Bundle are left alone too: their references resolve within that Bundle.
 
 import html
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -90,15 +90,18 @@ def literal(text: str, base: str, types: Collection[str]) -> tuple[str, str] | N
     return (match.group(1), match.group(2)) if match and match.group(1) in types else None
 
 
-def conditional(res: Resource, base: str, types: Collection[str]) -> set[str]:
-    """The conditional references in a resource, own base removed: {'Patient?identifier=http://x|1'}."""
-    matches = [SEARCH.fullmatch(text.removeprefix(base)) for text in references(res) if "?" in text]
+def conditional(texts: Iterable[str], base: str, types: Collection[str]) -> set[str]:
+    """The conditional ones among references, own base removed: {'Patient?identifier=http://x|1'}."""
+    matches = [SEARCH.fullmatch(text.removeprefix(base)) for text in texts if "?" in text]
     return {match.group(0) for match in matches if match and match.group(1) in types}
 
 
-def rewrite(res: Resource, links: Links, spec: Any, root: str = "") -> Resource:
-    """The resource with its links replaced; `res` itself is never changed and is returned as it is if nothing had to be replaced."""
-    if not links.targets and all(links.resolve(text, root) == text for text in references(res)):
+def rewrite(res: Resource, links: Links, spec: Any, root: str = "", texts: Sequence[str] | None = None) -> Resource:
+    """The resource with its links replaced; `res` itself is never changed and is returned as it is if nothing had to be replaced.
+
+    texts: `references(res)`, if known already.
+    """
+    if not links.targets and all(links.resolve(text, root) == text for text in (references(res) if texts is None else texts)):
         return res
     uris: list[str] = []
     changed: Resource = _rewrite(res, links, root, uris)

@@ -124,4 +124,4 @@ def test_roots_literals_and_conditions_are_told_apart() -> None:
         "subject": {"reference": BASE + "Patient?a=1"},
         "focus": [{"reference": "Nonsense?a=1"}, {"reference": "Group?b=2"}],
     }
-    assert conditional(res, BASE, SPEC.types) == {"Patient?a=1", "Group?b=2"}
+    assert conditional(references(res), BASE, SPEC.types) == {"Patient?a=1", "Group?b=2"}
