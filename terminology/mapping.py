@@ -1,6 +1,6 @@
-"""ConceptMap $translate and $closure.
+"""ConceptMap $translate.
 
-https://hl7.org/fhir/R4/conceptmap-operation-translate.html, https://hl7.org/fhir/R4/conceptmap-operation-closure.html. Maps in the shape of R5
+https://hl7.org/fhir/R4/conceptmap-operation-translate.html. Maps in the shape of R5
 (`relationship`, `sourceCode`) are read as well; the answer carries R4's `equivalence`.
 """
 
@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from terminology.concepts import Json, contains
-from terminology.library import Library
+from terminology.concepts import Json
 from terminology.valueset import canonical
 
 EQUIVALENCE = {
@@ -149,40 +148,3 @@ def _parts(match: Match, modern: bool) -> list[Json]:
     if match.origin:
         parts.append({"name": "originMap" if modern else "source", "valueCanonical" if modern else "valueUri": match.origin})
     return parts
-
-
-def closure_entries(library: Library, known: Sequence[Json], added: Sequence[Json]) -> list[tuple[Json, Json]]:
-    """(subsumed, subsuming) pairs that the added codings bring to a closure table that already has `known`."""
-    pairs = []
-    every = [*known, *added]
-    fresh = {(each.get("system"), each.get("code")) for each in added}
-    for one in every:
-        for other in every:
-            new = (one.get("system"), one.get("code")) in fresh or (other.get("system"), other.get("code")) in fresh
-            if new and one is not other and _below(library, one, other):
-                pairs.append((one, other))
-    return pairs
-
-
-def _below(library: Library, one: Json, other: Json) -> bool:
-    if one.get("system") != other.get("system"):
-        return False
-    system = library.system(str(one.get("system", "")), str(one.get("version", "")))
-    if system is None:
-        return False
-    a, b = system.find(str(one.get("code", ""))), system.find(str(other.get("code", "")))
-    return a is not None and b is not None and a != b and contains(system.ancestors(a), b)
-
-
-def closure_map(name: str, version: str, pairs: Sequence[tuple[Json, Json]]) -> Json:
-    """The ConceptMap of a closure update: source is subsumed by target."""
-    groups: dict[str, dict[str, list[Json]]] = {}
-    for one, other in pairs:
-        rows = groups.setdefault(str(one["system"]), {}).setdefault(str(one["code"]), [])
-        rows.append({"code": other["code"], "equivalence": "subsumes"})
-    made: Json = {"resourceType": "ConceptMap", "version": version, "name": name, "status": "active", "experimental": True}
-    listed = [
-        {"source": system, "target": system, "element": [{"code": code, "target": targets} for code, targets in rows.items()]}
-        for system, rows in groups.items()
-    ]
-    return made | ({"group": listed} if listed else {})

@@ -4,6 +4,7 @@
 UCUM, and the check digits of SNOMED CT and LOINC. https://hl7.org/fhir/R4/terminology-service.html
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from terminology.concepts import Json, System, contains
 from terminology.honoured import EXPANSION_PARAMETERS
 from terminology.implicit import LOINC, SNOMED
 from terminology.library import KINDS, Library, split, tabulate
+from terminology.mapping import Sought, translate
 from terminology.policy import Policy, open_policy
 from terminology.shelf import read_resources, read_systems, stamp
 from terminology.trouble import Stop
@@ -44,10 +46,11 @@ class Verdict:
 
 FINE = Verdict(OK)
 UNKNOWN = Verdict(UNKNOWN_SYSTEM, "the code system is not loaded")
+EXPRESSION, IDENTIFIER = re.compile(r"[:+={}(]"), re.compile(r"\d{6,18}")
 FORMS = {SNOMED: digits.sctid, LOINC: digits.loinc}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Terms:
     """The terminology of this process. policy: what to do about findings; seen: verdicts kept; unknown: counts of unknown codes.
 
@@ -127,6 +130,11 @@ class Terms:
                 pairs[url, segment.system.code(int(n))] = None
         return list(pairs)
 
+    def translate(self, system: str, code: str) -> list[Json]:
+        """The codings that the concept maps equate with a code (equal, equivalent or narrower in the target), best first; for codes of a feed."""
+        found = translate(self.library.concept_maps(), Sought(system, code), {})
+        return [match.target for match in found if match.equivalence in ("equal", "equivalent", "wider") and match.target.get("code")]
+
     def to_ucum(self, unit_text: str) -> str | None:
         """The UCUM code that a unit written by a laboratory means, None if it could mean two things or none."""
         return units.to_ucum(unit_text)
@@ -158,6 +166,8 @@ def holds(selection: Selection, system: str, code: str) -> bool:
 
 def judge(library: Library, system: str, code: str, display: str | None = None) -> Verdict:
     """The verdict on a coding, not kept."""
+    if system == SNOMED and EXPRESSION.search(code) is not None:
+        return _expression(library, code)
     if system == units.SYSTEM:
         return FINE if units.valid(code) else Verdict(MALFORMED, "the code is not a UCUM unit")
     form = FORMS.get(system)
@@ -177,6 +187,14 @@ def judge(library: Library, system: str, code: str, display: str | None = None) 
     if display and not _named(known, n, display):
         return Verdict(WRONG_DISPLAY, _displays(known, n), right)
     return Verdict(OK, "", right) if right else FINE
+
+
+def _expression(library: Library, code: str) -> Verdict:
+    """A post-coordinated expression: each concept in it is judged, its grammar is not. https://hl7.org/fhir/R4/snomedct.html"""
+    verdicts = [judge(library, SNOMED, each) for each in IDENTIFIER.findall(code)]
+    if not verdicts:
+        return Verdict(MALFORMED, "the expression names no concept")
+    return next((each for each in verdicts if each.finding != OK), FINE)
 
 
 def _inactive(system: System, n: int, right: str) -> Verdict:

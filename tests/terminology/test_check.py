@@ -57,6 +57,24 @@ def test_verdicts_with_nothing_loaded(terms: Terms, system: str, code: str, disp
     assert terms.check(system, code, display).finding == finding
 
 
+def test_terms_can_be_a_key() -> None:
+    made = open_terms()
+    assert {made: 1}[made] == 1
+
+
+def test_post_coordinated_expressions_are_judged_by_their_concepts(terms: Terms) -> None:
+    assert terms.check(SNOMED, "73211009:363698007=113331007").finding == "unknown-system"
+    assert terms.check(SNOMED, "73211008:363698007=113331007").finding == "malformed"
+
+
+def test_maps_translate_local_codes() -> None:
+    target = {"code": "male", "equivalence": "equivalent"}
+    group = {"source": "http://example.org/sex", "target": GENDER, "element": [{"code": "M", "target": [target]}]}
+    made = open_terms().with_resources([{"resourceType": "ConceptMap", "url": "http://example.org/map", "status": "active", "group": [group]}])
+    assert made.translate("http://example.org/sex", "M") == [{"system": GENDER, "code": "male"}]
+    assert made.translate("http://example.org/sex", "X") == []
+
+
 def test_inactive_code_names_its_replacement() -> None:
     res = {
         "resourceType": "CodeSystem",
