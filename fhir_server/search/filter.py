@@ -71,8 +71,6 @@ class Parser:
 
     def group(self, rtype: str, depth: int) -> Node:
         """Terms joined by 'and' and 'or', left to right."""
-        if depth > MAX_DEPTH:
-            raise not_supported(f"search parameter '_filter': more than {MAX_DEPTH} levels are not answered")
         node = self.term(rtype, depth)
         while self._peek() in ("and", "or"):
             joiner = self._next()
@@ -82,6 +80,8 @@ class Parser:
 
     def term(self, rtype: str, depth: int) -> Node:
         """One comparison, group or negation."""
+        if depth > MAX_DEPTH:
+            raise not_supported(f"search parameter '_filter': more than {MAX_DEPTH} levels are not answered")
         word = self._next()
         if word == "not":
             return _not(self.term(rtype, depth + 1))

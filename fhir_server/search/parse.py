@@ -3,6 +3,7 @@
 What is unknown, unsupported or malformed is refused by name (400); with `Prefer: handling=lenient` it is ignored and told.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from fhir_server.search.plan import Include, Node, Plan
 from fhir_server.search.schema import Field, schema
 from fhir_server.store import Sort
 
+MOST_SORTS = 8
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 IGNORED = ("_format", "_pretty")  # the door's own
 SUMMARIES = ("true", "text", "data", "count", "false")
 TOTALS = ("none", "estimate", "accurate")
@@ -90,7 +93,9 @@ def condition_of(ctx: Context, rtype: str, pairs: Sequence[Pair]) -> Node:
     read = reading(ctx)
     if len(pairs) > read.limits.parameters:
         raise bad_request(f"more than {read.limits.parameters} parameters in one search")
-    for name, _ in pairs:
+    for name, value in pairs:
+        if UNPRINTABLE.search(name) or UNPRINTABLE.search(value):
+            raise bad_request("search parameters: control characters are not allowed")
         if name.split(":", 1)[0] in _RESULTS or name == "_filter":
             raise not_supported(f"search parameter '{short(name)}' is not supported here")
     return conditions(read, rtype, [pair for pair in pairs if pair[0] not in IGNORED])
@@ -106,6 +111,8 @@ def _types(ctx: Context, pairs: Iterable[Pair]) -> tuple[str, ...]:
 
 
 def _take(ctx: Context, read: Reading, draft: Draft, name: str, value: str) -> None:
+    if UNPRINTABLE.search(name) or UNPRINTABLE.search(value):
+        raise bad_request(f"search parameter '{UNPRINTABLE.sub('?', short(name))}': control characters are not allowed")
     taker = _RESULTS.get(name.split(":", 1)[0])
     if taker is not None:
         taker(ctx, draft, name, value)
@@ -182,6 +189,8 @@ def _contained_type(ctx: Context, draft: Draft, name: str, value: str) -> None:
 
 def _sort(ctx: Context, draft: Draft, name: str, value: str) -> None:
     keys = value.split(",")
+    if len(keys) + len(draft.sort) > MOST_SORTS or len({key.removeprefix("-") for key in keys}) < len(keys):
+        raise not_supported(f"search parameter '_sort': more than {MOST_SORTS} keys, or one twice, are not answered")
     for rtype in draft.types or _shared(ctx):
         for key in keys:
             sort_key(ctx, rtype, key)
