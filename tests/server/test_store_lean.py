@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
+from pymongo.errors import AutoReconnect, DuplicateKeyError, NotPrimaryError, OperationFailure
 
 from conformance.outcome import Refusal
 from fhir_server.query.clauses import Everything
 from fhir_server.store import Change, Sort, embedded
 from fhir_server.store.embedded import Embedded
 from fhir_server.store.mongo import lean as lean_module
+from fhir_server.store.mongo import store as store_module
 from fhir_server.store.mongo.document import encoded, raw
 from fhir_server.store.mongo.lean import Lean, lean_for
 from fhir_server.store.mongo.store import CONCERN, MongoStore, open_store
@@ -125,3 +126,20 @@ async def test_an_insert_that_was_applied_before_its_connection_broke_counts_as_
     with pytest.raises(Refusal) as refused:
         await store.insert(change("a", 20))
     assert refused.value.status == 409
+
+
+async def test_opening_waits_for_a_changeover(mongod: Embedded, database_name: str, monkeypatch: pytest.MonkeyPatch):
+    """A member that is not primary any more refuses to create collections; a little later there is a primary."""
+    real, refusals = store_module.create_own, []
+
+    async def not_primary_yet(database):
+        if len(refusals) < 2:
+            refusals.append(1)
+            raise NotPrimaryError("not primary")
+        await real(database)
+
+    monkeypatch.setattr(store_module, "create_own", not_primary_yet)
+    opened = await open_store(mongod.uri, name=database_name)
+    assert len(refusals) == 2
+    await opened.client.drop_database(database_name)
+    await opened.close()

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pymongo.errors import AutoReconnect, DuplicateKeyError, PyMongoError, WriteConcernError
+from pymongo.errors import AutoReconnect, DuplicateKeyError, NotPrimaryError, PyMongoError, WriteConcernError
 
-from conformance.outcome import unavailable
+from conformance.outcome import Refusal, unavailable
 from fhir_server.query.clauses import Clause
 from fhir_server.store import Change, Sort, Stored, Tx
 from fhir_server.store.mongo import find, history, read, transaction
@@ -30,6 +30,7 @@ T = TypeVar("T")
 log = logging.getLogger("fhir.store")
 READY_SECONDS = 1.0
 TIDY_SECONDS = 3600.0
+CHANGEOVER_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds
 CONCERN = MAJORITY.document
 EXPORT_PAGE = 500
 
@@ -242,13 +243,24 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
         blobs = Blobs(tenant)
         horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, horizon_id)
         store = MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs, None, lean_for(uri, name)), Space(tenant))
-        with surfaced():
-            await create_own(tenant)
-            await blobs.prepare()
-            await horizon.prepare()
-            await store.ensure(await store.types())
-            store.tidy()
+        await _prepare(store)
+        store.tidy()
     except BaseException:
         await client.close()
         raise
     return store
+
+
+async def _prepare(store: MongoStore) -> None:
+    """Create what is missing; again while a replica set is changing over, because creating is not among what PyMongo retries."""
+    for pause in (*CHANGEOVER_PAUSES, None):
+        try:
+            with surfaced():
+                await create_own(store.database)
+                await store.blobs.prepare()
+                await store.horizon.prepare()
+                return await store.ensure(await store.types())
+        except Refusal as refusal:
+            if pause is None or not isinstance(refusal.__cause__, NotPrimaryError):
+                raise
+            await asyncio.sleep(pause)
