@@ -134,7 +134,7 @@ def subsumes(system: System, above: int, below: int) -> bool:
 
 def contains(numbers: Members, n: int) -> bool:
     """True if the sorted array holds `n`."""
-    at = int(np.searchsorted(numbers, n))
+    at = int(numbers.searchsorted(np.int32(n)))
     return at < len(numbers) and int(numbers[at]) == n
 
 

@@ -41,7 +41,8 @@ def select(system: IndexedSystem, text: str) -> Members:
     key = ("ecl", text)
     found: Members | None = system.memo.get(key)
     if found is None:
-        found = system.memo[key] = evaluate(system, parse(text))
+        found = evaluate(system, parse(text))
+        system.keep(key, found)
     return found
 
 

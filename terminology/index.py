@@ -51,6 +51,7 @@ ARRAYS = (
 BLOBS = ("terms", "values")
 INACTIVE, ABSTRACT, DEFINED = 1, 2, 4
 SMALL = 16_384
+MAX_KEPT = 256
 Array = npt.NDArray[Any]
 
 
@@ -138,7 +139,8 @@ class IndexedSystem:
     def relations(self, n: int) -> list[tuple[int, int, int]]:
         """(attribute, target, group) of a concept."""
         source = self.arrays["rel_source"]
-        low, high = int(np.searchsorted(source, n)), int(np.searchsorted(source, n, side="right"))
+        wanted = np.int32(n)  # of the array's own type: otherwise the whole array would be converted
+        low, high = int(source.searchsorted(wanted)), int(source.searchsorted(wanted, side="right"))
         columns = (self.arrays[name][low:high] for name in ("rel_attribute", "rel_target", "rel_group"))
         return [(int(a), int(t), int(g)) for a, t, g in zip(*columns, strict=True)]
 
@@ -193,13 +195,20 @@ class IndexedSystem:
     def _kept(self, name: Any, make: Any) -> Members:
         found: Members | None = self.memo.get(name)
         if found is None:
-            found = self.memo[name] = make()
+            found = make()
+            self.keep(name, found)
         return found
+
+    def keep(self, key: Any, value: Any) -> None:
+        """Remembers a set; all are forgotten before there are too many (filters and constraints come from outside)."""
+        if len(self.memo) >= MAX_KEPT:
+            self.memo.clear()
+        self.memo[key] = value
 
     def members_of(self, n: int) -> Members:
         """The members of a reference set."""
         sets = self.arrays["set_code"]
-        at = int(np.searchsorted(sets, n))
+        at = int(sets.searchsorted(np.int32(n)))
         return self._slice("set_at", "set_member", at) if at < len(sets) and int(sets[at]) == n else NOTHING
 
     def search(self, text: str) -> Members:

@@ -11,6 +11,7 @@ from terminology.concepts import Json, Meta, System, open_system, read_meta
 from terminology.versions import choose, key
 
 KINDS = ("CodeSystem", "ValueSet", "ConceptMap")
+MAX_KEPT = 8192
 
 
 def split(canonical: str) -> tuple[str, str]:
@@ -53,8 +54,19 @@ class Library:
 
     def system(self, url: str, version: str = "") -> System | None:
         """The version of a code system that `version` means ('': the newest; `1.0.x`), None if there is none."""
-        chosen = choose(version, self.versions(url))
-        return None if chosen is None else self._exact(url, chosen)
+        found: System | None = self.memo.get(("one", url, version))
+        if found is None:
+            chosen = choose(version, self.versions(url))
+            found = None if chosen is None else self._exact(url, chosen)
+            if found is not None:  # what is unknown is not kept: anyone can ask for any url
+                self.keep(("one", url, version), found)
+        return found
+
+    def keep(self, key: Any, value: Any) -> None:
+        """Remembers what was made; all is forgotten before it grows beyond MAX_KEPT."""
+        if len(self.memo) >= MAX_KEPT:
+            self.memo.clear()
+        self.memo[key] = value
 
     def _exact(self, url: str, version: str) -> System | None:
         for system in self._systems(url):
@@ -66,7 +78,9 @@ class Library:
         found = self.memo.get(("systems", url))
         if found is None:
             rows = [res for res in self.rows("CodeSystem", url) if has_concepts(res)]
-            found = self.memo["systems", url] = (*self.systems.get(url, ()), *(open_system(res) for res in rows))
+            found = (*self.systems.get(url, ()), *(open_system(res) for res in rows))
+            if found:
+                self.keep(("systems", url), found)
         return tuple(found)
 
     def rows(self, kind: str, url: str) -> tuple[Json, ...]:

@@ -161,7 +161,7 @@ def evaluate(scope: Scope, value_set: Json) -> Selection:
         return found
     made = _evaluate(scope.inside(value_set), value_set)
     if value_set.get("url") and not scope.contained:
-        scope.library.memo[name] = (value_set, made)
+        scope.library.keep(name, (value_set, made))
     return made
 
 
