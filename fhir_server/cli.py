@@ -5,6 +5,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from conformance.outcome import Refusal
 from fhir_server import logs, main, supervisor
 from fhir_server.commands import hl7v2, keep
 from fhir_server.demo.exchange import DemoFailed, Target, run_demo
+from fhir_server.security.secret import kept_secret
 from fhir_server.settings import Settings, from_environment
 from fhir_server.store import bundled, embedded
 from fhir_server.store.mongo.archive import BadArchive
@@ -57,6 +59,7 @@ def serve(
 def _serve(settings: Settings, demo: bool) -> None:
     listener = supervisor.listen(settings.host, settings.port)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = settings if settings.secret else replace(settings, secret=kept_secret(settings.data_dir))
     shutil.rmtree(settings.data_dir / "metrics", ignore_errors=True)
     database = None if settings.mongodb_uri else _start_database(settings)
     family = supervisor.Family()

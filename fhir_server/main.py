@@ -28,6 +28,7 @@ from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.routes import route
+from fhir_server.jobs import reindex
 from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
@@ -46,7 +47,7 @@ from terminology.service import open_terms
 log = logging.getLogger("fhir.main")
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 15
-FEED_GRANT = Grant("feed", "feed", (Right("*", frozenset("cruds")),))
+SYSTEM = Grant("system", "system", (Right("*", frozenset("cruds")),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
     settings = loaded.settings
     store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
     try:
-        feed = await _feed(loaded, store)
+        system = _system(loaded, store)
+        feed = await _feed(system, store)
         metrics = open_metrics(settings.data_dir / "metrics")
         feed.statistics.observe = lambda source, what: metrics.messages.labels(source, what).inc()
         services = Services(
@@ -91,27 +93,32 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
             access=logs.access_log(),
         )
         server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), partial(_desk, feed))))
-        async with _mllp(settings, feed):
+        async with reindex.running(system, store.database), _mllp(settings, feed):
             await server.serve([listener])
     finally:
         await store.close()
 
 
-async def _feed(loaded: Loaded, store: MongoStore) -> Feed:
-    await mongo_inbox.prepare(store.database)
-    ctx = Context(
-        request_id="feed",
-        grant=FEED_GRANT,
+def _system(loaded: Loaded, store: MongoStore) -> Context:
+    """The context of what the exchange does on its own: feeds and background work."""
+    settings = loaded.settings
+    return Context(
+        request_id="system",
+        grant=SYSTEM,
         store=store,
         spec=loaded.spec,
         terms=loaded.terms,
-        settings=loaded.settings,
-        operations=TABLE,
-        base=loaded.settings.base_url or f"http://{loaded.settings.host}:{loaded.settings.port}/fhir",
-        source="feed",
+        settings=settings,
+        base=settings.base_url or f"http://{settings.host}:{settings.port}/fhir",
+        source="system",
         now=datetime.now(UTC),
+        operations=TABLE,
     )
-    return open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(loaded.settings.sources))
+
+
+async def _feed(system: Context, store: MongoStore) -> Feed:
+    await mongo_inbox.prepare(store.database)
+    return open_feed(system, mongo_inbox.MongoInbox(store.database), load_registry(system.settings.sources))
 
 
 @contextlib.asynccontextmanager

@@ -53,7 +53,9 @@ class Settings:
     validation: str = setting("enforce", "FHIR_VALIDATION", "level of the R4 gate: enforce, warn, off; per source as 'enforce,lab1=warn'")
     page_size: int = setting(50, "FHIR_PAGE_SIZE", "the _count that applies where a request names none")
     max_page_size: int = setting(1000, "FHIR_MAX_PAGE_SIZE", "largest _count; a larger one is reduced and shown so in self")
-    secret: str = setting("", "FHIR_SECRET", "signs page cursors; the same for all processes of one exchange; empty: a random one per process")
+    secret: str = setting(
+        "", "FHIR_SECRET", "signs page cursors; the same for all servers of one exchange; empty: made once and kept in the data directory"
+    )
     conditional_delete: str = setting(
         "multiple", "FHIR_CONDITIONAL_DELETE", "several matches of a conditional delete: multiple deletes them all, single refuses"
     )

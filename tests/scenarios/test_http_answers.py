@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import socket
+import time
 
 import httpx
 import pytest
@@ -132,3 +133,31 @@ def test_binary_goes_in_and_out_raw(server: Server) -> None:
         assert raw.headers["content-type"] == "application/octet-stream"
         assert raw.headers["content-disposition"] == "attachment"
         assert http.get(f"/Binary/{rid}").json()["resourceType"] == "Binary"
+
+
+def test_a_custom_search_parameter_is_used_once_it_is_indexed(server: Server) -> None:
+    code = "shoe-size"
+    definition = {
+        "resourceType": "SearchParameter",
+        "url": "https://own.example/SearchParameter/shoe-size",
+        "name": "ShoeSize",
+        "status": "active",
+        "description": "Shoe size",
+        "code": code,
+        "base": ["Patient"],
+        "type": "number",
+        "expression": "Patient.extension('https://own.example/shoe').value",
+    }
+    with server.client() as http:
+        size = {"resourceType": "Patient", "extension": [{"url": "https://own.example/shoe", "valueInteger": 44}]}
+        assert http.post("/Patient", json=size, headers=JSON).status_code == 201
+        assert http.get("/Patient", params={code: "44"}).status_code == 400
+        made = http.post("/SearchParameter", json=definition, headers=JSON)
+        assert made.status_code == 201
+        started = http.post(f"/SearchParameter/{made.json()['id']}/$reindex", json={"resourceType": "Parameters"}, headers=JSON)
+        assert started.status_code in (200, 202), started.text
+        deadline = time.monotonic() + 60
+        while (answer := http.get("/Patient", params={code: "44"})).status_code != 200 and time.monotonic() < deadline:
+            time.sleep(0.5)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["total"] == 1
