@@ -10,8 +10,8 @@ from conformance.outcome import bad_request, conflict, forbidden, gone, precondi
 from fhir_server.context import Context
 from fhir_server.interactions import conditional
 from fhir_server.interactions.access import sees
+from fhir_server.interactions.commit import draft
 from fhir_server.interactions.headers import check_if_match, check_if_none_match
-from fhir_server.interactions.indexing import index_of
 from fhir_server.interactions.steps import Step, checked_id, missing, new_id, placed
 from fhir_server.query.match import matches
 from fhir_server.security.visible import required
@@ -187,9 +187,11 @@ def _twin(ctx: Context, aim: Aim, made: Mapping[str, list[Aim]]) -> Aim | None:
     criteria = aim.step.criteria
     for key in criteria.guards if criteria else ():
         for other in made.get(key, ()):
-            res = other.step.res
-            if criteria and res and other.step.rtype == aim.step.rtype and matches(criteria.clause, index_of(ctx, res), rid=other.rid, at=ctx.now):
-                return other
+            if criteria and other.step.res and other.step.rtype == aim.step.rtype:
+                with placed(other.step.place):
+                    made_of = draft(ctx, other.step.res, other.rid, "POST").change
+                if matches(criteria.clause, made_of.index, rid=other.rid, at=ctx.now):
+                    return other
     return None
 
 

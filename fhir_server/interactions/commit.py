@@ -6,17 +6,18 @@ Whoever stores a resource (REST, bundles, feeds, operations, loaders) drafts it 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from conformance.outcome import Issue, forbidden
+from conformance.outcome import Issue, forbidden, refuse
 from fhir_server.context import Context, Resource
 from fhir_server.interactions import integrity
 from fhir_server.interactions.access import within
 from fhir_server.interactions.indexing import index_of
-from fhir_server.interactions.validity import judge
+from fhir_server.interactions.validity import judge, level_of
 from fhir_server.query.clauses import Everything
 from fhir_server.query.match import matches
 from fhir_server.security.visible import WORDS, required
 from fhir_server.store import Change, Stored, Tx
 
+MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)  # what extraction meets where the gate did not look
 SERVER_META = ("versionId", "lastUpdated")
 
 
@@ -41,7 +42,13 @@ def draft(
     """
     fresh = _with_id(res, rid)
     issues = judge(ctx, fresh, feed=feed)
-    return Draft(Change(str(res["resourceType"]), rid, fresh, index_of(ctx, fresh, texts), prior, method), issues)
+    try:
+        index = index_of(ctx, fresh, texts)
+    except MISSHAPEN as error:
+        if level_of(ctx.settings.validation, ctx.source) == "enforce":
+            raise
+        raise refuse("structure", "an element has a shape that R4 does not give it, so that the resource cannot be indexed") from error
+    return Draft(Change(str(res["resourceType"]), rid, fresh, index, prior, method), issues)
 
 
 def draft_delete(prior: Stored) -> Draft:

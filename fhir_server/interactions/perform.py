@@ -14,7 +14,6 @@ from fhir_server.context import Context, Resource
 from fhir_server.interactions import commit, conditional, references
 from fhir_server.interactions.aims import CREATE, DELETE, MATCHED, NOTHING, WRITES, Aim, resolve
 from fhir_server.interactions.commit import Draft
-from fhir_server.interactions.indexing import index_of
 from fhir_server.interactions.references import Links
 from fhir_server.interactions.steps import ALONE, Step, placed
 from fhir_server.query.match import matches
@@ -123,29 +122,34 @@ def _links(ctx: Context, targets: Iterable[tuple[Step, str]], found: Mapping[str
 async def _drafts(ctx: Context, tx: Tx, aims: Sequence[Aim], writes: Sequence[Aim], ready: Mapping[int, Draft]) -> list[Draft]:
     """A draft for each write, upon its prior version."""
     links = _links(ctx, ((aim.step, aim.rid) for aim in aims if aim.deed not in (DELETE, NOTHING)))
-    states = [None if aim.deed == DELETE or aim.number in ready else _new_state(ctx, aim, links) for aim in writes]
-    asked = {
-        text for state in states if state is not None for text in references.conditional(references.references(state), links.base, ctx.spec.types)
-    }
-    if asked:
-        found = await _conditional_references(ctx, tx, asked, writes, states, ready)
-        links = _links(ctx, (), found)
-        states = [None if state is None else references.rewrite(state, links, ctx.spec) for state in states]
     drafts: list[Draft] = []
-    for aim, state in zip(writes, states, strict=True):
-        drafts.append(_draft(ctx, aim, state, ready))
-        if state is not None and len(drafts) % BREATH == 0:
+    asked: dict[int, set[str]] = {}  # position among the drafts -> conditional references in it
+    for aim in writes:
+        if aim.number in ready or aim.deed == DELETE:
+            drafts.append(commit.onto(ready[aim.number], aim.prior) if aim.deed != DELETE else _deletion(aim))
+            continue
+        state = _new_state(ctx, aim, links)
+        texts = references.references(state)
+        if found := references.conditional(texts, links.base, ctx.spec.types):
+            asked[len(drafts)] = found
+        with placed(aim.step.place):
+            drafts.append(commit.draft(ctx, state, aim.rid, aim.step.method, aim.prior, texts=texts))
+        if len(drafts) % BREATH == 0:
             await asyncio.sleep(0)
+    if asked:
+        links = _links(ctx, (), await _conditional_references(ctx, tx, set().union(*asked.values()), drafts))
+        for position in asked:
+            aim, change = writes[position], drafts[position].change
+            res = references.rewrite(change.res or {}, links, ctx.spec)
+            with placed(aim.step.place):
+                drafts[position] = commit.draft(ctx, res, aim.rid, aim.step.method, aim.prior)
     return drafts
 
 
-def _draft(ctx: Context, aim: Aim, state: Resource | None, ready: Mapping[int, Draft]) -> Draft:
-    if aim.deed == DELETE and aim.prior is not None:
-        return commit.draft_delete(aim.prior)
-    if state is None:
-        return commit.onto(ready[aim.number], aim.prior)
-    with placed(aim.step.place):
-        return commit.draft(ctx, state, aim.rid, aim.step.method, aim.prior)
+def _deletion(aim: Aim) -> Draft:
+    if aim.prior is None:
+        raise ValueError("a deletion has a prior version")
+    return commit.draft_delete(aim.prior)
 
 
 def _new_state(ctx: Context, aim: Aim, links: Links) -> Resource:
@@ -157,9 +161,7 @@ def _new_state(ctx: Context, aim: Aim, links: Links) -> Resource:
         return references.rewrite(res or {}, links, ctx.spec, references.root_of(aim.step.full_url))
 
 
-async def _conditional_references(
-    ctx: Context, tx: Tx, asked: Iterable[str], writes: Sequence[Aim], states: Sequence[Resource | None], ready: Mapping[int, Draft]
-) -> dict[str, str]:
+async def _conditional_references(ctx: Context, tx: Tx, asked: Iterable[str], drafts: Sequence[Draft]) -> dict[str, str]:
     """What each conditional reference means: exactly one resource, stored or written by this bundle; else 412.
 
     https://hl7.org/fhir/R4/http.html#trules: resolved after the writes, so what the bundle deletes or changes counts as it is then.
@@ -167,17 +169,15 @@ async def _conditional_references(
     texts = sorted(asked)
     wanted = [await conditional.from_text(ctx, text.partition("?")[0], text) for text in texts]
     stored = await conditional.find_all(ctx, tx, wanted)
-    rewritten = {aim.identity for aim in writes}
-    indexes = [
-        (aim.identity, ready[aim.number].change.index if aim.number in ready else index_of(ctx, state or {}))
-        for aim, state in zip(writes, states, strict=True)
-        if aim.deed != DELETE
-    ]
+    changes = [made.change for made in drafts]
+    rewritten = {(change.rtype, change.rid) for change in changes}
     found: dict[str, str] = {}
     for text, criteria, hits in zip(texts, wanted, stored, strict=True):
         targets = {(hit.rtype, hit.rid) for hit in hits} - rewritten
         targets |= {
-            identity for identity, index in indexes if identity[0] == criteria.rtype and matches(criteria.clause, index, rid=identity[1], at=ctx.now)
+            (change.rtype, change.rid)
+            for change in changes
+            if change.res is not None and change.rtype == criteria.rtype and matches(criteria.clause, change.index, rid=change.rid, at=ctx.now)
         }
         if len(targets) != 1:
             code = "multiple-matches" if targets else "not-found"

@@ -32,7 +32,8 @@ def judge(ctx: Context, res: Resource, *, feed: bool = False) -> tuple[Issue, ..
 
 def _gate(ctx: Context, res: Resource, told: bool, feed: bool) -> list[Issue]:
     """R4 itself; and the profiles the resource claims, where packages that define some are installed."""
-    if not ctx.spec.packages or "profile" not in res.get("meta", ()):
+    meta = res.get("meta")
+    if not ctx.spec.packages or not isinstance(meta, dict) or "profile" not in meta:
         return checker(ctx.spec, res["resourceType"], warnings=told)(res)
     return validate(ctx.spec, res, claims="warn" if feed else "enforce", check_code=codes_of(ctx, feed), warnings=told)
 
