@@ -16,6 +16,7 @@ from fhir_server.search import custom
 RESTRICTED = re.compile(r"(.+)\.where\(resolve\(\) is (\w+)\)")
 CHOSEN = re.compile(r"\s+as\s+\w+|\.(?:as|ofType)\(\w+\)")
 STORED_APART = ("_id", "_lastUpdated", "_text", "_content", "_list", "_has", "_type", "_query", "_filter")
+PHONETIC = "phonetic"
 EXACT_TYPES = frozenset(("Identifier", "code", "id", "uri", "url", "canonical", "oid", "string", "boolean", "integer", "positiveInt"))
 
 
@@ -137,7 +138,8 @@ def _identity(spec: Spec, rtype: str, param: Param) -> tuple[Key, str]:
     if param.type == "composite":
         inner = tuple((part.expression, part.type) for part in _parts(spec, rtype, param))
         return ("composite", parts, inner), ""
-    return (param.type, parts), ""
+    kind = PHONETIC if param.code == PHONETIC else param.type  # the same elements, stored otherwise
+    return (kind, parts), ""
 
 
 def _parts(spec: Spec, rtype: str, param: Param) -> tuple[Part, ...]:
