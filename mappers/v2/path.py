@@ -107,14 +107,16 @@ def _resource(run: Run, node: Element, slots: Slots, step: Step) -> Element:
         draft = run.keep(run.draft(step.rtype))
         draft.shared = True
         slots[step.key] = draft
-        _link(run, node, step, draft)
+        _link(run, node, slots, step, draft)
     return draft.res
 
 
-def _link(run: Run, node: Element, step: Step, draft: Draft) -> None:
+def _link(run: Run, node: Element, slots: Slots, step: Step, draft: Draft) -> None:
+    """Refer to a draft; the Reference itself is the slot of the path without the new resource (`performer[1].extension`)."""
     reference = run.refer(draft)
     if step.slot:
         node.setdefault(step.name, []).append(reference)
+        slots[step.key.rpartition("(")[0]] = reference
     else:
         node[step.name] = reference
 
@@ -145,7 +147,7 @@ def _end_resource(step: Step) -> Writer:
         draft = slots.get(step.key)
         if draft is None:
             draft = slots[step.key] = _interned(run, step.rtype, value)
-            _link(run, node, step, draft)
+            _link(run, node, slots, step, draft)
         else:
             merge(draft.res, value)
 
