@@ -24,7 +24,7 @@ VALUES = {
 MINIMAL = {
     "PID": "PID|1||7^^^A^MR||Doe^J", "PV1": "PV1|1|I|W", "ORC": "ORC|RE", "OBR": "OBR|1|||3^x^L", "OBX": "OBX|1|ST|3^x^L||v||||||F", "TXA": "TXA|1|CN", "SCH": "SCH|1|2", "RGS": "RGS|1",
     "FT1": "FT1|1", "RXA": "RXA|0|1|20240101||08^H^CVX", "SPM": "SPM|1|S1", "EVN": "EVN|A01|20240101", "DG1": "DG1|1||I10^H^I10C", "IN1": "IN1|1|P", "PR1": "PR1|1||1^x^L", "RXE": "RXE|||1^d^L",
-    "RXO": "RXO|1^d^L", "NK1": "NK1|1|D^J", "AIS": "AIS|1||x", "AIG": "AIG|1||x", "AIL": "AIL|1||W", "AIP": "AIP|1||1^A", "PRB": "PRB|AD|2024|1^x^L", "RXD": "RXD|1|1^d^L", "RXG": "RXG|1||||", "STF": "STF|1", "MFE": "MFE|MAD", "PD1": "PD1|||||||Y", "MRG": "MRG|8|||||9", "AL1": "AL1|1||P", "IAM": "IAM|1||P",
+    "RXO": "RXO|1^d^L", "NK1": "NK1|1|D^J", "AIS": "AIS|1||x", "AIG": "AIG|1||x", "AIL": "AIL|1||W", "AIP": "AIP|1||1^A", "PRB": "PRB|AD|2024|1^x^L", "RXD": "RXD|1|1^d^L", "RXG": "RXG|1||||", "STF": "STF|1", "MFE": "MFE|MAD", "PD1": "PD1|||||||Y", "MRG": "MRG|8||9", "AL1": "AL1|1||P", "IAM": "IAM|1||P",
 }  # fmt: skip
 # what message tables ask of a segment beyond the row itself, in variants
 EXTRAS: dict[str, list[dict[int, str]]] = {
@@ -32,7 +32,7 @@ EXTRAS: dict[str, list[dict[int, str]]] = {
     "ROL": [{3: "PP", 4: "1^D^J"}, {3: "AT", 4: "1^D^J"}, {3: "AT"}],
     "PV1": [{2: "I"}, {2: "I", 3: "W"}, {}],
     "ORC": [{}, {9: "20240102"}],
-    "PID": [{3: "7"}, {33: "20240102", 34: "NS^1.2.3^ISO"}],
+    "PID": [{3: "7", 18: "A1"}, {33: "20240102", 34: "NS^1.2.3^ISO"}],
     "OBX": [
         {2: "ST", 3: "3^x^L", 23: "Org"},
         {2: "ST", 3: "3^x^L", 23: "Org", 25: "1^D^J"},
@@ -50,6 +50,7 @@ EXTRAS: dict[str, list[dict[int, str]]] = {
     "OBR": [{4: "3^x^L"}, {4: "3^x^L", 15: "BLD"}],
     "TQ1": [{}, {13: "5^min"}, {4: "0800"}, {3: "AC"}],
     "PD1": [{7: "Y"}],
+    "MRG": [{1: "8", 3: "9"}],
     "DG1": [{3: "I10^H^I10C"}, {3: "I10^H^I10C", 21: "D"}],
 }
 
@@ -121,7 +122,7 @@ def _value(row: GuideRow, known: tables.Tables) -> list[str]:
     kind = row.datatype.strip().upper()
     if kind in ("CWE", "CE", "CNE", "IS", "ID", "CF"):
         return ["X1^Text^L", "Y", "F", "T^Text^HL70277", "NW", "X", "AA", "AU", "AV"]
-    return [VALUES.get(kind, "some text"), "5", "5^min"]
+    return [VALUES.get(kind, "some text"), "5", "5^min", "20240101"]
 
 
 # maps of the guide that are one of ours under another name
@@ -155,10 +156,11 @@ def _messages(row: GuideRow, known: tables.Tables) -> Iterator[str]:
                     fields.setdefault(-other, "20240103" if -other != row.field else "")
                 if name == "OBX" and row.field == 6:
                     fields[5] = _by_type(replace(row, field=5), "5")
-                if row.map.endswith("-Component]"):
+                if row.map.endswith("-Component]") and row.field != 5:
                     fields[5] = _twice(fields.get(5) or "5")
                 if row.field and not fields.get(row.field):
-                    fields[row.field] = f"{value}~{value}" if "COUNT>1" in row.when else _by_type(row, value)
+                    typed = _by_type(row, value)
+                    fields[row.field] = _twice(typed) if "COUNT>1" in row.when or (row.map.endswith("-Component]") and row.field == 5) else typed
                 yield _text(structure, group, name, fields, event)
 
 
@@ -250,3 +252,9 @@ def _chain(node: Any, steps: tuple[path.Step, ...], by_url: dict[str, Any]) -> b
         elif _chain(member, rest, by_url):
             return True
     return False
+
+
+def deviations() -> dict[tuple[str, str], str]:
+    """(map, field or '*') -> why our tables say otherwise than the guide."""
+    path_of = Path(__file__).parent / "guide_deviations.csv"
+    return {(row["map"], row["field"]): row["reason"] for row in tables.rows_of(path_of)}
