@@ -17,7 +17,7 @@ from conformance.fhirpath.values import Node, text, type_of
 from conformance.path import PathProblem, compile_items
 from conformance.spec import load_spec
 from conformance.xml import from_xml
-from tests.conformance.examples import examples
+from tests.conformance.examples import example
 
 # Case -> why this engine does not do what the case says.
 DIFFERENCES: dict[str, str] = {
@@ -113,8 +113,7 @@ def source(name: str) -> dict[str, Any]:
         return from_xml(data, load_spec()) if name.endswith(".xml") else codec.decode(data)
     if name in REBUILT:
         return REBUILT[name]
-    wanted = PUBLISHED.get(name)
-    found = next((res for res in examples() if (res["resourceType"], res.get("id")) == wanted), None)
+    found = example(*PUBLISHED[name]) if name in PUBLISHED else None
     if found is None:
         raise LookupError(f"{name} is not in the suite's folder")
     return {**found, "version": "20150622"} if name == "valueset-example-expansion.xml" else found  # the version that the cases expect

