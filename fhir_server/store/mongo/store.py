@@ -253,14 +253,18 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
 
 async def _prepare(store: MongoStore) -> None:
     """Create what is missing; again while a replica set is changing over, because creating is not among what PyMongo retries."""
-    for pause in (*CHANGEOVER_PAUSES, None):
+    pauses = iter(CHANGEOVER_PAUSES)
+    while True:
         try:
             with surfaced():
                 await create_own(store.database)
                 await store.blobs.prepare()
                 await store.horizon.prepare()
-                return await store.ensure(await store.types())
+                await store.ensure(await store.types())
         except Refusal as refusal:
+            pause = next(pauses, None)
             if pause is None or not isinstance(refusal.__cause__, NotPrimaryError):
                 raise
             await asyncio.sleep(pause)
+        else:
+            return
