@@ -86,7 +86,7 @@ async def test_a_database_that_died_of_a_full_disk_comes_back_without_damage(sma
             kept.add(f"a{number}")
         hog = small_disk / "hog"
         with hog.open("wb") as handle:  # somebody else fills the disk
-            os.posix_fallocate(handle.fileno(), 0, shutil.disk_usage(small_disk).free - 6 * 1024 * 1024)
+            os.posix_fallocate(handle.fileno(), 0, shutil.disk_usage(small_disk).free - 40 * 1024 * 1024)
         store.space.due = time.monotonic() + 3600  # our own look is blinded: the worst case
         refusal = await fill(store, "b", kept)
         assert refusal.status in (503, 507)
