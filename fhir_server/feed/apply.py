@@ -5,6 +5,7 @@ content, then results by their order; then the stored versions are read once, re
 versions to the message.
 """
 
+import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from mappers.v2.problem import Problem
 
 Resource = dict[str, Any]
 SHARED_TYPES = frozenset({"Practitioner", "PractitionerRole", "Organization", "Location", "Device", "Medication", "Substance"})
+FEED_IDS = uuid.UUID("6e0f5a52-3c0b-5d0e-9c55-0d1f5f1f7a11")  # namespace of ids that the feed gives
 RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
 STATE = KIND
 
@@ -93,10 +95,14 @@ class Meeting:
     withdrawn: dict[str, str] = field(default_factory=dict)  # 'Observation/1' -> why
     seen: dict[str, int] = field(default_factory=dict)
 
+    def new_id(self, name: str) -> str:
+        """An id for something new: the same on every attempt of the transaction, so that a large body that was uploaded is found again."""
+        return str(uuid.uuid5(FEED_IDS, f"{self.work.entry}|{self.work.attempt}|{name}"))
+
     def decide(self, item: Item, ref: str) -> None:
         """The item is (or becomes) this resource."""
         item.new = not ref
-        item.ref = ref or f"{item.rtype}/{uuid.uuid4()}"
+        item.ref = ref or f"{item.rtype}/{self.new_id(item.url)}"
         self.refs[item.url] = item.ref
 
 
@@ -264,12 +270,13 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
     await _link_parents(meeting, anchor, observations, patient)
     sent = _sent(observations)
     track, others = await _track(meeting, id, anchor, patient, sent)
+    numbers = itertools.count()
     plan = results.plan(
         track,
         sent,
         event_time=sortable(event_time(meeting.work.message, "result", zone_of(meeting.work.source.zone), meeting.work.received, anchor.segment)),
         entry=meeting.work.entry,
-        new_id=lambda: str(uuid.uuid4()),
+        new_id=lambda: meeting.new_id(f"{id}|{next(numbers)}"),
         snapshot=meeting.work.source.snapshots,
         report_status=anchor.status,
     )
@@ -399,6 +406,8 @@ def _after(meeting: Meeting, item: Item, current: Resource | None) -> Resource:
     if item.rtype == "Patient" and current is not None and meeting.work.source.conflict == "defer" and identity.is_conflict(current, sent):
         disagree = ", ".join(identity.disagreements(current, sent))
         raise Deferred(Problem("E", "PID^1^3", "205", f"the identifier belongs to a stored patient whose {disagree} disagree"))
+    if identity.is_whole(item.rtype, item.keys):
+        return sent
     return _reconciled(meeting, item, current, sent)
 
 

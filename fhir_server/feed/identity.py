@@ -166,6 +166,11 @@ def natural_key(source: Source, res: Resource) -> str:
     return f"{res['resourceType']}|{source.name}|~{hashlib.blake2b(encode(told), digest_size=16).hexdigest()}"
 
 
+def is_whole(rtype: str, keys: Iterable[str]) -> bool:
+    """True if a resource is known by all of its content (a Binary): the same content is the same resource, so there is nothing to reconcile."""
+    return rtype not in NATURAL and rtype not in ("Patient", "Encounter") and all("|~" in key for key in keys)
+
+
 def patient_of(res: Resource) -> str:
     """The patient a resource is about ('Patient/1'), '' if it is about none."""
     for name in PATIENT_LINKS:

@@ -53,7 +53,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); also_known: (type, segment index) -> further keys that find it."""
+    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); attempt: how often the entry was taken up; also_known: (type, segment index) -> further keys that find it."""
 
     entry: str
     message: Message
@@ -61,6 +61,7 @@ class Work:
     items: Sequence[Item]
     person_time: str
     received: datetime
+    attempt: int = 1
     also_known: Mapping[tuple[str, int], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -30,12 +30,13 @@ class Mapped:
     problems: tuple[Problem, ...]
     received: datetime
     excluded: bool = False
+    attempt: int = 1
 
     def work(self) -> Work:
         """Fresh items: a transaction that is retried starts again from what was mapped."""
         at = event_time(self.message, "person", zone_of(self.source.zone), self.received)
         items = items_of(self.bundle, self.facts, self.message, left_out(self.message))
-        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, also_known(self.message, self.source))
+        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, self.attempt, also_known(self.message, self.source))
 
 
 def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, message: Message, source: Source) -> Mapped:
@@ -48,7 +49,7 @@ def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, 
     problems = (*message.problems, *conversion.problems)
     if failed(list(problems)):
         raise Failed(_kind(conversion.problems), problems)
-    return Mapped(entry.id, message, source, conversion.bundle, conversion.facts, problems, entry.received)
+    return Mapped(entry.id, message, source, conversion.bundle, conversion.facts, problems, entry.received, attempt=entry.attempt)
 
 
 def _check(message: Message, source: Source) -> None:

@@ -237,3 +237,12 @@ async def test_the_sequence_number_protocol_refuses_gaps_and_says_what_is_expect
         answer = parse(await exchange.answer(adt("A08", pid(), msh_rest=f"|{number}")))
         said.append((answer.get("MSA-1"), answer.get("MSA-4")))
     assert said == [("AA", "2"), ("AA", "3"), ("AE", "3"), ("AA", "4"), ("AA", "4"), ("AA", "1"), ("AA", "10")]
+
+
+async def test_an_embedded_document_is_kept_once_and_not_in_the_feed_s_own_state() -> None:
+    exchange = Exchange()
+    document = "OBX|1|ED|PDF^Report^L||^AP^^Base64^" + "QUJD" * 5000 + "||||||F"
+    for status in "PF":
+        assert await exchange.send(oru(obr(status=status), document)) == "AA"
+    assert len(exchange.all("Binary")) == 1
+    assert all("QUJDQUJD" not in str(row) for row in exchange.store.tables.of("feed").values())

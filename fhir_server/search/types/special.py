@@ -18,6 +18,7 @@ TAG = re.compile(r"<[^>]*>")
 ENTITY = re.compile(r"&#?\w+;")
 MAX_TERMS = 50
 MOST_WORDS = 5000  # of one resource: a Bundle of definitions would not fit into a transaction
+MOST_TEXT = 100_000  # characters of one text that are looked through: an embedded document of 20 MB is not prose
 NO_TEXT = {"reference", "id", "code", "status", "version", "versionId"}  # names that hold text in few types and codes in most
 
 
@@ -73,7 +74,7 @@ def emit_words(res: dict[str, Any], names: frozenset[str], out: Out) -> None:
     for text in _texts(res, names):
         if len(t) > MOST_WORDS:
             return
-        for word in words(text):
+        for word in words(text[:MOST_TEXT]):
             if "n~" + word not in t:
                 t["c~" + word] = None
 

@@ -19,6 +19,7 @@ from fhir_server.store.mongo.client import Database
 
 BUCKET = "blobs"
 UNOWNED_FOR = timedelta(hours=1)
+FRESH_FOR = timedelta(minutes=10)  # after a touch a blob needs no other: far from being collected
 
 
 class BlobGone(Exception):
@@ -35,6 +36,9 @@ class Blobs:
         """Store bytes durably; their SHA-256 as hex is the id. Storing the same bytes again costs a look-up."""
         digest = hashlib.sha256(data).hexdigest()
         files = self.database[f"{BUCKET}.files"]
+        fresh = {"_id": digest, "$expr": {"$gt": ["$touched", {"$subtract": ["$$NOW", FRESH_FOR // timedelta(milliseconds=1)]}]}}
+        if await files.find_one(fresh, {"_id": 1}) is not None:
+            return digest  # not touched again: a transaction that began before would conflict with that for ever
         if await files.find_one_and_update({"_id": digest}, [{"$set": {"touched": "$$NOW"}}], {"_id": 1}) is None:
             with contextlib.suppress(FileExists):  # another request stored the same bytes at the same moment
                 await AsyncGridFSBucket(self.database, BUCKET).upload_from_stream_with_id(digest, digest, data)
