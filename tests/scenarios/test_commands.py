@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -80,3 +81,22 @@ def test_a_standalone_mongod_is_refused_with_the_reason(tmp_path: Path) -> None:
     done = command("verify", "--mongodb-uri", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200", code=2)
     assert done.stderr.strip()
     assert "Traceback" not in done.stderr
+
+
+def test_a_code_system_that_is_loaded_is_answered_from_by_the_running_server(server: Server, tmp_path: Path) -> None:
+    url = "https://own.example/CodeSystem/colours"
+    concepts = [{"code": "red", "display": "Red"}]
+    system = {"resourceType": "CodeSystem", "url": url, "version": "1", "status": "active", "content": "complete", "concept": concepts}
+    file = tmp_path / "colours.json"
+    file.write_text(json.dumps(system))
+    command("terminology", "load", "fhir", str(file), "--data-dir", data_of(server))
+    with server.client() as http:
+        deadline = time.monotonic() + 15
+        while (answer := http.get("/CodeSystem/$lookup", params={"system": url, "code": "red"})).status_code != 200 and time.monotonic() < deadline:
+            time.sleep(0.3)
+    assert answer.status_code == 200, answer.text
+    assert "Red" in answer.text
+
+
+def test_an_unknown_release_format_is_refused(tmp_path: Path) -> None:
+    assert "icd9" in command("terminology", "load", "icd9", str(tmp_path), code=2).stderr
