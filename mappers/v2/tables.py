@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mappers.v2.condition import Condition, compile_condition
+from mappers.v2.functions import FUNCTIONS
 from mappers.v2.grammar import Grammar
+from mappers.v2.path import steps
+from mappers.v2.values import LEAVES
 
 FOLDER = Path(__file__).parent / "tables"
 LAYER = FOLDER / "layer"
@@ -211,6 +214,19 @@ def _common(one: str, other: str) -> str:
     return ".".join(shared)
 
 
+def _known(tables: Tables, row: Row) -> None:
+    """The path parses, the conversion exists."""
+    steps(row.path)
+    name = row.convert.lstrip("^")
+    if name.startswith("@label:") or not name or name in LEAVES:
+        return
+    if name.startswith("@"):
+        if name[1:] not in FUNCTIONS:
+            raise ValueError(f"{row.file}: field {row.field}: no function {name}")
+    elif name.casefold() not in tables.maps:
+        raise ValueError(f"{row.file}: field {row.field}: no map {name}")
+
+
 def _check(tables: Tables) -> None:
     """Every condition parses, every conversion, code map and structure that a row names exists."""
     for rows in tables.maps.values():
@@ -221,8 +237,7 @@ def _check(tables: Tables) -> None:
                 raise ValueError(f"{row.file}: field {row.field}: {error}") from error
             if row.codes and row.codes.casefold() not in tables.codes:
                 raise ValueError(f"{row.file}: field {row.field}: no code map {row.codes}")
-            if "[" in row.convert and not row.convert.startswith("@label:") and row.convert.lstrip("^").casefold() not in tables.maps:
-                raise ValueError(f"{row.file}: field {row.field}: no map {row.convert}")
+            _known(tables, row)
     for name in tables.triggers.values():
         if name.upper() not in tables.structures:
             raise ValueError(f"structures.csv: no structure {name}")
