@@ -6,6 +6,7 @@ repeats all of R4 in its snapshot costs only what it adds.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from conformance.gate import bindings
@@ -238,6 +239,8 @@ def _grouped(where: str, element: Element, each: Judge | None, sliced: Group | N
     repeats = element.max != 1
 
     def judge(holder: Mapping[str, Any], instances: list[Instance], at: At, name: str, report: Report) -> None:
+        if not instances and low is None and sliced is None:
+            return
         if low is not None and len(instances) < low:
             report.error("required", f"{where} asks for at least {low}", (at, name, None))
         if high is not None and len(instances) > high:
@@ -271,23 +274,32 @@ def _gatherer(spec: Spec, content: str, name: str) -> Callable[[Mapping[str, Any
     element = spec.children(content)[name]
     code = element.content or names[0][1]
     if len(names) == 1:
-        return lambda holder: _repetitions(holder, name, code)
-
-    types = {mark + key: (key, type_) for key, type_ in names for mark in ("", "_")}
+        return partial(_primitives if code in spec.primitives else _complexes, name, code)
+    types = {mark + key: (key, type_, type_ in spec.primitives) for key, type_ in names for mark in ("", "_")}
 
     def gather(holder: Mapping[str, Any]) -> list[Instance]:
-        for key in holder:
-            found = types.get(key)
+        for each in holder:
+            found = types.get(each)
             if found is not None:
-                return _repetitions(holder, *found)
+                return (_primitives if found[2] else _complexes)(found[0], found[1], holder)
         return []
 
     return gather
 
 
-def _repetitions(holder: Mapping[str, Any], key: str, code: str) -> list[Instance]:
+def _complexes(key: str, code: str, holder: Mapping[str, Any]) -> list[Instance]:
+    """The repetitions of an element of a complex type."""
     value = holder.get(key)
-    extra = holder.get(f"_{key}") if code[:1].islower() else None
+    if value is None:
+        return []
+    if type(value) is list:
+        return [Instance(each, None, code, at) for at, each in enumerate(value)]
+    return [Instance(value, None, code, None)]
+
+
+def _primitives(key: str, code: str, holder: Mapping[str, Any]) -> list[Instance]:
+    """The repetitions of an element of a primitive type, each with what `_key` says of it."""
+    value, extra = holder.get(key), holder.get(f"_{key}")
     if value is None and extra is None:
         return []
     if not isinstance(value, list) and not isinstance(extra, list):
