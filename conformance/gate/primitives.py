@@ -141,7 +141,7 @@ def is_positive(value: Any) -> bool:
 
 def is_decimal(value: Any) -> bool:
     """A JSON number."""
-    return type(value) is int or isinstance(value, Decimal)
+    return type(value) is int or (isinstance(value, Decimal) and value.is_finite())
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,21 @@ def start_up() -> None:
     print(f"start-up, import to a first Patient judged: {first:.3f} s; every type compiled: {every:.3f} s; peak memory then {peak:.0f} MB")
 
 
+def guide() -> None:
+    """Profiles of US Core, if the folder of FHIR_SUITES has it as a neighbour."""
+    from conformance.spec import load_spec
+    from conformance.validate import validate
+    from tests.conformance import test_us_core as core
+
+    if not core.PACKAGE.is_file():
+        print("US Core 6.1.0 is not there (FHIR_SUITES)")
+        return
+    spec = load_spec([core.PACKAGE])
+    for name, res in core.BASES.items():
+        profiles = [core.US + name]
+        print(f"us-core-{name}, R4 included: {rate(lambda each, p=profiles: validate(spec, each, profiles=p), res):,.0f}/s")
+
+
 def main() -> None:
     """Print the figures."""
     from conformance.spec import load_spec
@@ -150,6 +165,7 @@ def main() -> None:
         size = len(json.dumps(res, default=str))
         bare = {key: value for key, value in res.items() if key != "text"}
         print(f"{res['resourceType']} of {size} bytes: {rate(judge, res):,.0f}/s; without narrative {rate(judge, bare):,.0f}/s")
+    guide()
     subprocess.run([sys.executable, "-c", "from tests.bench.gate import start_up; start_up()"], check=True)
 
 
