@@ -36,7 +36,14 @@ async def everything(ctx: Context, name: str, rid: str | None, pairs: Sequence[P
     position = unseal(ctx, bound, plan.cursor) if plan.cursor else ()
     if plan.count == 0:
         plan = replace(plan, summary="count")
-    return await answer(ctx, plan, scopes, bound, position, visible)
+    members = {rtype for rtype, codes in ctx.spec.compartments[name].items() if codes} | {name}
+    asked = {one for one in given.get("_type", "").split(",") if one}
+
+    def beside(rtype: str) -> Clause:
+        """What is referred to is included if the compartment cannot bring it as its own."""
+        return NOTHING if rtype in members or (asked and rtype not in asked) else visible(rtype)
+
+    return await answer(ctx, plan, scopes, bound, position, beside)
 
 
 def _given(pairs: Sequence[Pair]) -> dict[str, str]:

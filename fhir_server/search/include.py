@@ -9,7 +9,7 @@ from typing import Any
 
 from conformance.path import search_path
 from fhir_server.context import Context
-from fhir_server.query.clauses import Clause, Ids, both
+from fhir_server.query.clauses import NOTHING, Clause, Ids, both
 from fhir_server.search.bundle import url
 from fhir_server.search.plan import Include
 from fhir_server.search.schema import Field, schema
@@ -76,9 +76,9 @@ async def _forward(
     for kind, ids in by_type.items():
         room = max(_room(ctx, included), 0)
         now, later = tuple(ids)[:room], tuple(ids)[room:]
-        if later:
+        if later and visible(kind) != NOTHING:
             included.links.append(url(ctx.base, kind, [("_id", ",".join(later[:MOST_REFS]))]))
-        if now:
+        if now and visible(kind) != NOTHING:
             fresh += _keep(await ctx.store.find(kind, both(Ids(now), visible(kind)), limit=len(now)), seen, included)
     return fresh
 

@@ -15,7 +15,7 @@ MODIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "number": ("missing",),
         "quantity": ("missing",),
         "composite": ("missing",),
-        "special": ("missing",),
+        "special": (),
     }
 )
 PREFIXED = ("date", "number", "quantity")

@@ -42,6 +42,8 @@ async def test_everything_is_the_compartment_and_what_it_refers_to(world):
     assert not any("p2" in one for one in matches)
     assert "Organization/org" in found(bundle, "include")
     assert any(one.startswith("Practitioner/") for one in found(bundle, "include"))
+    assert not set(matches) & set(found(bundle, "include"))
+    assert found(await of(world, "p1", ("_type", "Patient,Organization")), "include") == ["Organization/org"]
 
 
 async def test_everything_pages_without_loss(world):
