@@ -85,8 +85,10 @@ def _with_id(res: Resource, rid: str) -> Resource:
     fresh: Resource = {"resourceType": res["resourceType"], "id": rid}
     fresh.update(res)
     fresh["id"] = rid
-    meta = res.get("meta")
-    if isinstance(meta, dict):
+    if "meta" in res:
+        meta = res["meta"]
+        if not isinstance(meta, dict):
+            raise refuse("structure", "meta is an object", expression=f"{res['resourceType']}.meta")
         kept = {name: value for name, value in meta.items() if name.lstrip("_") not in SERVER_META}
         if kept:
             fresh["meta"] = kept

@@ -35,7 +35,6 @@ JUNK: tuple[Any, ...] = (
     " ",
     "x" * 300,
     "\x00",
-    "\ud800",
     "${jndi}",
     "$where",
     [],
@@ -71,13 +70,13 @@ def spoilt(res: Any, chance: random.Random) -> Any:
         container, key = chance.choice(where)
         deed = chance.random()
         if deed < 0.7:
-            container[key] = chance.choice(JUNK)
+            container[key] = copy.deepcopy(chance.choice(JUNK))
         elif deed < 0.85:
             del container[key]
         elif isinstance(container, dict):
-            container[chance.choice(["_" + str(key), "$x", "resourceType", "reference", "id", "value"])] = chance.choice(JUNK)
+            container[chance.choice(["_" + str(key), "$x", "resourceType", "reference", "id", "value"])] = copy.deepcopy(chance.choice(JUNK))
         else:
-            container.append(container[key])
+            container.append(copy.deepcopy(container[key]))
     return res
 
 
