@@ -24,23 +24,24 @@ def parts(run: Run, raw: str, level: int) -> tuple[str, str, str]:
 def learn(run: Run) -> None:
     """Collect from the message which namespace goes with which OID: `HOSP&1.2.3&ISO`, `HOSP^1.2.3^ISO`."""
     component, sub, _ = run.marks
-    cut = re.compile("[" + re.escape(component + sub + run.message.delimiters.field + run.message.delimiters.repetition) + "]")
+    others = (component, sub, run.message.delimiters.field, run.message.delimiters.repetition)
     seen: set[str] = set()
     for segment in run.message.segments:
         line = segment.line
         at = line.find("ISO", 4)
         while at > 0:
-            if line[at - 1] in (component, sub):
-                before = line[max(0, at - 120) : at - 1]
-                if before not in seen:
-                    seen.add(before)
-                    _learned(run, cut.split(before)[-2:])
+            if line[at - 1] == sub or line[at - 1] == component:
+                start = max(line.rfind(component, 0, at - 1), line.rfind(sub, 0, at - 1)) + 1
+                universal = line[start : at - 1]
+                if universal not in seen:
+                    seen.add(universal)
+                    _learned(run, line[max(line.rfind(mark, 0, start - 1) for mark in others if mark) + 1 : start - 1], universal)
             at = line.find("ISO", at + 3)
 
 
-def _learned(run: Run, pair: list[str]) -> None:
-    if len(pair) == 2 and pair[0] and _OID.match(pair[1]):
-        run.authorities.setdefault(run.decode(pair[0]).strip().upper(), _known(run, pair[1]) or f"urn:oid:{pair[1]}")
+def _learned(run: Run, namespace: str, universal: str) -> None:
+    if namespace and _OID.match(universal):
+        run.authorities.setdefault(run.decode(namespace).strip().upper(), _known(run, universal) or f"urn:oid:{universal}")
 
 
 def system(run: Run, namespace: str, universal: str = "", kind: str = "") -> str:

@@ -94,12 +94,15 @@ def _guess(run: Run, raw: str, place: At) -> Element | None:
 
 
 def _unit(run: Run, place: At) -> Element:
-    reps = place.segment.repetitions(6)
+    raw = place.segment.text(6)
     run.landed.add(6)
-    return quantities.units(run, reps[0], 0) if reps else {}
+    mark = place.segment.delimiters.repetition
+    return quantities.units(run, raw.split(mark, 1)[0] if mark and mark in raw else raw, 0)
 
 
 def _numeric(run: Run, raw: str, place: At) -> Element | None:
+    if raw.isascii() and raw.replace(".", "", 1).isdecimal() and raw[0] != "." != raw[-1]:
+        return {"valueQuantity": {"value": Decimal(raw), **_unit(run, place)}}
     found = quantities.compared(first(run, raw))
     if found is None:
         return None
@@ -241,7 +244,16 @@ def sub_id(run: Run, raw: str, place: At, level: int) -> Element | None:
 
 
 def reference_range(run: Run, raw: str, place: At, level: int) -> Element | None:
-    """@reference_range: OBX-7: the text always; low and high only where all of it is a range or a bound."""
+    """@reference_range: OBX-7: the text always; low and high only where all of it is a range or a bound. Kept per message."""
+    key = ("range", f"{raw}|{place.segment.text(6)}")
+    if key not in run.cache:
+        run.cache[key] = _reference_range(run, raw, place)
+    found: Element | None = run.cache[key]
+    run.landed.add(6)
+    return {name: value.copy() if type(value) is dict else value for name, value in found.items()} if found else None
+
+
+def _reference_range(run: Run, raw: str, place: At) -> Element | None:
     text = string(run, raw)
     if text is None:
         return None

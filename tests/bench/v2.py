@@ -13,7 +13,7 @@ ROUNDS, REPEATS = 7, 60
 
 
 def typical() -> bytes:
-    """A report of 20 results with patient, visit, order and specimen: about 5 KB."""
+    """A report of 16 results with patient, visit, order and specimen: about 5 KB."""
     lines = [
         "MSH|^~\\&|LIS^2.16.840.1.113883.3.1^ISO|CENTRAL LAB^2.16.840.1.113883.3.2^ISO|EHR^2.16.840.1.113883.3.3^ISO|HOSPITAL|20240312101500+0100||ORU^R01^ORU_R01|MSG000123|P|2.5.1|||AL|NE||UNICODE UTF-8",
         "PID|1||1234567^^^HOSP&2.16.840.1.113883.3.4&ISO^MR~987654321^^^USSSA&2.16.840.1.113883.4.1&ISO^SS||Everyman^Adam^Quincy^Jr^^^L||19620320|M||2106-3^White^HL70005|1 Main Street^Apt 2^Springfield^IL^62701^USA^H||^PRN^PH^^1^217^5551234|^WPN^PH^^1^217^5555678|en|M|||444333222",
@@ -21,7 +21,7 @@ def typical() -> bytes:
         "ORC|RE|PO12345^EHR^2.16.840.1.113883.3.3^ISO|FO98765^LIS^2.16.840.1.113883.3.1^ISO|||CM||||||1111^Attending^Anna^^^Dr^^^NPI&2.16.840.1.113883.4.6&ISO^L^^^NPI",
         "OBR|1|PO12345^EHR^2.16.840.1.113883.3.3^ISO|FO98765^LIS^2.16.840.1.113883.3.1^ISO|24323-8^Comprehensive metabolic panel^LN^CMP^Metabolic panel^L|||20240312083000+0100||||||||||1111^Attending^Anna^^^Dr^^^NPI&2.16.840.1.113883.4.6&ISO^L^^^NPI||||||20240312101000+0100||LAB|F",
     ]
-    for number in range(20):
+    for number in range(16):
         lines.append(
             f"OBX|{number + 1}|NM|{2345 + number}-7^Glucose [Mass/volume] in Serum or Plasma^LN^GLU{number}^Glucose^L||{90 + number}.5|mg/dL^milligram per deciliter^UCUM|70-105|N|||F|||20240312083000+0100|||||20240312095500+0100||||CENTRAL LAB^L^^^^CLIA&2.16.840.1.113883.4.7&ISO^XX^^^14D0987654"
         )
