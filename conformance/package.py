@@ -200,6 +200,7 @@ class Plan:
 
     packages: tuple[Package, ...]
     issues: tuple[Issue, ...]
+    sources: tuple[Path, ...] = ()  # where each package was found
 
 
 def plan(path: Path, folder: Path | None = None, installed: Iterable[Package] = ()) -> Plan:
@@ -210,9 +211,10 @@ def plan(path: Path, folder: Path | None = None, installed: Iterable[Package] = 
     known = {(each.name, each.version): each for each in installed}
     shelf = dict(_shelf(folder)) if folder else {}
     order: list[Package] = []
+    sources: list[Path] = []
     issues: list[Issue] = []
-    _visit(open_package(path), (), _Walk(known, shelf, order, issues))
-    return Plan(tuple(order), (*issues, *_conflicts([*known.values(), *order])))
+    _visit(path, (), _Walk(known, shelf, order, sources, issues))
+    return Plan(tuple(order), (*issues, *_conflicts([*known.values(), *order])), tuple(sources))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +222,12 @@ class _Walk:
     known: Mapping[tuple[str, str], Package]
     shelf: Mapping[str, list[tuple[str, Path]]]
     order: list[Package]
+    sources: list[Path]
     issues: list[Issue]
 
 
-def _visit(package: Package, trail: tuple[str, ...], walk: _Walk) -> None:
+def _visit(path: Path, trail: tuple[str, ...], walk: _Walk) -> None:
+    package = open_package(path)
     for name, asked in package.dependencies.items():
         if name in BUILT_IN:
             continue
@@ -234,13 +238,14 @@ def _visit(package: Package, trail: tuple[str, ...], walk: _Walk) -> None:
         elif not any(each.name == name and _matches(each.version, asked) for each in (*walk.known.values(), *walk.order)):
             found = [row for row in walk.shelf.get(name, ()) if _matches(row[0], asked)]
             if found:
-                _visit(open_package(max(found, key=lambda row: version_key(row[0]))[1]), (*trail, package.name), walk)
+                _visit(max(found, key=lambda row: version_key(row[0]))[1], (*trail, package.name), walk)
             else:
                 walk.issues.append(
                     Issue("warning", "not-found", f"{package.name}#{package.version} depends on {name}#{asked}, which is not installed")
                 )
     if package not in walk.order:
         walk.order.append(package)
+        walk.sources.append(path)
 
 
 def _matches(version: str, asked: str) -> bool:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from conformance.outcome import Refusal
 from fhir_server import logs, main, supervisor
-from fhir_server.commands import hl7v2, keep, terminology
+from fhir_server.commands import hl7v2, keep, package, terminology
 from fhir_server.demo.exchange import DemoFailed, Target, run_demo
 from fhir_server.security.secret import kept_secret
 from fhir_server.settings import Settings, from_environment
@@ -100,6 +100,7 @@ app.command(name="restore")(keep.restore_command)
 app.command(name="verify")(keep.verify_command)
 app.command(name="reindex")(keep.reindex_command)
 app.add_typer(hl7v2.app, name="hl7v2")
+app.add_typer(package.app, name="package")
 app.add_typer(terminology.app, name="terminology")
 
 

@@ -19,6 +19,7 @@ import uvicorn
 import uvloop
 
 from conformance.outcome import refuse
+from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server import logs
 from fhir_server.context import Context, Grant, Right
@@ -64,7 +65,7 @@ def load(settings: Settings) -> Loaded:
     """Read tables, terminology and issuers. Raises ValueError naming the setting that is wrong."""
     load_registry(settings.sources)
     load_tables()
-    spec = load_spec()
+    spec = load_spec(installed(settings.data_dir / "packages"))
     return Loaded(settings, spec, open_terms(settings.data_dir / "terminology", spec=spec), read_issuers(settings.issuers))
 
 

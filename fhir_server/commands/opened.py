@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 
+from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server.context import Context, Grant, Right
 from fhir_server.operations import TABLE
@@ -33,7 +34,7 @@ def database(settings: Settings) -> Iterator[str]:
 async def store(settings: Settings, uri: str) -> AsyncIterator[tuple[MongoStore, Context]]:
     """The open store, and a context that may do everything, as the operator of this machine."""
     opened = await open_store(uri, transaction_seconds=settings.transaction_seconds)
-    spec = load_spec()
+    spec = load_spec(installed(settings.data_dir / "packages"))
     try:
         yield (
             opened,

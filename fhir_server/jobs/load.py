@@ -18,6 +18,7 @@ from pathlib import Path
 
 from conformance.codec import decode
 from conformance.outcome import Refusal, bad_request
+from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server.context import Context, Grant, Resource, Right
 from fhir_server.interactions.commit import Draft, draft, onto
@@ -167,7 +168,17 @@ async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Do
 def context_of(target: Target, store: MongoStore) -> Context:
     """The loader acts as an administrator of the system."""
     grant = Grant("load", "load", (Right("*", frozenset("cruds")),), admin=True)
-    return Context("load", grant, store, load_spec(), None, target.settings, target.base, "load", datetime.now(UTC))
+    return Context(
+        "load",
+        grant,
+        store,
+        load_spec(installed(target.settings.data_dir / "packages")),
+        None,
+        target.settings,
+        target.base,
+        "load",
+        datetime.now(UTC),
+    )
 
 
 def _drafts(ctx: Context, block: Block, errors: list[tuple[str, int, str]]) -> Iterator[Draft]:

@@ -8,6 +8,7 @@ import pytest
 
 from conformance.outcome import Refusal
 from conformance.package import open_package, plan, version_key
+from conformance.shelf import install, installed, names
 from conformance.spec import load_spec
 
 
@@ -151,3 +152,29 @@ def test_search_parameters_of_a_package_become_live(tmp_path):
     spec = load_spec([archive(tmp_path / "a.tgz", {"package/package.json": manifest(), "package/sp.json": data})])
     assert spec.param("Patient", "eye").type == "token"
     assert load_spec().param("Patient", "eye") is None
+
+
+def test_an_installation_puts_a_package_and_its_dependencies_on_the_shelf(tmp_path):
+    archive(tmp_path / "b.tgz", {"package/package.json": manifest("b", "2.0.0")})
+    folder = tmp_path / "guide"
+    folder.mkdir()
+    (folder / "package.json").write_bytes(manifest("a", "1.0.0", dependencies={"b": "2.0.0", "c": "1.0.0"}))
+    (folder / "x.json").write_bytes(definition())
+    shelf = tmp_path / "data" / "packages"
+    assert installed(shelf) == []
+    made = install(folder, shelf, tmp_path)
+    assert names(made.packages) == ["b#2.0.0", "a#1.0.0"]
+    assert [issue.severity for issue in made.issues] == ["warning"]
+    assert [path.name for path in installed(shelf)] == ["a-1.0.0.tgz", "b-2.0.0.tgz"]
+    assert load_spec(installed(shelf)).definition("http://example.org/vs")["version"] == "1"
+
+
+def test_an_installation_that_fails_leaves_the_shelf_as_it_was(tmp_path):
+    shelf = tmp_path / "shelf"
+    archive(tmp_path / "b.tgz", {"package/package.json": manifest("b", dependencies={"a": "1.0.0"})})
+    circle = archive(tmp_path / "a.tgz", {"package/package.json": manifest("a", dependencies={"b": "1.0.0"})})
+    with pytest.raises(Refusal, match="circle"):
+        install(circle, shelf, tmp_path)
+    with pytest.raises(Refusal, match="letters"):
+        install(archive(tmp_path / "evil.tgz", {"package/package.json": manifest("../../x")}), shelf)
+    assert not shelf.exists() or list(shelf.iterdir()) == []
