@@ -91,6 +91,8 @@ def _renewed(rows: list[Row], others: set[str]) -> tuple[str, ...]:
         own = next((place for place, key in enumerate(keys) if key not in others), None)
         if own is None and keys and keys[-1] == row.path:
             own = len(keys) - 1
+        if own and keys[own].endswith("}") and keys[own - 1].endswith("}"):
+            own = None  # a part of a complex extension that other fields fill as well: it stands once
         if own is not None:
             found.update(keys[own:])
             found.update(step.key for step in steps(row.path) if step.rtype and step.key.startswith(keys[own]))
