@@ -17,6 +17,7 @@ from conformance.outcome import Refusal
 from fhir_server import logs, main, supervisor
 from fhir_server.commands import hl7v2, keep, package, terminology
 from fhir_server.demo.exchange import DemoFailed, Target, run_demo
+from fhir_server.metrics import fresh_folder
 from fhir_server.security.secret import kept_secret
 from fhir_server.settings import Settings, from_environment
 from fhir_server.store import bundled, embedded
@@ -60,18 +61,19 @@ def _serve(settings: Settings, demo: bool) -> None:
     listener = supervisor.listen(settings.host, settings.port)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = settings if settings.secret else replace(settings, secret=kept_secret(settings.data_dir))
-    shutil.rmtree(settings.data_dir / "metrics", ignore_errors=True)
     database = None if settings.mongodb_uri else _start_database(settings)
     family = supervisor.Family()
+    measured = fresh_folder(settings.data_dir)
     try:
         loaded = main.load(settings)
         uri = database.uri if database else settings.mongodb_uri
         if demo:
             target = Target(f"http://127.0.0.1:{listener.getsockname()[1]}/fhir", settings.mllp_port)
             supervisor.spawn(family, DEMO, partial(_demo, target))
-        supervisor.supervise(family, partial(main.work, loaded, uri, listener), settings.workers, database.watch if database else _nothing)
+        supervisor.supervise(family, partial(main.work, loaded, uri, listener, measured), settings.workers, database.watch if database else _nothing)
     finally:
         supervisor.stop_all(family)
+        shutil.rmtree(measured, ignore_errors=True)
         if database:
             database.stop()
 

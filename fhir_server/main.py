@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -69,19 +70,19 @@ def load(settings: Settings) -> Loaded:
     return Loaded(settings, spec, open_terms(settings.data_dir / "terminology", spec=spec), read_issuers(settings.issuers))
 
 
-def work(loaded: Loaded, uri: str, listener: socket.socket, number: int) -> int:
-    """Run one worker until it is told to stop; its exit code."""
-    uvloop.run(_serve(loaded, uri, listener))
+def work(loaded: Loaded, uri: str, listener: socket.socket, measured: Path, number: int) -> int:
+    """Run one worker until it is told to stop; its exit code. measured: the folder of this server's metrics."""
+    uvloop.run(_serve(loaded, uri, listener, measured))
     return 0
 
 
-async def _serve(loaded: Loaded, uri: str, listener: socket.socket) -> None:
+async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Path) -> None:
     settings = loaded.settings
     store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
     try:
         system = _system(loaded, store)
         feed = await _feed(system, store)
-        metrics = open_metrics(settings.data_dir / "metrics")
+        metrics = open_metrics(measured)
         feed.statistics.observe = lambda source, what: metrics.messages.labels(source, what).inc()
         services = Services(
             settings=settings,

@@ -1,6 +1,7 @@
 """Prometheus metrics of the exchange, shared by all worker processes through files in the data directory."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,30 @@ class Metrics:
     messages: Counter
 
 
+def fresh_folder(data_dir: Path) -> Path:
+    """An empty folder for the workers of this parent process; those that dead parents left are removed."""
+    root = data_dir / "metrics"
+    for left in root.glob("*"):
+        if left.name.isdigit() and not _alive(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = root / str(os.getpid())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def open_metrics(folder: Path) -> Metrics:
-    """The process's metrics; `folder` is shared by the workers and emptied by the supervisor before they start."""
+    """The process's metrics; `folder` is shared by the workers of one parent (`fresh_folder`)."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     values.ValueClass = values.MultiProcessValue()

@@ -71,6 +71,7 @@ def test_messages_are_sent_listed_shown_and_replayed(server: Server, tmp_path: P
 def test_a_second_server_on_the_same_directory_is_refused_with_the_reason(server: Server) -> None:
     done = command("serve", "--auth", "open", "--port", "0", "--mllp-port", "-1", "--data-dir", data_of(server), code=2)
     assert "already" in done.stderr or "another" in done.stderr or "in use" in done.stderr
+    assert httpx.get(f"http://127.0.0.1:{server.port}/metrics").status_code == 200  # the running server did not notice
 
 
 def test_open_mode_on_a_public_address_is_refused() -> None:
