@@ -31,7 +31,7 @@ FAMILIES = {
     "date range": f"Observation?{WEEK}&_count=20",
     "patient + code, -date": f"Observation?patient=planted3&code={LAB}&_sort=-date&_count=20",
     "patient + code + date": f"Observation?patient=planted3&code={LAB}&date=ge2025-03-01&_sort=-date&_count=20",
-    "code + value-quantity": "Observation?code-value-quantity=33914-3$gt75&_count=20",
+    "code + value-quantity": "Observation?code-value-quantity=33914-3$gt60&_count=20",
     "chained subject.name": f"Observation?subject:Patient.family=quillfeather&code={LAB}&_count=20",
     "_include": f"Observation?patient=planted3&code={LAB}&_include=Observation:subject&_include=Observation:performer&_count=20",
     "_revinclude": "Patient?identifier=urn:oid:1.2.3.4|PLANTED-7&_revinclude=Observation:patient",

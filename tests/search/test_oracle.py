@@ -13,6 +13,7 @@ from conformance.spec import load_spec
 from fhir_server.query.match import matches
 from fhir_server.search import parse
 from fhir_server.search.extract import extractor
+from fhir_server.search.keys import compartment
 from fhir_server.search.resolve import resolve
 from fhir_server.search.schema import schema
 from fhir_server.store.mongo.store import open_store
@@ -194,6 +195,25 @@ def test_every_published_parameter_of_the_loaded_types(world):
                 wrong.append(str(error).split("\n")[0])
             asked += 1
     assert not wrong, f"{len(wrong)} of {asked}:\n" + "\n".join(wrong[:40])
+
+
+def test_compartments_of_all_examples(world):
+    """Membership by keys is membership by the published parameters, told by the oracle."""
+    for name in ("Patient", "Encounter", "Practitioner", "RelatedPerson", "Device"):
+        for rtype, rows in world.resources.items():
+            codes = world.spec.compartments[name].get(rtype, ())
+            params = [world.spec.param(rtype, code) for code in codes if world.spec.param(rtype, code)]
+            members: dict[str, set[str]] = {}
+            for res in rows:
+                for param in params:
+                    for value in oracle.values(res, param.expression):
+                        target = value.get("reference", "") if isinstance(value, dict) else ""
+                        if target.startswith(name + "/"):
+                            members.setdefault(target.split("/")[1], set()).add(res["id"])
+            for rid, expected in members.items():
+                clause = compartment(world.spec, name, rid, rtype)
+                found = {res["id"] for res in rows if matches(clause, world.indexes[id(res)], rid=res["id"])}
+                assert found == expected | ({rid} & {res["id"] for res in rows} if rtype == name else set()), (name, rid, rtype)
 
 
 @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)

@@ -5,18 +5,20 @@ ordered by id in a second query, so the index need not hold ids); any other key 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.query.clauses import Clause
 from fhir_server.store import Sort, Stored
 from fhir_server.store.mongo.document import HIDDEN, SHOWN, stored
-from fhir_server.store.mongo.lower import Filter, lower
+from fhir_server.store.mongo.lower import Filter, index_by_date, lower
 from fhir_server.store.mongo.read import Place, with_blobs
 from fhir_server.store.mongo.read import rows as rows_of
 
 FIELDS = {"_lastUpdated": "at", "_id": "_id"}
 Row = dict[str, Any]
 Position = tuple[Any, ...]
+ONE_BATCH = 1000  # rows that the database sends at once, closing its cursor
 
 
 async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int, after: Position, only_ids: bool) -> list[Stored]:
@@ -28,7 +30,7 @@ async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], l
         rows = await _plain(place, rtype, wanted, keys, limit, after, shown)
         positions = [tuple(row[name] for name, _ in keys) for row in rows]
     elif by_index:
-        rows = await by_date(place, rtype, wanted, sort[0].descending, limit, after, shown)
+        rows = await by_date(Dates(place, rtype, shown, sort[0].descending, index_by_date(clause)), wanted, limit, after)
         positions = [(row.get("d"), row["_id"]) for row in rows]
     else:
         rows = await computed(place, rtype, wanted, sort, limit, after, shown)
@@ -72,6 +74,9 @@ async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort]
     by_index = all(one.param in FIELDS or one.kind == "d" for one in sort)
     order = {"d" if one.kind == "d" else FIELDS[one.param]: -1 if one.descending else 1 for one in sort} if by_index else {}
     command = {"find": rtype, "filter": wanted, "sort": order or {"_id": 1}, "limit": limit}
+    index = index_by_date(clause) if "d" in order else ""
+    if index:
+        command["hint"] = index
     answer: Row = await place.database.command({"explain": command, "verbosity": "executionStats"}, codec_options=place.database.codec_options)
     return {"filter": wanted, "sort": order, "plan": answer}
 
@@ -96,39 +101,56 @@ def _behind(keys: list[tuple[str, int]], after: Position) -> Filter:
     return branches[0] if len(branches) == 1 else {"$or": branches}
 
 
-async def by_date(place: Place, rtype: str, wanted: Filter, descending: bool, limit: int, after: Position, shown: Row) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Dates:
+    """Where and how to read rows by date; index: name of the index to use, '' for the database's choice."""
+
+    place: Place
+    rtype: str
+    shown: Row
+    descending: bool
+    index: str
+
+    def find(self, wanted: Filter, order: list[tuple[str, int]]) -> Any:
+        """The cursor of a filter."""
+        cursor = self.place.database[self.rtype].find(wanted, self.shown | {"d": 1}, session=self.place.session).sort(order)
+        return cursor.hint(self.index) if self.index else cursor
+
+
+async def by_date(dates: Dates, wanted: Filter, limit: int, after: Position) -> list[Row]:
     """Rows by (d, id), those without d last."""
     rows: list[Row] = []
+    bare = wanted
     if after:
-        rows = await _tied(place, rtype, wanted, after[0], limit, shown, after[1])
+        rows = await _tied(dates, wanted, after[0], limit, after[1])
         if after[0] is None or (limit and len(rows) >= limit):
             return rows
-        wanted = {"$and": [wanted, {"d": {"$not": {"$gte": after[0]}} if descending else {"$gt": after[0]}}]}
-    elif not descending:
+        wanted = {"$and": [wanted, {"d": {"$not": {"$gte": after[0]}} if dates.descending else {"$gt": after[0]}}]}
+    elif not dates.descending:
         wanted = {"$and": [wanted, {"d": {"$ne": None}}]}
-    rows += await _dated(place, rtype, wanted, descending, limit and limit - len(rows), shown)
-    if not descending and (not limit or len(rows) < limit):
-        bare = {"$and": wanted["$and"][:-1]}
-        rows += await _tied(place, rtype, bare, None, limit and limit - len(rows), shown, "")
+    rows += await _dated(dates, wanted, limit and limit - len(rows))
+    if not dates.descending and (not limit or len(rows) < limit):
+        rows += await _tied(dates, bare, None, limit and limit - len(rows), "")
     return rows
 
 
-async def _tied(place: Place, rtype: str, wanted: Filter, moment: Any, limit: int, shown: Row, after: str) -> list[Row]:
+async def _tied(dates: Dates, wanted: Filter, moment: Any, limit: int, after: str) -> list[Row]:
     """Rows of one date (None: without) by id, behind id `after`."""
     keys = {"$and": [wanted, {"d": moment}, {"_id": {"$gt": after}}]}
-    return await rows_of(place, rtype, keys, shown | {"d": 1}, [("_id", 1)], limit)
+    rows: list[Row] = await dates.find(keys, [("_id", 1)]).limit(limit).to_list()
+    return rows
 
 
-async def _dated(place: Place, rtype: str, wanted: Filter, descending: bool, limit: int, shown: Row) -> list[Row]:
+async def _dated(dates: Dates, wanted: Filter, limit: int) -> list[Row]:
     """Rows in the order of the index, one more than wanted to see whether the last date goes on; then each date's rows by id."""
-    rows = await rows_of(place, rtype, wanted, shown | {"d": 1}, [("d", -1 if descending else 1)], limit + 1 if limit else 0)
+    cursor = dates.find(wanted, [("d", -1 if dates.descending else 1)])
+    rows: list[Row] = await cursor.limit(-(limit + 1) if 0 < limit < ONE_BATCH else limit + 1 if limit else 0).to_list()
     if limit and len(rows) > limit:
         edge = rows[limit - 1].get("d")
         split = rows[limit].get("d") == edge
         rows = [row for row in rows[:limit] if not split or row.get("d") != edge]
         if split:
-            tied = await _tied(place, rtype, wanted, edge, limit - len(rows), shown, "")
-            return _by_id_within_date(rows) + tied
+            return _by_id_within_date(rows) + await _tied(dates, wanted, edge, limit - len(rows), "")
     return _by_id_within_date(rows)
 
 

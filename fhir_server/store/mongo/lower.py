@@ -26,7 +26,7 @@ from fhir_server.query.clauses import (
     Updated,
     both,
 )
-from fhir_server.query.indexes import UNIVERSAL
+from fhir_server.query.indexes import KEY_DATE, PATIENT_KEY_DATE, UNIVERSAL
 from fhir_server.query.match import EARTH_KM
 
 Filter = dict[str, Any]
@@ -47,15 +47,36 @@ MOST_BRANCHES = 12
 
 def lower(clause: Clause, dated: bool = False) -> Filter:
     """The filter that selects exactly what the clause matches. dated: rows are wanted in the order of their dates, of a type that has one."""
+    branches = _branches(clause, dated)
+    return _lower(branches[0] if len(branches) == 1 else Or(branches))
+
+
+def _branches(clause: Clause, dated: bool) -> tuple[Clause, ...]:
     wide = spread(clause)
-    if isinstance(wide, Or):
-        return _lower(Or(tuple(_dated_order(part, dated) for part in wide.parts)))
-    return _lower(_dated_order(wide, dated))
+    return tuple(_dated_order(part, dated) for part in (wide.parts if isinstance(wide, Or) else (wide,)))
+
+
+def index_by_date(clause: Clause) -> str:
+    """The index that gives the rows of `lower(clause, True)` by date reading little else, '' if none does for sure: spares the database a trial of plans."""
+    branches = _branches(clause, True)
+    if all(any(isinstance(part, Patient) for part in _parts(branch)) for branch in branches):
+        return PATIENT_KEY_DATE.name
+    return KEY_DATE.name if all(_narrows(_parts(branch)) for branch in branches) else ""
+
+
+def _parts(clause: Clause) -> tuple[Clause, ...]:
+    return clause.parts if isinstance(clause, And) else (clause,)
+
+
+def _narrows(parts: tuple[Clause, ...]) -> bool:
+    keyed = [part for part in parts if isinstance(part, Keys)]
+    dates = any(isinstance(part, Dated) and part.gt is not None and part.lt is not None for part in parts)
+    return len(keyed) == 1 and (keyed[0].values != (UNIVERSAL,) or dates)
 
 
 def _dated_order(clause: Clause, dated: bool) -> Clause:
     """A patient or dates and no key: the key that all resources of such types have, so that the index gives the order by date."""
-    parts = clause.parts if isinstance(clause, And) else (clause,)
+    parts = _parts(clause)
     if any(isinstance(part, Keys) for part in parts) or not (dated or any(isinstance(part, Patient | Dated) for part in parts)):
         return clause
     return And((*parts, Keys((UNIVERSAL,))))
@@ -65,14 +86,21 @@ def spread(clause: Clause) -> Clause:
     """A conjunction of few alternatives as alternatives of conjunctions, so that each can be answered from one compound index."""
     if not isinstance(clause, And):
         return clause
-    plain = [part for part in clause.parts if not isinstance(part, Or)]
-    choices = [part.parts for part in clause.parts if isinstance(part, Or)]
+    one_patient = any(isinstance(part, Patient) for part in clause.parts)
+    split = [part for part in clause.parts if isinstance(part, Or) and not (one_patient and _is_dates(part))]
+    plain = [part for part in clause.parts if part not in split]
+    choices = [part.parts for part in split]
     count = 1
     for choice in choices:
         count *= len(choice)
     if not choices or count > MOST_BRANCHES or not any(isinstance(part, Keys | Patient | Dated) for part in _leaves(clause)):
         return clause
     return Or(tuple(spread(both(*plain, *chosen)) for chosen in product(*choices)))
+
+
+def _is_dates(clause: Or) -> bool:
+    """Bounds of the hot date. One patient's resources under a key are few: they are read in order and judged, without a branch for each width."""
+    return any(isinstance(leaf, Dated) for part in clause.parts for leaf in _parts(part))
 
 
 def _leaves(clause: And) -> list[Clause]:
