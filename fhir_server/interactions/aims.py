@@ -196,9 +196,9 @@ def _twin(ctx: Context, aim: Aim, made: Mapping[str, list[Aim]]) -> Aim | None:
 
 
 def _distinct(aims: Iterable[Aim]) -> None:
-    """400 if two steps write the same resource, resolved identities of conditional ones included."""
+    """400 if two steps are about the same resource: to write or delete it, there or not, resolved identities of conditional ones included."""
     seen: dict[Identity, int] = {}
     for aim in aims:
-        if aim.deed in WRITES and seen.setdefault(aim.identity, aim.number) != aim.number:
+        if aim.rid and aim.deed != MATCHED and seen.setdefault(aim.identity, aim.number) != aim.number:
             with placed(aim.step.place):
-                raise bad_request(f"entry {seen[aim.identity]} of the bundle writes the same resource")
+                raise bad_request(f"entry {seen[aim.identity]} of the bundle is about the same resource")
