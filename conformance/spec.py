@@ -261,8 +261,10 @@ def errata(name: str) -> dict[str, Any]:
 
 @cache
 def _tables() -> Mapping[str, Any]:
-    names = ("elements", "invariants", "params", "compartments", "operations", "valuesets", "normative")
+    names = ("invariants", "params", "compartments", "operations", "valuesets", "normative")
     tables = {name: msgspec.json.decode((R4 / f"{name}.json").read_bytes()) for name in names}
+    # the rows of a type stay encoded until the type is used
+    tables["elements"] = msgspec.json.decode((R4 / "elements.json").read_bytes(), type=dict[str, tuple[str, str, bool, msgspec.Raw]])
     tables["params"] |= errata("params")
     return MappingProxyType(tables)
 
@@ -280,10 +282,10 @@ def load_spec(packages: Iterable[Path] = ()) -> Spec:
     return _load(tuple(packages))
 
 
-def _read_type(name: str, row: list[Any]) -> tuple[dict[str, Element], dict[str, dict[str, Element]]]:
+def _read_type(name: str, row: tuple[str, str, bool, msgspec.Raw]) -> tuple[dict[str, Element], dict[str, dict[str, Element]]]:
     elements: dict[str, Element] = {}
     children: dict[str, dict[str, Element]] = {}
-    for path, low, high, types, facts in row[3]:
+    for path, low, high, types, facts in msgspec.json.decode(row[3]):
         full = f"{name}.{path}" if path else name
         element = _element(full, low, high, types, facts)
         if row[0] == "resource" and path == "id":  # published as string; https://hl7.org/fhir/R4/resource.html#id says id
