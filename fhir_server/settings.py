@@ -80,7 +80,7 @@ class Settings:
     search_codes: int = setting(5000, "FHIR_SEARCH_CODES", "most codes of a value set or hierarchy that `:in`, `:above` and the like search for")
     search_chain: int = setting(10_000, "FHIR_SEARCH_CHAIN", "most resources that one step of a chained search may go through")
     search_includes: int = setting(1000, "FHIR_SEARCH_INCLUDES", "most included resources on a page; what is beyond is reachable by a link")
-    search_total: int = setting(100, "FHIR_SEARCH_TOTAL", "matches are counted to this number where `_total` does not ask for more")
+    search_total: int = setting(1000, "FHIR_SEARCH_TOTAL", "matches are counted to this number where `_total` does not ask for more")
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
 
