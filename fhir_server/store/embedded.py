@@ -88,7 +88,7 @@ class Embedded:
         if len(self.restarts) > 5:
             raise NoDatabase(f"the embedded database keeps ending: {why}")
         self.process = _spawn(self.launch)
-        _note_running(self.launch, self.process.pid)
+        _note_running(self.launch, self.process.pid, ready=True)
 
     def stop(self) -> None:
         """End mongod cleanly (SIGTERM, then SIGKILL after STOP_SECONDS) and release the data directory."""
@@ -122,13 +122,14 @@ def start(data_dir: Path, *, mongod: str = "", transaction_seconds: int = 30, ca
             raise NoDatabase(f"the disk of {folder} is full: the database cannot start; make room")
         launch = Launch(folder, binary, _socket_path(folder), transaction_seconds, cache_gb or _cache_gb())
         process = _spawn(launch)
-        _note_running(launch, process.pid)
+        _note_running(launch, process.pid, ready=False)
         running = Embedded(launch, _uri(launch.socket), process, lock)
     except BaseException:
         lock.close()
         raise
     try:
         _until_primary(running)
+        _note_running(launch, process.pid, ready=True)
     except BaseException:
         running.stop()
         raise
@@ -138,7 +139,7 @@ def start(data_dir: Path, *, mongod: str = "", transaction_seconds: int = 30, ca
 def attach(data_dir: Path) -> str | None:
     """The URI of the database that a living server runs in `data_dir`, None if none does (for commands beside a running server)."""
     running = _read_running(data_dir.resolve() / "mongo")
-    return _uri(Path(running["socket"])) if running and _is_our_mongod(running) else None
+    return _uri(Path(running["socket"])) if running.get("ready") and _is_our_mongod(running) else None
 
 
 def _uri(socket: Path) -> str:
@@ -254,8 +255,9 @@ def _last_error(logged: Path) -> str:
     return ""
 
 
-def _note_running(launch: Launch, pid: int) -> None:
-    note = {"pid": pid, "owner": os.getpid(), "socket": str(launch.socket), "db": str(launch.folder / "db")}
+def _note_running(launch: Launch, pid: int, *, ready: bool) -> None:
+    """ready: it has been a primary; before that a client would take it for a standalone server."""
+    note = {"ready": ready, "pid": pid, "owner": os.getpid(), "socket": str(launch.socket), "db": str(launch.folder / "db")}
     fresh = launch.folder / "running.json.new"
     try:
         fresh.write_text(json.dumps(note), encoding="utf-8")
