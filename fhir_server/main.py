@@ -6,6 +6,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import ssl
@@ -49,6 +50,7 @@ from terminology.service import open_terms
 log = logging.getLogger("fhir.main")
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 15
+GC_THRESHOLD = (50_000, 20, 50)  # a bundle makes tens of thousands of dicts and no cycles: the default would look at all of them again and again
 SYSTEM = Grant("system", "system", (Right("*", frozenset("cruds")),))
 
 
@@ -72,6 +74,7 @@ def load(settings: Settings) -> Loaded:
 
 def work(loaded: Loaded, uri: str, listener: socket.socket, measured: Path, number: int) -> int:
     """Run one worker until it is told to stop; its exit code. measured: the folder of this server's metrics."""
+    gc.set_threshold(*GC_THRESHOLD)
     uvloop.run(_serve(loaded, uri, listener, measured))
     return 0
 

@@ -33,7 +33,7 @@ class Effort:
     bundles: int
 
 
-FULL, QUICK = Effort(6.0, 3, 1000), Effort(2.0, 1, 60)
+FULL, QUICK = Effort(6.0, 3, 1000), Effort(3.0, 1, 250)
 
 
 def observation(number: int, subject: str = "") -> dict:
