@@ -62,7 +62,8 @@ class Grant:
     """What a caller may do. No row, no data.
 
     subject: who acts (user or client id, never PHI); client: the OAuth client id or feed source; rights: union of rows;
-    patient: the patient id in context ('' if none); admin: may write definitions and use admin operations.
+    patient: the patient id in context ('' if none); user: who the acting user is in FHIR ('Practitioner/1', '' without a user); admin: may
+    write definitions and use admin operations.
     """
 
     subject: str
@@ -70,6 +71,7 @@ class Grant:
     rights: tuple[Right, ...]
     patient: str = ""
     admin: bool = False
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
