@@ -49,12 +49,16 @@ class Reply:
 class Right:
     """One row of a grant: these interactions on this type, on what matches `clause` (None: all resources of the type).
 
-    rtype: a resource type or '*'; actions: a subset of 'cruds' (SMART 2.2 scopes).
+    rtype: a resource type or '*'; actions: a subset of 'cruds' (SMART 2.2 scopes); level: 'patient', 'user' or 'system'; who: for whom, as a
+    reference ('Patient/1', 'Practitioner/2'; '' at level system); criteria: search parameters that limit it further.
     """
 
     rtype: str
     actions: frozenset[str]
     clause: Clause | None = None
+    level: str = "system"
+    who: str = ""
+    criteria: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,9 @@ class Grant:
     """What a caller may do. No row, no data.
 
     subject: who acts (user or client id, never PHI); client: the OAuth client id or feed source; rights: union of rows;
-    patient: the patient id in context ('' if none); user: who the acting user is in FHIR ('Practitioner/1', '' without a user); admin: may
-    write definitions and use admin operations.
+    patient: the patient id in context ('' if none); user: the fhirUser ('Practitioner/1', '' if none); admin: may write definitions and use
+    admin operations; internal: the exchange itself (feeds, background work), whom consent and labels do not concern; purposes: codes of
+    http://terminology.hl7.org/CodeSystem/v3-ActReason that the token states.
     """
 
     subject: str
@@ -72,6 +77,8 @@ class Grant:
     patient: str = ""
     admin: bool = False
     user: str = ""
+    internal: bool = False
+    purposes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ log = logging.getLogger("fhir.main")
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 15
 GC_THRESHOLD = (50_000, 20, 50)  # a bundle makes tens of thousands of dicts and no cycles: the default would look at all of them again and again
-SYSTEM = Grant("system", "system", (Right("*", frozenset("cruds")),))
+SYSTEM = Grant("system", "system", (Right("*", frozenset("cruds")),), internal=True)
 
 
 @dataclass(frozen=True, slots=True)

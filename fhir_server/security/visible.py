@@ -1,22 +1,32 @@
 """The one visibility rule: what a grant lets its caller see or do, as a clause. The only reader of `Grant.rights`.
 
-Every path that reads or writes asks here; a caller without a right gets Nothing, never an error that could be overlooked.
-Actions are the letters of SMART scopes, https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html:
+Every path that reads or writes asks here; a caller without a right gets Nothing, never an error that could be overlooked. DECISIONS.md has
+the table of who sees what. Actions are the letters of SMART scopes,
+https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html:
 c create, r read (also vread, history of an instance), u update and patch, d delete, s search (also history of a type).
 """
 
-from conformance.outcome import forbidden
-from fhir_server.context import Context, Grant
-from fhir_server.query.clauses import EVERYTHING, Clause, Index, Nothing, either
+from conformance.outcome import Refusal, forbidden
+from fhir_server.context import Context, Grant, Right
+from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Index, Nothing, both, either
 from fhir_server.query.match import matches
+from fhir_server.search import parse
+from fhir_server.search.types import reference
+from fhir_server.security.reach import of_patient
 
 WORDS = {"c": "create", "r": "read", "u": "update", "d": "delete", "s": "search"}
+STAFF = frozenset({"Practitioner", "PractitionerRole", "Organization"})
+COMPILED, MOST_COMPILED = "security.rights", 20_000
 
 
 def visible(ctx: Context, rtype: str, action: str) -> Clause:
     """The clause that limits `action` on `rtype`: Everything, Nothing, or the union of the grant's rows."""
-    rows = [right.clause for right in ctx.grant.rights if action in right.actions and right.rtype in (rtype, "*")]
-    return either(*(EVERYTHING if clause is None else clause for clause in rows))
+    return either(*(_meaning(ctx, right, rtype, action) for right in ctx.grant.rights if action in right.actions and right.rtype in (rtype, "*")))
+
+
+def shown(ctx: Context, rtype: str) -> Clause:
+    """What of a type the caller may be shown beside what it asked for (includes, referrers): what it may read or search."""
+    return either(visible(ctx, rtype, "r"), visible(ctx, rtype, "s"))
 
 
 def required(ctx: Context, rtype: str, action: str) -> Clause:
@@ -27,6 +37,11 @@ def required(ctx: Context, rtype: str, action: str) -> Clause:
     return clause
 
 
+def limited(ctx: Context, rtype: str, action: str) -> bool:
+    """True if there may be resources of the type that the caller's rights do not cover."""
+    return not isinstance(visible(ctx, rtype, action), Everything)
+
+
 def covers(ctx: Context, rtype: str, action: str, index: Index, rid: str) -> bool:
     """True if the caller may do `action` on the resource rtype/rid that has this index document."""
     return matches(visible(ctx, rtype, action), index, rid=rid)
@@ -34,4 +49,43 @@ def covers(ctx: Context, rtype: str, action: str, index: Index, rid: str) -> boo
 
 def may_feed(grant: Grant) -> bool:
     """True if the caller may send HL7 v2 messages: they create and update resources of any type, so the right must be on all types."""
-    return any(right.rtype == "*" and right.clause is None and {"c", "u"} <= right.actions for right in grant.rights)
+    return any(
+        right.level == "system" and right.rtype == "*" and right.clause is None and not right.criteria and {"c", "u"} <= right.actions
+        for right in grant.rights
+    )
+
+
+def _meaning(ctx: Context, right: Right, rtype: str, action: str) -> Clause:
+    """What one row of a grant covers of a type; compiled once."""
+    if right.level == "system" and not right.criteria:
+        return EVERYTHING if right.clause is None else right.clause
+    compiled: dict[tuple[Right, str, str, str], Clause] = ctx.spec.memo.setdefault(COMPILED, {})
+    key = (right, rtype, action, ctx.base)
+    if key not in compiled:
+        if len(compiled) >= MOST_COMPILED:
+            compiled.clear()
+        compiled[key] = both(_bound(ctx, right, rtype, action), EVERYTHING if right.clause is None else right.clause, _criteria(ctx, right, rtype))
+    return compiled[key]
+
+
+def _bound(ctx: Context, right: Right, rtype: str, action: str) -> Clause:
+    """What the right's level reaches: all, one patient's, or what its user may see. A level or user that is none of these reaches nothing."""
+    if right.level == "system":
+        return EVERYTHING
+    who = reference.normal(right.who, ctx.base)
+    kind, _, rid = who.partition("/")
+    if not rid or not reference.ID.fullmatch(rid):
+        return NOTHING
+    if kind == "Patient":
+        return of_patient(ctx.spec, who, rtype, action)
+    return EVERYTHING if right.level == "user" and kind in STAFF else NOTHING
+
+
+def _criteria(ctx: Context, right: Right, rtype: str) -> Clause:
+    """The clause of a granular scope; Nothing where the type does not have such a parameter."""
+    if not right.criteria:
+        return EVERYTHING
+    try:
+        return parse.criteria(ctx, rtype, right.criteria)
+    except Refusal:
+        return NOTHING
