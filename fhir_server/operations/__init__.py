@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fhir_server.interactions.operation import Operation
-from fhir_server.operations import convert_v2, everything, meta, reindex, terminology, validate, versions
+from fhir_server.operations import closure, convert_v2, everything, meta, reindex, terminology, validate, versions
 
-MODULES = (convert_v2, everything, meta, reindex, terminology, validate, versions)
+MODULES = (closure, convert_v2, everything, meta, reindex, terminology, validate, versions)
 
 
 def table() -> Mapping[str, tuple[Operation, ...]]:

@@ -43,7 +43,7 @@ def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Rep
 
     async def run(ctx: Context, request: Request) -> Reply:
         target = await _target(ctx, request)
-        parameters = _parameters(request)
+        parameters = parameters_of(request)
         terms = await with_stored(ctx, parameters, target)
         status, res = call(
             terms,
@@ -65,7 +65,7 @@ async def _target(ctx: Context, request: Request) -> Resource | None:
     return (await current(ctx, request.path[0], checked_id(request.path[1]))).res
 
 
-def _parameters(request: Request) -> Resource:
+def parameters_of(request: Request) -> Resource:
     """The Parameters of the call: the body's, those of the query behind them; a bare ValueSet or such as body is the parameter of its name."""
     query = from_query(request.query)
     res = request.res
