@@ -6,15 +6,15 @@ The tables of http.html#ccreate, #cond-update, #cdelete and the preconditions of
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from conformance.outcome import bad_request, conflict, forbidden, gone, precondition_failed, refuse
+from conformance.outcome import Refusal, bad_request, conflict, forbidden, gone, not_found, precondition_failed, refuse
 from fhir_server.context import Context
 from fhir_server.interactions import conditional
-from fhir_server.interactions.access import sees
+from fhir_server.interactions.access import covered, sees, within
 from fhir_server.interactions.commit import draft
 from fhir_server.interactions.headers import check_if_match, check_if_none_match
 from fhir_server.interactions.steps import Step, checked_id, missing, new_id, placed
 from fhir_server.query.match import matches
-from fhir_server.security.visible import required
+from fhir_server.security.visible import WORDS, bounded, required, shown
 from fhir_server.store import Stored, Tx
 
 CREATE, UPDATE, PATCH, DELETE, MATCHED, NOTHING = "create", "update", "patch", "delete", "matched", "nothing"
@@ -48,7 +48,7 @@ async def resolve(ctx: Context, tx: Tx, steps: Sequence[Step]) -> list[Aim]:
             if step.method == "DELETE":
                 aims += await _delete(ctx, tx, number, step, priors)
             else:
-                aims.append(_aim(ctx, number, step, hits.get(number), priors))
+                aims.append(await _aim(ctx, number, step, hits.get(number), priors))
     if len(aims) > 1:
         aims = _settle(ctx, aims)
         _distinct(aims)
@@ -76,14 +76,14 @@ async def _priors(tx: Tx, steps: Sequence[Step], hits: dict[int, list[Stored]]) 
     return await tx.get_many(sorted(wanted), tombstones=True)
 
 
-def _aim(ctx: Context, number: int, step: Step, hits: list[Stored] | None, priors: dict[Identity, Stored]) -> Aim:
+async def _aim(ctx: Context, number: int, step: Step, hits: list[Stored] | None, priors: dict[Identity, Stored]) -> Aim:
     if step.method == "POST":
         return _post(number, step, hits)
     if hits is None:
         prior, rid = priors.get((step.rtype, step.rid)), step.rid
     else:
-        prior, rid = _conditional_target(step, conditional.only(hits), priors)
-    return _put(ctx, number, step, prior, rid) if step.method == "PUT" else _patch(ctx, number, step, prior, rid)
+        prior, rid = _conditional_target(ctx, step, conditional.only(hits), priors)
+    return await (_put if step.method == "PUT" else _patch)(ctx, number, step, prior, rid)
 
 
 def _post(number: int, step: Step, hits: list[Stored] | None) -> Aim:
@@ -92,7 +92,7 @@ def _post(number: int, step: Step, hits: list[Stored] | None) -> Aim:
     return Aim(number, step, CREATE, step.rid or new_id()) if match is None else Aim(number, step, MATCHED, match.rid, match)
 
 
-def _conditional_target(step: Step, match: Stored | None, priors: dict[Identity, Stored]) -> tuple[Stored | None, str]:
+def _conditional_target(ctx: Context, step: Step, match: Stored | None, priors: dict[Identity, Stored]) -> tuple[Stored | None, str]:
     """(prior, id) of a conditional update or patch. https://hl7.org/fhir/R4/http.html#cond-update"""
     named = step.res.get("id") if step.res is not None else None
     if match is not None:
@@ -102,26 +102,43 @@ def _conditional_target(step: Step, match: Stored | None, priors: dict[Identity,
     if named is None:
         return None, new_id()
     prior = priors.get((step.rtype, named))
-    if prior is not None and prior.res is not None:
+    if prior is not None and prior.res is not None and sees(ctx, "u", prior):
         raise conflict("the criteria match nothing, but the resource's id is in use", f"{step.rtype}.id")
     return prior, named
 
 
-def _put(ctx: Context, number: int, step: Step, prior: Stored | None, rid: str) -> Aim:
-    """https://hl7.org/fhir/R4/http.html#update, #upsert"""
+async def _put(ctx: Context, number: int, step: Step, prior: Stored | None, rid: str) -> Aim:
+    """https://hl7.org/fhir/R4/http.html#update, #upsert
+
+    Who may not know of the prior state is answered like for an id never used. Whose rights are bounded may not choose the id of a new
+    resource either, else taken ids could be told from free ones.
+    """
     live = prior is not None and prior.res is not None
-    if live and prior is not None and not sees(ctx, "u", prior):
-        raise forbidden(f"this caller may not update this {step.rtype}")
+    if prior is not None and not await covered(ctx, required(ctx, step.rtype, "u"), prior):
+        raise _beyond(ctx, step, "u", prior)
     check_if_match(step.headers, prior)
+    chosen = step.criteria is None or (step.res is not None and "id" in step.res)
+    if prior is None and chosen and bounded(ctx, step.rtype, "u"):
+        raise not_found(step.rtype, rid)
     check_if_none_match(step.headers, prior)
     return Aim(number, step, UPDATE if live else CREATE, rid, prior)
 
 
-def _patch(ctx: Context, number: int, step: Step, prior: Stored | None, rid: str) -> Aim:
+def _beyond(ctx: Context, step: Step, action: str, prior: Stored) -> Refusal:
+    """The refusal of a change to what the caller may not change: 403 if it may see it, else as if it were not there."""
+    if prior.res is not None and within(ctx, shown(ctx, step.rtype), prior):
+        return forbidden(f"this caller may not {WORDS[action]} this {step.rtype}")
+    check_if_match(step.headers, None)
+    return not_found(step.rtype, prior.rid)
+
+
+async def _patch(ctx: Context, number: int, step: Step, prior: Stored | None, rid: str) -> Aim:
     """https://hl7.org/fhir/R4/http.html#patch"""
-    if prior is None or (prior.res is not None and not sees(ctx, "u", prior)):
+    if prior is None:
         check_if_match(step.headers, None)
         raise missing(step)
+    if not await covered(ctx, required(ctx, step.rtype, "u"), prior):
+        raise _beyond(ctx, step, "u", prior)
     check_if_match(step.headers, prior)
     check_if_none_match(step.headers, prior)
     if prior.res is None:
@@ -134,6 +151,8 @@ async def _delete(ctx: Context, tx: Tx, number: int, step: Step, priors: dict[Id
     required(ctx, step.rtype, "d")
     if step.criteria is None:
         found = priors.get((step.rtype, step.rid))
+        if found is not None and found.res is not None and not sees(ctx, "d", found) and within(ctx, shown(ctx, step.rtype), found):
+            raise forbidden(f"this caller may not delete this {step.rtype}")
         hits = [found] if found is not None and found.res is not None and sees(ctx, "d", found) else []
     else:
         hits = await _delete_hits(ctx, tx, step.criteria)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from conformance.outcome import Refusal, bad_request, outcome, refuse, too_large
 from fhir_server.context import Context, Reply, Request, Resource
-from fhir_server.interactions.answer import location
+from fhir_server.interactions.answer import location, readable
 from fhir_server.interactions.headers import etag
 from fhir_server.interactions.perform import Done
 from fhir_server.interactions.steps import placed
@@ -125,7 +125,7 @@ def of_done(ctx: Context, done: Done) -> Resource:
             response["location"] = location(ctx, stored)
         at = stored.at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{stored.at.microsecond // 1000:03d}Z"
         response |= {"etag": etag(stored.vid), "lastModified": at}
-        if stored.res is not None and ctx.prefer.get("return") == "representation":
+        if stored.res is not None and ctx.prefer.get("return") == "representation" and readable(ctx, stored):
             entry = {"fullUrl": f"{ctx.base}/{stored.rtype}/{stored.rid}", "resource": stored.res, "response": response}
     if done.issues or ctx.prefer.get("return") == "OperationOutcome":
         response["outcome"] = outcome(done.issues)

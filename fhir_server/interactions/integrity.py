@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from conformance.outcome import Issue, Refusal, conflict, refuse
 from fhir_server.context import Context
+from fhir_server.interactions.access import within
 from fhir_server.interactions.references import literal, references
 from fhir_server.query.clauses import Everything, Ids, Nothing, both
 from fhir_server.query.match import matches
 from fhir_server.search.keys import refers
-from fhir_server.security.visible import visible
+from fhir_server.security.visible import referable, visible
 from fhir_server.store import Change, Tx
 
 SHARDS = 8
@@ -50,7 +51,8 @@ async def _resolve(ctx: Context, tx: Tx, changes: Sequence[Change], leaving: Ite
         return
     await tx.guard([f"ref:{rtype}/{rid}:{secrets.randbelow(SHARDS)}" for rtype, rid in sorted(wanted)])
     found = await tx.get_many(sorted(wanted))
-    lost = sorted((wanted - found.keys()) | (wanted & set(leaving)))
+    known = {place for place, stored in found.items() if within(ctx, referable(ctx, place[0]), stored)}
+    lost = sorted((wanted - known) | (wanted & set(leaving)))
     if lost:
         issues = [Issue("error", "not-found", f"the reference to {rtype}/{rid} does not resolve") for rtype, rid in lost[:NAMED]]
         raise Refusal(422, tuple(issues))
@@ -97,12 +99,19 @@ async def _seen(ctx: Context, tx: Tx, rtype: str, others: Sequence[Target]) -> l
     return [(hit.rtype, hit.rid) for hit in hits]
 
 
+def _deletable(ctx: Context, extra: Iterable[Change]) -> None:
+    """409 like without a cascade, if it would reach what the caller may not read and delete."""
+    rows = [(change, change.prior) for change in extra if change.prior is not None]
+    seen = [change for change, prior in rows if within(ctx, visible(ctx, change.rtype, "r"), prior)]
+    if len(seen) < len(rows) or not all(within(ctx, visible(ctx, change.rtype, "d"), prior) for change, prior in rows):
+        raise _referred([(change.rtype, change.rid) for change in seen], len(seen) < len(rows))
+
+
 def _referred(found: Sequence[Target], hidden: bool) -> Refusal:
+    """Names referrers that the caller may read; of others it learns no more than that there are some."""
     names = ", ".join(f"{rtype}/{rid}" for rtype, rid in sorted(set(found))[:NAMED])
-    more = " and others" if len(set(found)) > NAMED else ""
-    who = names + more if names else "resources that this caller may not read"
-    text = f"it is referred to by {who}" + (" and resources that this caller may not read" if hidden and names else "")
-    return conflict(f"{text}; delete those first, or all at once with _cascade=delete")
+    more = " and others" if hidden or len(set(found)) > NAMED else ""
+    return conflict(f"it is referred to by {names + more if names else 'other resources'}; delete those first, or all at once with _cascade=delete")
 
 
 async def _cascade(ctx: Context, tx: Tx, changes: Sequence[Change], leaving: dict[Target, Change]) -> list[Change]:
@@ -123,5 +132,6 @@ async def _cascade(ctx: Context, tx: Tx, changes: Sequence[Change], leaving: dic
         if len(extra) + len(leaving) > bound:
             raise refuse("too-costly", f"the cascade would delete more than {bound} resources", status=409)
         frontier = following
+    _deletable(ctx, extra.values())
     await _refuse_referrers(ctx, tx, [*changes, *extra.values()], [*leaving, *extra])
     return list(extra.values())

@@ -14,7 +14,7 @@ from fhir_server.interactions.steps import checked_id
 from fhir_server.query.clauses import Clause
 from fhir_server.search.everything import everything
 from fhir_server.search.lastn import lastn
-from fhir_server.security.visible import required, visible
+from fhir_server.security.visible import required, shown, visible
 
 BASE = "http://hl7.org/fhir/OperationDefinition/"
 
@@ -23,13 +23,15 @@ async def everything_of_one(ctx: Context, request: Request) -> Reply:
     """[Patient or Encounter]/[id]/$everything. Raises 404, 410 and 403 like a read of it."""
     rtype, rid = request.path[0], checked_id(request.path[1])
     await current(ctx, rtype, rid)
-    return Reply(200, await everything(ctx, rtype, rid, pairs(request), visible=_seen(ctx), path="/".join(request.path)))
+    return Reply(200, await everything(ctx, rtype, rid, pairs(request), visible=_seen(ctx), shown=_beside(ctx), path="/".join(request.path)))
 
 
 async def everything_of_all(ctx: Context, request: Request) -> Reply:
     """Patient/$everything: of every patient that the caller sees."""
     required(ctx, request.path[0], "s")
-    return Reply(200, await everything(ctx, request.path[0], None, pairs(request), visible=_seen(ctx), path="/".join(request.path)))
+    return Reply(
+        200, await everything(ctx, request.path[0], None, pairs(request), visible=_seen(ctx), shown=_beside(ctx), path="/".join(request.path))
+    )
 
 
 async def last_observations(ctx: Context, request: Request) -> Reply:
@@ -43,6 +45,13 @@ def _seen(ctx: Context) -> Any:
         return visible(ctx, rtype, "s")
 
     return seen
+
+
+def _beside(ctx: Context) -> Any:
+    def beside(rtype: str) -> Clause:
+        return shown(ctx, rtype)
+
+    return beside
 
 
 def pairs(request: Request) -> tuple[tuple[str, str], ...]:

@@ -13,6 +13,7 @@ from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.perform import perform
 from fhir_server.interactions.read import vread
 from fhir_server.interactions.steps import Step, checked_id
+from fhir_server.security.visible import required
 
 LISTS = ("profile", "security", "tag")
 ALL, URL = frozenset({"*"}), "http://hl7.org/fhir/OperationDefinition/Resource-meta"
@@ -41,6 +42,7 @@ async def meta_delete(ctx: Context, request: Request) -> Reply:
 async def _changed(ctx: Context, request: Request, change: Callable[[Sequence[Any], Sequence[Any]], list[Any]]) -> Reply:
     given = _given(request)
     rtype, rid = request.path[0], checked_id(request.path[1])
+    required(ctx, rtype, "r")  # the answer shows the new meta
 
     def patched(old: Resource) -> Resource:
         meta = dict(old.get("meta", {}))

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from conformance.outcome import Issue, Refusal, bad_request, not_supported, outcome, refuse
+from conformance.outcome import Issue, Refusal, bad_request, forbidden, not_supported, outcome, refuse
 from conformance.validate import validate as judge
 from fhir_server.context import Context, Reply, Request, Resource, first
-from fhir_server.interactions.access import current
+from fhir_server.interactions.access import current, sees
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.steps import checked_id
 from fhir_server.interactions.validity import codes_of
-from fhir_server.security.visible import required
 from terminology.ingest import codings_judge
 
 MODES = ("create", "update", "delete", "profile")
@@ -71,9 +70,10 @@ async def _deletion(ctx: Context, rtype: str, rid: str) -> Reply:
     """Mode delete: may this caller delete it, as far as can be told without doing it?"""
     if not rid:
         raise bad_request("mode delete is for one resource: [type]/[id]/$validate")
-    await current(ctx, rtype, rid)
+    stored = await current(ctx, rtype, rid)
     try:
-        required(ctx, rtype, "d")
+        if not sees(ctx, "d", stored):
+            raise forbidden(f"this caller may not delete this {rtype}")
     except Refusal as refusal:
         return Reply(200, outcome(refusal.issues))
     return Reply(200, outcome([]))

@@ -25,7 +25,9 @@ Resource = dict[str, Any]
 NAMES = ("start", "end", "_since", "_type", "_count", "_cursor", "_format", "_pretty")
 
 
-async def everything(ctx: Context, name: str, rid: str | None, pairs: Sequence[Pair], *, visible: Visible, path: str) -> Resource:
+async def everything(
+    ctx: Context, name: str, rid: str | None, pairs: Sequence[Pair], *, visible: Visible, shown: Visible | None = None, path: str
+) -> Resource:
     """The compartment of one resource (rid None: of all that the caller sees), the focal resource first. Raises Refusal 400 naming the parameter."""
     given = _given(pairs)
     types = await _types(ctx, name, given.get("_type", ""))
@@ -41,7 +43,7 @@ async def everything(ctx: Context, name: str, rid: str | None, pairs: Sequence[P
 
     def beside(rtype: str) -> Clause:
         """What is referred to is included if the compartment cannot bring it as its own."""
-        return NOTHING if rtype in members or (asked and rtype not in asked) else visible(rtype)
+        return NOTHING if rtype in members or (asked and rtype not in asked) else (shown or visible)(rtype)
 
     return await answer(ctx, plan, scopes, bound, position, beside)
 

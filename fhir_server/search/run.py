@@ -47,17 +47,25 @@ class Page:
 
 
 async def search(
-    ctx: Context, rtype: str | None, pairs: Sequence[Pair], *, visible: Visible, path: str, compartment: tuple[str, str] | None = None
+    ctx: Context,
+    rtype: str | None,
+    pairs: Sequence[Pair],
+    *,
+    visible: Visible,
+    beside: Visible | None = None,
+    path: str,
+    compartment: tuple[str, str] | None = None,
 ) -> Resource:
     """The searchset Bundle.
 
-    rtype: None for all types (or those of `_type`); path: what stands behind the base in links ('Observation', 'Patient/1/Observation', '');
+    rtype: None for all types (or those of `_type`); beside: what may be included (None: as `visible`); path: what stands behind the base in links ('Observation', 'Patient/1/Observation', '');
     compartment: (name, id) to search in. Raises Refusal 400 naming the parameter.
     """
     plan = parse.parse(ctx, rtype, pairs)
     bound = bundle.url(ctx.base, path, plan.applied)
     position = unseal(ctx, bound, plan.cursor) if plan.cursor else ()
-    return await answer(ctx, plan, await _scopes(ctx, plan, visible, compartment, str(position[1]) if position else None), bound, position, visible)
+    scopes = await _scopes(ctx, plan, visible, compartment, str(position[1]) if position else None)
+    return await answer(ctx, plan, scopes, bound, position, beside or visible)
 
 
 async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, position: tuple[Any, ...], visible: Visible) -> Resource:

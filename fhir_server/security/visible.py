@@ -8,7 +8,7 @@ c create, r read (also vread, history of an instance), u update and patch, d del
 
 from conformance.outcome import Refusal, forbidden
 from fhir_server.context import Context, Grant, Right
-from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Index, Nothing, both, either
+from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Ids, Index, Nothing, both, either
 from fhir_server.query.match import matches
 from fhir_server.search import parse
 from fhir_server.search.types import reference
@@ -29,6 +29,12 @@ def shown(ctx: Context, rtype: str) -> Clause:
     return either(visible(ctx, rtype, "r"), visible(ctx, rtype, "s"))
 
 
+def referable(ctx: Context, rtype: str) -> Clause:
+    """What the caller may refer to, where references are checked: what it is shown, and the patient it acts for."""
+    patients = [right.who.removeprefix("Patient/") for right in ctx.grant.rights if right.who.startswith("Patient/")] if rtype == "Patient" else []
+    return either(shown(ctx, rtype), Ids(tuple(dict.fromkeys(patients))) if patients else NOTHING)
+
+
 def required(ctx: Context, rtype: str, action: str) -> Clause:
     """`visible`, refused with 403 where the caller has no such right at all on the type."""
     clause = visible(ctx, rtype, action)
@@ -37,8 +43,8 @@ def required(ctx: Context, rtype: str, action: str) -> Clause:
     return clause
 
 
-def limited(ctx: Context, rtype: str, action: str) -> bool:
-    """True if there may be resources of the type that the caller's rights do not cover."""
+def bounded(ctx: Context, rtype: str, action: str) -> bool:
+    """True if the caller's rights are not for all resources of the type: it may then not learn which ids are taken, so it cannot choose one."""
     return not isinstance(visible(ctx, rtype, action), Everything)
 
 

@@ -106,10 +106,10 @@ async def test_a_version_from_before_the_resource_became_ours_is_not_shown(rest:
 
 
 async def test_writes_are_judged_by_old_and_new_state(rest: Exchange, mine: Exchange) -> None:
-    assert (await mine("PUT", "Observation/theirs", observation("theirs", "mine"))).status == 403
+    assert (await mine("PUT", "Observation/theirs", observation("theirs", "mine"))).status == 404
     assert (await mine("PUT", "Observation/mine", observation("mine", "theirs"))).status == 403
     assert (await mine("POST", "Observation", observation("x", "theirs"))).status == 403
-    assert (await mine("PUT", "Observation/new", observation("new", "theirs"))).status == 403
+    assert (await mine("PUT", "Observation/new", observation("new", "mine"))).status == 404
     patch = b'[{"op":"replace","path":"/valueString","value":"y"}]'
     assert (await mine("PATCH", "Observation/theirs", body=patch, media="application/json-patch+json")).status == 404
     assert (await mine("DELETE", "Observation/theirs")).status == 204
@@ -137,7 +137,7 @@ async def test_bundle_entries_are_judged_one_by_one(mine: Exchange) -> None:
         {"request": {"method": "PUT", "url": "Observation/theirs"}, "resource": observation("theirs", "mine")},
     ]
     reply = await mine("POST", "", {"resourceType": "Bundle", "type": "batch", "entry": entries})
-    assert [row["response"]["status"][:3] for row in reply.res["entry"]] == ["404", "403"]
+    assert [row["response"]["status"][:3] for row in reply.res["entry"]] == ["404", "404"]
     for entry in entries:
         reply = await mine("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
         assert reply.status in (403, 404)
@@ -154,7 +154,7 @@ async def test_referrers_that_may_not_be_read_are_not_named(rest: Exchange, mine
     reply = await mine("DELETE", "Encounter/e")
     assert reply.status == 409
     assert "theirs" not in text_of(reply)
-    assert (await mine("DELETE", "Encounter/e?_cascade=delete")).status == 403
+    assert (await mine("DELETE", "Encounter/e?_cascade=delete")).status == 409
     assert (await rest("GET", "Encounter/e")).status == 200
 
 
@@ -183,4 +183,6 @@ async def test_an_empty_clause_sees_nothing(rest: Exchange, mine: Exchange) -> N
         assert (await nobody("GET", url)).status in (403, 404)
     other = rest.by(Right("*", frozenset("cruds"), Ids(("x",))))
     assert (await other("GET", "Patient/mine")).status == 404
+    assert (await other("PUT", "Patient/x", {"resourceType": "Patient", "id": "x"})).status == 404
+    assert (await rest("PUT", "Patient/x", {"resourceType": "Patient", "id": "x"})).status == 201
     assert rid_of(await other("PUT", "Patient/x", {"resourceType": "Patient", "id": "x"})) == "x"
