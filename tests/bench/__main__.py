@@ -3,9 +3,9 @@
 import json
 import sys
 
-from tests.bench import core
+from tests.bench import core, search
 
-TOPICS = {"core": core}
+TOPICS = {"core": core, "search": search}
 
 
 def main(argv: list[str]) -> int:

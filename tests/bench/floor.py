@@ -2,6 +2,7 @@
 
 `GET /ID` finds the stored document `{_id, vid, at, res}` by `_id` and writes `res` as JSON; `POST /` reads the JSON body and inserts it as such a
 document with `w: majority, j: true`. No validation, no index but `_id`, no security, no logs. `python -m tests.bench.floor FD URI`.
+`GET /newest/PATIENT/KEY` is the floor of a search: one `find` on the exchange's own collection by its index (patient, key, date), newest 20, as a JSON list.
 """
 
 import sys
@@ -38,7 +39,13 @@ def application(uri: str):
         if not state:
             database = AsyncMongoClient(uri)["floor"]
             state["c"] = database.get_collection("Observation", write_concern=WriteConcern("majority", j=True))
-        if scope["method"] == "GET":
+            state["searched"] = database.client["fhir"]["Observation"]
+        if scope["path"].startswith("/newest/"):
+            _, _, patient, key = scope["path"].split("/", 3)
+            wanted = {"p": f"Patient/{patient}", "k": key}
+            rows = await state["searched"].find(wanted, {"res": 1}).sort([("d", -1)]).limit(20).to_list()
+            status, body = 200, encode([row["res"] for row in rows])
+        elif scope["method"] == "GET":
             found = await state["c"].find_one({"_id": scope["path"][1:]})
             status, body = (200, encode(found["res"])) if found else (404, b"")
         else:

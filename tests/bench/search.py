@@ -1,156 +1,186 @@
-"""Search latency at two sizes of data, and the bulk load: the figures of the search issue.
+"""Search latency over HTTP at two sizes of data: the figures of the search issue.
 
-    python -m tests.bench.search [small] [large]        (patients; default 1000 16000; about 40 resources each)
+    python -m tests.bench.dataset FOLDER PATIENTS            (once for each size; about 40 resources each)
+    python -m tests.bench.search SMALL LARGE [FAMILY ...]    (the two folders; a part of a family's name measures only that)
 
-Prints for each family of queries: the p50 (ms, one client, in process: parse, database, bundle) at both sizes, their ratio, the index used, documents examined per match,
-and p50 with 16 at once; the floor: one indexed `find` of the driver that returns the same documents; the rate of the load and the index size.
+Two exchanges with two workers each run side by side, one on each data set, and are asked in turn, so that the ratio holds while the machine's speed drifts. Each
+family is asked with twenty different queries (one for each planted patient) and has the same number of matches at both sizes. Printed for each: p50 in ms with one
+connection at both sizes, their ratio, p50 with 16 connections and CPU of server and database a request at the larger size, the index and documents examined
+(`_explain`); the newest 20 of a patient and code against the floor of one `find`; bytes of indexes and data.
 """
 
-import asyncio
-import statistics
+import json
 import sys
-import tempfile
-import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
-from fhir_server.jobs.load import Report, Target, load
-from fhir_server.search import parse, run
-from fhir_server.search.explain import summary
-from fhir_server.search.resolve import resolve
-from fhir_server.settings import Settings
 from fhir_server.store import embedded
-from fhir_server.store.mongo.store import MongoStore, open_store
-from tests.bench.synthetic import write
-from tests.search.world import BASE, ask, context, everything, found
+from tests.bench import dataset, processes
 
 LAB, WEEK = "http://loinc.org|33914-3", "date=ge2025-03-01&date=lt2025-03-08"
+NEWEST = "patient + code, -date"
 FAMILIES = {
     "name prefix": "Patient?family=quillf&_count=20",
-    "identifier": "Patient?identifier=urn:oid:1.2.3.4|PLANTED-7",
+    "identifier": "Patient?identifier=urn:oid:1.2.3.4|PLANTED-{n}",
     "date range": f"Observation?{WEEK}&_count=20",
-    "patient + code, -date": f"Observation?patient=planted3&code={LAB}&_sort=-date&_count=20",
-    "patient + code + date": f"Observation?patient=planted3&code={LAB}&date=ge2025-03-01&_sort=-date&_count=20",
-    "code + value-quantity": "Observation?code-value-quantity=33914-3$gt60&_count=20",
+    NEWEST: f"Observation?patient=planted{{n}}&code={LAB}&_sort=-date&_count=20",
+    "patient + code + date": f"Observation?patient=planted{{n}}&code={LAB}&date=ge2025-03-01&_sort=-date&_count=20",
+    "code + value-quantity": f"Observation?code={LAB}&value-quantity=gt60&_count=20",
+    "code-value-quantity": "Observation?code-value-quantity=33914-3$gt60&_count=20",
     "chained subject.name": f"Observation?subject:Patient.family=quillfeather&code={LAB}&_count=20",
-    "_include": f"Observation?patient=planted3&code={LAB}&_include=Observation:subject&_include=Observation:performer&_count=20",
-    "_revinclude": "Patient?identifier=urn:oid:1.2.3.4|PLANTED-7&_revinclude=Observation:patient",
+    "_include": f"Observation?patient=planted{{n}}&code={LAB}&_include=Observation:subject&_include=Observation:performer&_count=20",
+    "_revinclude": "Patient?identifier=urn:oid:1.2.3.4|PLANTED-{n}&_revinclude=Observation:patient",
     "_has": f"Patient?_has:Observation:patient:code={LAB}&_count=20",
     "_summary=count": f"Observation?code={LAB}&_summary=count",
 }
+WORKERS, CLIENTS, SECONDS = 2, 16, 0.6
+FULL, QUICK = (1000, 16_000), (250, 1000)  # patients
 
 
-async def timed(ctx: Any, query: str, rounds: int) -> float:
-    """Milliseconds, median."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        await ask(ctx, query)
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
+@dataclass(frozen=True)
+class Side:
+    """One running exchange on one data set."""
+
+    port: int
+    pids: list[int]
+    mongod: int
+    uri: str
 
 
-async def crowded(ctx: Any, query: str, clients: int = 16, rounds: int = 6) -> float:
-    """Median with so many clients at once on one process."""
-    found = await asyncio.gather(*(timed(ctx, query, rounds) for _ in range(clients)))
-    return statistics.median(found)
+@contextmanager
+def side(data: Path, log: Path) -> Iterator[Side]:
+    """An exchange on this data set, with the process ids of its workers."""
+    port = processes.free_port()
+    arguments = ["--workers", str(WORKERS), "--data-dir", str(data), "--mllp-port", "-1"]
+    with processes.exchange(arguments, port, log=log) as server:
+        mongod = json.loads((data / "mongo" / "running.json").read_text("ascii"))["pid"]
+        yield Side(port, [pid for pid in processes.family(server.pid) if pid != mongod], mongod, str(embedded.attach(data)))
 
 
-async def explained(ctx: Any, query: str) -> str:
-    """Index and documents examined."""
-    path, _, text = query.partition("?")
-    pairs = [tuple(pair.split("=", 1)) for pair in text.split("&")]
-    plan = parse.parse(ctx, path, pairs)
-    clause = await resolve(ctx, parse.where(ctx, plan, path), everything)
-    sort = run._order(ctx, plan, path, clause, None, False)
-    facts = summary((await ctx.store.explain(path, clause, sort, plan.count))["plan"])
-    return f"{facts['indexes']}: {facts['examined']}"
+def address(query: str) -> str:
+    """The path of a query, escaped."""
+    return "/fhir/" + quote(query, safe="/?&=:$,*")
 
 
-async def floor(store: MongoStore, ids: list[str], rounds: int = 100) -> float:
-    """One find by the compound index that returns the same documents, decoded."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        wanted = {"p": "Patient/planted3", "k": "code=http://loinc.org|33914-3"}
-        rows = await store.database["Observation"].find(wanted, {"res": 1}).sort([("d", -1)]).limit(20).to_list()
-        times.append((time.perf_counter() - start) * 1000)
-        assert len(rows) == len(ids)
-    return statistics.median(times)
+def requests_of(query: str) -> list[bytes]:
+    """The query for each planted patient."""
+    return [processes.http_request("GET", address(query.format(n=number))) for number in range(20)]
 
 
-async def sizes(store: MongoStore) -> str:
-    """Index bytes by data bytes."""
-    data = index = 0
-    for rtype in await store.types():
-        stats = await store.database.command({"collStats": rtype})
-        data, index = data + stats["size"], index + stats["totalIndexSize"]
-    return f"data {data / 1e6:.0f} MB, indexes {index / 1e6:.0f} MB, ratio {index / data:.2f}"
+def timed(one: Side, requests: list[bytes], connections: int, folder: Path, seconds: float = SECONDS) -> dict[str, Any]:
+    """Latencies, and CPU microseconds a request of server and database."""
+    before = processes.cpu_seconds(one.pids), processes.cpu_seconds([one.mongod])
+    result = processes.load(one.port, connections, seconds, requests, folder)
+    after = processes.cpu_seconds(one.pids), processes.cpu_seconds([one.mongod])
+    if set(result["statuses"]) != {"200"}:
+        raise RuntimeError(f"unexpected answers: {result['statuses']}")
+    result["server"] = round((after[0] - before[0]) / result["requests"] * 1e6)
+    result["mongod"] = round((after[1] - before[1]) / result["requests"] * 1e6)
+    return result
 
 
-async def measure(uri: str, name: str) -> dict[str, tuple[float, float, str, int]]:
-    """Family -> (p50, p50 at 16, explain, matches)."""
-    store = await open_store(uri, name=name)
-    ctx = context(store)
-    rows = {}
-    for family, query in FAMILIES.items():
-        bundle = await ask(ctx, query)
-        await timed(ctx, query, 10)
-        rows[family] = (
-            await timed(ctx, query, 60),
-            await crowded(ctx, query),
-            await explained(ctx, query),
-            len(found(bundle)) or bundle.get("total", 0),
-        )
-    ids = found(await ask(ctx, FAMILIES["patient + code, -date"]))
-    base = await floor(store, ids)
-    ours = rows["patient + code, -date"][0]
-    print(f"  floor of one find: {base:.2f} ms, ours {ours:.2f} ms, rate {base / ours:.2f} x the floor's")
-    print("  " + await sizes(store))
-    await store.close()
-    return rows
+def asked(one: Side, query: str) -> dict[str, Any]:
+    """The Bundle."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{one.port}{address(query)}", timeout=60) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
 
 
-def fill(uri: str, name: str, count: int, folder: Path) -> None:
-    """Load the synthetic patients, with the rate of each tenth."""
-    path = folder / f"{count}.ndjson"
-    lines = write(count, path)
-    marks = [(time.perf_counter(), 0)]
-
-    def note(report: Report) -> None:
-        marks.append((time.perf_counter(), report.loaded))
-
-    report = load([path], Target(uri, name, Settings(secret="b" * 32), BASE), processes=2, progress=note)
-    spent = marks[-1][0] - marks[1][0] if len(marks) > 2 else 1.0
-    tenth = max(len(marks) // 10, 2)
-    rates = [
-        (marks[at + tenth - 1][1] - marks[at][1]) / (marks[at + tenth - 1][0] - marks[at][0])
-        for at in (1, len(marks) - tenth)
-        if len(marks) > 2 * tenth
-    ]
-    print(
-        f"loaded {report.loaded} of {lines} ({report.failed} refused {report.errors[:2]}): {(marks[-1][1] - marks[1][1]) / spent:.0f}/s; first and last tenth {[round(rate) for rate in rates]}/s"
-    )
+def explained(one: Side, query: str) -> str:
+    """Index and documents examined, as `_explain` tells an administrator."""
+    told = [issue["diagnostics"] for entry in asked(one, f"{query}&_explain=true").get("entry", ()) for issue in entry["resource"].get("issue", ())]
+    return "; ".join(text.split(": ", 1)[1] for text in told if " indexes: " in text or " examined: " in text)
 
 
-def main() -> None:
-    """Both sizes, then the table."""
-    small, large = (int(text) for text in (sys.argv[1:3] or ("1000", "16000")))
-    with tempfile.TemporaryDirectory() as folder:
-        mongod = embedded.start(Path(folder) / "db", cache_gb=2)
-        try:
-            found = {}
-            for count in (small, large):
-                print(f"{count} patients:")
-                fill(mongod.uri, f"b{count}", count, Path(folder))
-                found[count] = asyncio.run(measure(mongod.uri, f"b{count}"))
-        finally:
-            mongod.stop()
-    print(f"| family | p50 at {small} | p50 at {large} | ratio | at 16 clients | matches | explain at {large} |\n|---|---|---|---|---|---|---|")
+def matches(one: Side, query: str) -> int:
+    """How many resources the answer holds, or tells of."""
+    found = asked(one, query)
+    return len(found.get("entry", ())) or found.get("total", 0)
+
+
+def one_family(family: str, small: Side, large: Side, folder: Path) -> dict[str, Any]:
+    """The figures of one family; latencies in milliseconds, CPU in microseconds a request of server and database."""
+    query = FAMILIES[family]
+    requests = requests_of(query)
+    for one in (small, large):
+        timed(one, requests, 4, folder, 0.3)
+    alone: list[list[float]] = [[], []]
+    for turn in range(2):
+        for at in (turn, 1 - turn):
+            alone[at].append(timed((small, large)[at], requests, 1, folder)["p50"])
+    low, high = (sum(found) / len(found) for found in alone)
+    busy = [timed(one, requests, CLIENTS, folder) for one in (small, large)]
+    first = query.format(n=3)
+    if (few := matches(small, first)) != (many := matches(large, first)):
+        raise RuntimeError(f"{family}: {few} and {many} matches")
+    return {
+        "p50": [round(low, 2), round(high, 2)],
+        "ratio": round(high / low, 2),
+        "p50 at 16": [round(one["p50"], 1) for one in busy],
+        "rate at 16": round(busy[1]["rate"]),
+        "CPU server + mongod": f"{busy[1]['server']} + {busy[1]['mongod']}",
+        "rows": many,
+        "explain": explained(large, first),
+    }
+
+
+def against_floor(one: Side, folder: Path) -> dict[str, float]:
+    """The newest 20 against a bare handler that returns the same documents by one find: rates with 16 connections, in turn; p50 with one."""
+    ours = requests_of(FAMILIES[NEWEST])
+    base = [processes.http_request("GET", f"/newest/planted{number}/code={quote(LAB, safe='')}") for number in range(20)]
+    rates: list[float] = []
+    with processes.floor(one.uri, WORKERS) as (port, pids):
+        bare = Side(port, pids, one.mongod, one.uri)
+        timed(bare, base, 4, folder, 0.3)
+        for _ in range(3):
+            rates.append(timed(one, ours, CLIENTS, folder)["rate"] / timed(bare, base, CLIENTS, folder)["rate"])
+        slow, quick = timed(one, ours, 1, folder)["p50"], timed(bare, base, 1, folder)["p50"]
+    return {"rate / floor": round(sorted(rates)[1], 2), "p50 alone": round(slow, 2), "floor's p50 alone": round(quick, 2)}
+
+
+def run(small: Path, large: Path, wanted: Sequence[str]) -> dict[str, Any]:
+    """The figures of these families on two data sets, and the bytes of the larger one."""
+    with TemporaryDirectory(prefix="bench") as name, ExitStack() as stack:
+        folder = Path(name)
+        sides = [stack.enter_context(side(data, folder / f"server{at}.log")) for at, data in enumerate((small, large))]
+        figures: dict[str, Any] = {"patients": [(data / dataset.COMPLETE).read_text("ascii") for data in (small, large)]}
+        for family in wanted:
+            figures[family] = one_family(family, *sides, folder)
+            print(family, figures[family], file=sys.stderr, flush=True)
+        if NEWEST in wanted:
+            figures["newest 20"] = against_floor(sides[1], folder)
+        return figures | {"bytes": dataset.sizes(sides[1].uri)}
+
+
+def measure(effort: tuple[int, int]) -> dict[str, Any]:
+    """All figures; the data sets are built in `.cache/bench` where they are not there yet (16,000 patients: some minutes)."""
+    folders = [processes.ROOT / ".cache" / "bench" / f"patients{patients}" for patients in effort]
+    for folder, patients in zip(folders, effort):
+        dataset.build(folder, patients)
+    return run(*folders, list(FAMILIES))
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    low, high = figures["patients"]
+    head = f"| family | p50 at {low} patients | at {high} | ratio | p50 at 16 connections | rate | server + mongod µs | rows | explain |"
+    lines = [head, f"|{'---|' * 9}"]
     for family in FAMILIES:
-        (low, _, _, few), (high, busy, explain, many) = found[small][family], found[large][family]
-        print(f"| {family} | {low:.2f} ms | {high:.2f} ms | {high / low:.2f} | {busy:.1f} ms | {few}/{many} | {explain} |")
+        if one := figures.get(family):
+            alone, busy = one["p50"], one["p50 at 16"]
+            told = (
+                f"{one['ratio']:.2f} | {busy[0]}, {busy[1]} | {one['rate at 16']} | {one['CPU server + mongod']} | {one['rows']} | {one['explain']}"
+            )
+            lines.append(f"| {family} | {alone[0]:.2f} | {alone[1]:.2f} | {told} |")
+    return "\n".join([*lines, f"newest 20: {figures.get('newest 20')}", figures["bytes"]])
 
 
 if __name__ == "__main__":
-    main()
+    parts = sys.argv[3:]
+    print(table(run(Path(sys.argv[1]), Path(sys.argv[2]), [one for one in FAMILIES if not parts or any(part in one for part in parts)])))
