@@ -37,7 +37,7 @@ async def include(ctx: Context, matches: list[Stored], includes: Iterable[Includ
     if not (forward or backward) or not matches:
         return included
     seen = {(one.rtype, one.rid) for one in matches}
-    stored = await ctx.store.types() if backward else frozenset()
+    stored = await ctx.store.types() if any(one.source == "*" for one in backward) else ctx.spec.types
     fresh = list(matches)
     for round_ in range(MOST_ROUNDS):
         now = [one for one in forward if one.iterate or round_ == 0]

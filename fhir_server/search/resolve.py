@@ -58,10 +58,9 @@ async def _has(ctx: Context, node: Has, visible: Visible) -> Clause:
         return NOTHING
     most = ctx.settings.search_chain
     head = f"{node.rtype}/"
-    heads = [f"{name}={head}" for name in node.field.names]
-    found = [head + ref for ref in await ctx.store.refs(node.source, inner, heads, most + 1)]
-    if node.field.patient and node.rtype == "Patient":
-        found += await ctx.store.refs(node.source, inner, [""], most + 1)
+    own = node.field.patient and node.rtype == "Patient"
+    heads = [""] if own and node.field.single else [f"{name}={head}" for name in node.field.names] + ([""] if own else [])
+    found = [ref if ref.startswith(head) else head + ref for ref in await ctx.store.refs(node.source, inner, heads, most + 1)]
     if len(found) > most:
         raise _too_costly(node.field.code, most)
     ids = tuple(dict.fromkeys(ref.removeprefix(head) for ref in found))

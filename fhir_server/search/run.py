@@ -25,6 +25,7 @@ Resource = dict[str, Any]
 Pair = tuple[str, str]
 Visible = Callable[[str], Clause]
 FORWARD, BACKWARD = "n", "p"
+TOTAL_SECONDS = 0.1  # for a total that nobody asked for
 BEHIND_ALL_IDS, BEFORE_ALL_IDS = "\U0010ffff", ""
 
 
@@ -71,7 +72,7 @@ async def search(
 async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, position: tuple[Any, ...], visible: Visible) -> Resource:
     """The page of these scopes at a position (() for the first). bound: the URL that cursors are bound to; scopes are read in their order."""
     if plan.summary == "count" or plan.count == 0:
-        return bundle.searchset(_told(ctx, plan), {"self": bound}, await _total(ctx, scopes, 0))
+        return bundle.searchset(_told(ctx, plan), {"self": bound}, await _total(ctx, scopes))
     page = await _page(ctx, plan, scopes, position)
     included = await include(ctx, page.rows, plan.includes, plan.revincludes, visible)
     total = await _stated_total(ctx, plan, scopes, page, position)
@@ -204,9 +205,15 @@ def _merged(rows: list[Stored], sort: tuple[Sort, ...], backward: bool) -> list[
     return rows
 
 
-async def _total(ctx: Context, scopes: list[Scope], limit: int) -> int:
-    counts = await asyncio.gather(*(ctx.store.count(one.rtype, one.clause, limit) for one in scopes))
-    return sum(counts)
+async def _total(ctx: Context, scopes: list[Scope]) -> int:
+    return sum(await asyncio.gather(*(ctx.store.count(one.rtype, one.clause) for one in scopes)))
+
+
+async def _small_total(ctx: Context, scopes: list[Scope], most: int) -> int | None:
+    """The number of matches if it is not above `most` and the database knows it in a moment."""
+    counts = await asyncio.gather(*(ctx.store.quick_count(one.rtype, one.clause, most + 1, TOTAL_SECONDS) for one in scopes))
+    total = sum(found for found in counts if found is not None)
+    return None if None in counts or total > most else total
 
 
 async def _stated_total(ctx: Context, plan: Plan, scopes: list[Scope], page: Page, position: tuple[Any, ...]) -> int | None:
@@ -216,12 +223,9 @@ async def _stated_total(ctx: Context, plan: Plan, scopes: list[Scope], page: Pag
     if not position and not page.behind:
         return len(page.rows)
     if plan.total in ("accurate", "estimate"):
-        return await _total(ctx, scopes, 0)
+        return await _total(ctx, scopes)
     most = ctx.settings.search_total
-    if position or not most:
-        return None
-    total = await _total(ctx, scopes, most + 1)
-    return total if total <= most else None
+    return None if position or not most else await _small_total(ctx, scopes, most)
 
 
 def _matches(ctx: Context, plan: Plan, rows: list[Stored], trim: bundle.Trim) -> list[Resource]:

@@ -220,7 +220,8 @@ def _hot_names(params: Mapping[str, Param], names: Mapping[str, tuple[tuple[str,
 
 def _single(spec: Spec, param: Param) -> bool:
     """At most one value per resource: one path (choices of one element count as one) whose elements all have a maximum of 1."""
-    paths = {CHOSEN.sub("", part) for part in branches(param.expression)}
+    found = [RESTRICTED.fullmatch(part) for part in branches(param.expression)]
+    paths = {CHOSEN.sub("", match.group(1) if match else part) for match, part in zip(found, branches(param.expression))}
     return len(paths) == 1 and _element_single(spec, paths.pop())
 
 

@@ -125,6 +125,9 @@ class Store(Reader, Protocol):
         document matches (visibility). Never shows a version that something committed later could still precede.
         """
 
+    async def quick_count(self, rtype: str, clause: Clause, limit: int, seconds: float) -> int | None:
+        """As `count`, None if the database takes longer: for a number that is nice to have."""
+
     def export(self, rtype: str, clause: Clause) -> AsyncIterator[Stored]:
         """All current versions that match, streamed in id order."""
 

@@ -151,11 +151,17 @@ def _most(one: datetime | None, other: datetime | None, pick: Any) -> datetime |
 
 
 def _named(field: Field, name: str, alternatives: tuple[Bounds, ...]) -> Clause:
-    narrow = [_range(name, bounds, DAY) for bounds in distinct(alternatives, DAY)]
+    narrow = distinct(alternatives, DAY)
     wide = [_range(name + suffix, bounds, most) for suffix, most in (*WIDTHS[1:], (OPEN, None)) for bounds in distinct(alternatives, most)]
     if not field.hot:
-        return either(*narrow, *wide)
-    return either(*(both(one, _dated(one)) for one in narrow), both(Keys((WIDE,)), either(*wide)))
+        return either(*(_range(name, bounds, DAY) for bounds in narrow), *wide)
+    return either(*(_hot(field, name, bounds) for bounds in narrow), both(Keys((WIDE,)), either(*wide)))
+
+
+def _hot(field: Field, name: str, bounds: Bounds) -> Clause:
+    """Bounds that stand on `d` too. Those of the low end alone say all there, whatever the width, where a resource has one date."""
+    one = _range(name, bounds, DAY)
+    return _dated(one) if field.single and bounds.high_gt is None and bounds.high_le is None else both(one, _dated(one))
 
 
 def distinct(alternatives: tuple[Bounds, ...], most: timedelta | None) -> list[Bounds]:

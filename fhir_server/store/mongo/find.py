@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.query.clauses import Clause
+from fhir_server.query.indexes import HOT
 from fhir_server.store import Sort, Stored
+from fhir_server.store.mongo import ask
 from fhir_server.store.mongo.document import HIDDEN, SHOWN, stored
 from fhir_server.store.mongo.lower import Filter, index_by_date, lower
 from fhir_server.store.mongo.read import Place, with_blobs
-from fhir_server.store.mongo.read import rows as rows_of
 
 FIELDS = {"_lastUpdated": "at", "_id": "_id"}
 Row = dict[str, Any]
 Position = tuple[Any, ...]
-ONE_BATCH = 1000  # rows that the database sends at once, closing its cursor
 
 
 async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int, after: Position, only_ids: bool) -> list[Stored]:
@@ -42,29 +42,31 @@ async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], l
 
 async def count(place: Place, rtype: str, clause: Clause, limit: int) -> int:
     """See `Reader.count`."""
-    if place.session is not None:
-        options = {"limit": limit} if limit else {}
-        return int(await place.database[rtype].count_documents(lower(clause), session=place.session, **options))
-    answer = await place.database.command(
-        {"count": rtype, "query": lower(clause), **({"limit": limit} if limit else {})}, codec_options=place.database.codec_options
-    )
-    return int(answer["n"])
+    return await ask.count(place, _counting(rtype, clause, limit))
+
+
+async def quick_count(place: Place, rtype: str, clause: Clause, limit: int, seconds: float) -> int | None:
+    """See `Reader.quick_count`."""
+    return await ask.quick_count(place, _counting(rtype, clause, limit), seconds)
+
+
+def _counting(rtype: str, clause: Clause, limit: int) -> Row:
+    index = index_by_date(clause) if rtype in HOT else ""
+    command: Row = {"count": rtype, "query": lower(clause, bool(index)), **({"limit": limit} if limit else {})}
+    return command | ({"hint": index} if index else {})
 
 
 async def refs(place: Place, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
     """See `Reader.refs`."""
-    lists: list[Any] = [_after_head(head) for head in heads if head]
-    if "" in heads:
-        lists.append({"$cond": [{"$gt": ["$p", None]}, ["$p"], []]})
-    stages: list[Filter] = [
-        {"$match": lower(clause)},
-        {"$project": {"_id": 0, "v": {"$concatArrays": lists}}},
-        {"$unwind": "$v"},
-        {"$group": {"_id": "$v"}},
-    ]
+    stages: list[Filter] = [{"$match": lower(clause)}]
+    if list(heads) == [""]:
+        stages += [{"$match": {"p": {"$ne": None}}}, {"$group": {"_id": "$p"}}]
+    else:
+        lists: list[Any] = [_after_head(head) if head else {"$cond": [{"$gt": ["$p", None]}, ["$p"], []]} for head in heads]
+        stages += [{"$project": {"_id": 0, "v": {"$concatArrays": lists}}}, {"$unwind": "$v"}, {"$group": {"_id": "$v"}}]
     if limit:
         stages.append({"$limit": limit})
-    rows = await (await place.database[rtype].aggregate(stages, session=place.session)).to_list()
+    rows = await ask.rows(place, {"aggregate": rtype, "pipeline": stages})
     return sorted(row["_id"] for row in rows)
 
 
@@ -84,7 +86,8 @@ async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort]
 async def _plain(place: Place, rtype: str, wanted: Filter, keys: list[tuple[str, int]], limit: int, after: Position, shown: Row) -> list[Row]:
     if after:
         wanted = {"$and": [wanted, _behind(keys, after)]}
-    return await rows_of(place, rtype, wanted, shown | {name: 1 for name, _ in keys}, keys, limit)
+    projection = shown | {name: 1 for name, _ in keys}
+    return await ask.rows(place, {"find": rtype, "filter": wanted, "projection": projection, "sort": dict(keys), "limit": limit})
 
 
 def _keys(sort: Sequence[Sort]) -> list[tuple[str, int]]:
@@ -111,10 +114,10 @@ class Dates:
     descending: bool
     index: str
 
-    def find(self, wanted: Filter, order: list[tuple[str, int]]) -> Any:
-        """The cursor of a filter."""
-        cursor = self.place.database[self.rtype].find(wanted, self.shown | {"d": 1}, session=self.place.session).sort(order)
-        return cursor.hint(self.index) if self.index else cursor
+    async def find(self, wanted: Filter, order: Row, limit: int) -> list[Row]:
+        """The rows of a filter, at most `limit` (0: all)."""
+        command = {"find": self.rtype, "filter": wanted, "projection": self.shown | {"d": 1}, "sort": order, "limit": limit}
+        return await ask.rows(self.place, command | ({"hint": self.index} if self.index else {}))
 
 
 async def by_date(dates: Dates, wanted: Filter, limit: int, after: Position) -> list[Row]:
@@ -137,14 +140,12 @@ async def by_date(dates: Dates, wanted: Filter, limit: int, after: Position) -> 
 async def _tied(dates: Dates, wanted: Filter, moment: Any, limit: int, after: str) -> list[Row]:
     """Rows of one date (None: without) by id, behind id `after`."""
     keys = {"$and": [wanted, {"d": moment}, {"_id": {"$gt": after}}]}
-    rows: list[Row] = await dates.find(keys, [("_id", 1)]).limit(limit).to_list()
-    return rows
+    return await dates.find(keys, {"_id": 1}, limit)
 
 
 async def _dated(dates: Dates, wanted: Filter, limit: int) -> list[Row]:
     """Rows in the order of the index, one more than wanted to see whether the last date goes on; then each date's rows by id."""
-    cursor = dates.find(wanted, [("d", -1 if dates.descending else 1)])
-    rows: list[Row] = await cursor.limit(-(limit + 1) if 0 < limit < ONE_BATCH else limit + 1 if limit else 0).to_list()
+    rows = await dates.find(wanted, {"d": -1 if dates.descending else 1}, limit and limit + 1)
     if limit and len(rows) > limit:
         edge = rows[limit - 1].get("d")
         split = rows[limit].get("d") == edge
@@ -181,7 +182,7 @@ async def computed(place: Place, rtype: str, wanted: Filter, sort: Sequence[Sort
     if limit:
         stages.append({"$limit": limit})
     stages.append({"$project": shown | {"s": [{"$ifNull": [f"$s{at}", None]} for at in range(len(sort))]}})
-    return await (await place.database[rtype].aggregate(stages, session=place.session, allowDiskUse=True)).to_list()
+    return await ask.rows(place, {"aggregate": rtype, "pipeline": stages, "allowDiskUse": True})
 
 
 def _behind_computed(order: list[tuple[str, int]], after: Position) -> Filter:

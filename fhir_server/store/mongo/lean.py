@@ -25,6 +25,7 @@ from fhir_server.store.mongo.errors import DUPLICATE_KEY, STOPPING
 
 OP_MSG = 2013
 MOST_CONNECTIONS = 64
+MORE_ROWS = 200
 LONGEST_ANSWER_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
 HEAD = struct.Struct("<iiiiIB")  # length, request id, response to, opcode, flags, kind of the only section
@@ -99,11 +100,12 @@ class Lean:
         return answer
 
     async def rows(self, command: Document) -> list[Document]:
-        """All rows of a find command. Its cursor is read to the end, so it should have a limit."""
+        """All rows of a find or aggregate command. Its cursor is read to the end, so it should have a limit."""
         cursor = (await self.command(command))["cursor"]
         rows: list[Document] = cursor["firstBatch"]
         while cursor["id"]:
-            cursor = (await self.command({"getMore": bson.Int64(cursor["id"]), "collection": command["find"]}))["cursor"]
+            collection = command.get("find") or command["aggregate"]
+            cursor = (await self.command({"getMore": bson.Int64(cursor["id"]), "collection": collection, "batchSize": MORE_ROWS}))["cursor"]
             rows += cursor["nextBatch"]
         return rows
 

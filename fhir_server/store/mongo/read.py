@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import AutoReconnect
 
 from fhir_server.store import Stored
+from fhir_server.store.mongo.ask import Lanes
 from fhir_server.store.mongo.blob import Blobs
 from fhir_server.store.mongo.client import Database
 from fhir_server.store.mongo.document import RAW, SHOWN, Document, decoded, stored
@@ -30,6 +31,7 @@ class Place:
     blobs: Blobs
     session: AsyncClientSession | None = None
     lean: Lean | None = None  # the channel of the embedded server, outside of transactions
+    lanes: Lanes = field(default_factory=Lanes)
 
 
 def version_id(rtype: str, rid: str, vid: int) -> str:
@@ -73,7 +75,7 @@ async def rows(
         if order:
             command["sort"] = dict(order)
         if limit:
-            command |= {"limit": limit, "batchSize": limit}
+            command |= {"limit": limit, "batchSize": limit + 1}
         with suppress(AutoReconnect):  # then PyMongo's way, which waits for the server
             return await place.lean.rows(command)
     cursor = place.database[collection].find(wanted, shown, session=place.session).limit(limit)

@@ -96,6 +96,11 @@ class MongoStore:
         with surfaced():
             return await find.count(self.place, rtype, clause, limit)
 
+    async def quick_count(self, rtype: str, clause: Clause, limit: int, seconds: float) -> int | None:
+        """See `Reader.quick_count`."""
+        with surfaced():
+            return await find.quick_count(self.place, rtype, clause, limit, seconds)
+
     async def refs(self, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
         """See `Reader.refs`."""
         with surfaced():

@@ -1,0 +1,103 @@
+"""Ask the database for rows or numbers: by the lean channel where there is one, each command within its time, heavy ones one after another.
+
+A command that is not answered within QUICK_SECONDS is stopped and asked again in the slow lane, where one runs at a time in each process, for
+at most SLOW_SECONDS: so searches that read much cannot take the database's processors from their neighbours. Inside a transaction there are
+no lanes; its own lifetime limits it. https://www.mongodb.com/docs/manual/tutorial/terminate-running-operations/#maxtimems
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pymongo.errors import AutoReconnect, OperationFailure
+
+from fhir_server.store.mongo.document import Document
+from fhir_server.store.mongo.errors import OUT_OF_TIME, code_of
+
+if TYPE_CHECKING:
+    from fhir_server.store.mongo.read import Place
+
+QUICK_SECONDS, SLOW_SECONDS = 0.25, 30.0
+BATCH = 200  # rows decoded at a stretch: about 3 ms, then others have their turn
+Shape = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The slow lane of one process."""
+
+    slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+
+async def rows(place: "Place", command: Shape) -> list[Document]:
+    """All rows of a `find` or `aggregate` command. Raises OperationFailure (out of time among others)."""
+    if place.session is not None:
+        return await _driver_rows(place, command)
+    try:
+        return await _rows(place, command, QUICK_SECONDS)
+    except OperationFailure as error:
+        if code_of(error) not in OUT_OF_TIME:
+            raise
+    async with place.lanes.slow:
+        return await _rows(place, command, SLOW_SECONDS)
+
+
+async def count(place: "Place", command: Shape) -> int:
+    """The answer of a `count` command; a transaction takes none, it gets the same as an aggregation."""
+    if place.session is not None:
+        stages: list[Shape] = [{"$match": command["query"]}, *([{"$limit": command["limit"]}] if "limit" in command else []), {"$count": "n"}]
+        answer = await _driver_rows(place, {"aggregate": command["count"], "pipeline": stages})
+        return int(answer[0]["n"]) if answer else 0
+    found = await quick_count(place, command, QUICK_SECONDS)
+    if found is not None:
+        return found
+    async with place.lanes.slow:
+        return await _count(place, command | {"maxTimeMS": int(SLOW_SECONDS * 1000)})
+
+
+async def quick_count(place: "Place", command: Shape, seconds: float) -> int | None:
+    """The same outside of transactions, None if it takes longer."""
+    try:
+        return await _count(place, command | {"maxTimeMS": int(seconds * 1000)})
+    except OperationFailure as error:
+        if code_of(error) not in OUT_OF_TIME:
+            raise
+    return None
+
+
+async def _count(place: "Place", command: Shape) -> int:
+    if place.lean is not None:
+        with suppress(AutoReconnect):  # then PyMongo's way, which waits for the server
+            return int((await place.lean.command(command))["n"])
+    return int((await place.database.command(command, codec_options=place.database.codec_options))["n"])
+
+
+async def _rows(place: "Place", command: Shape, seconds: float) -> list[Document]:
+    timed = command | {"maxTimeMS": int(seconds * 1000)}
+    if place.lean is not None:
+        with suppress(AutoReconnect):
+            return await place.lean.rows(timed | _batches(command))
+    return await _driver_rows(place, timed)
+
+
+def _batches(command: Shape) -> Shape:
+    """How the answer is cut: a page in one batch, with room for one more row so that the database sees its end and closes the cursor; else pieces."""
+    if "aggregate" in command:
+        return {"cursor": {"batchSize": BATCH}}
+    limit = command.get("limit", 0)
+    return {"batchSize": limit + 1 if 0 < limit <= BATCH else BATCH}
+
+
+async def _driver_rows(place: "Place", command: Shape) -> list[Document]:
+    """The same by the driver's cursors, which retry and go through a transaction."""
+    more: dict[str, Any] = {"session": place.session}
+    if "aggregate" in command:
+        more |= {name: command[name] for name in ("maxTimeMS", "allowDiskUse") if name in command}
+        return await (await place.database[command["aggregate"]].aggregate(command["pipeline"], **more)).to_list()
+    cursor = place.database[command["find"]].find(command["filter"], command["projection"], **more).limit(command.get("limit", 0))
+    if "maxTimeMS" in command:
+        cursor = cursor.max_time_ms(command["maxTimeMS"])
+    if "hint" in command:
+        cursor = cursor.hint(command["hint"])
+    return await (cursor.sort(list(command["sort"].items())) if command.get("sort") else cursor).to_list()
