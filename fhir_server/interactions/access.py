@@ -5,9 +5,9 @@ A resource outside the caller's clause is answered like one that never existed (
 
 from conformance.outcome import gone, not_found
 from fhir_server.context import Context
+from fhir_server.interactions.indexing import index_of
 from fhir_server.query.clauses import Clause, Everything
 from fhir_server.query.match import matches
-from fhir_server.search.extract import extractor
 from fhir_server.security.visible import required
 from fhir_server.store import Stored
 
@@ -16,7 +16,7 @@ def within(ctx: Context, clause: Clause, stored: Stored) -> bool:
     """True if the content of this version matches the clause; a tombstone has none and matches only Everything."""
     if isinstance(clause, Everything):
         return True
-    return stored.res is not None and matches(clause, extractor(ctx.spec, ctx.terms)(stored.res), rid=stored.rid, at=stored.at)
+    return stored.res is not None and matches(clause, index_of(ctx, stored.res), rid=stored.rid, at=stored.at)
 
 
 def sees(ctx: Context, action: str, stored: Stored) -> bool:

@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl
 
 from conformance.outcome import NO_HEADERS, bad_request, precondition_failed, refuse
 from fhir_server.context import Context, Resource
+from fhir_server.interactions.indexing import index_of
 from fhir_server.query.clauses import Clause, both, either
 from fhir_server.query.match import matches
-from fhir_server.search.extract import extractor
 from fhir_server.search.run import criteria as search_criteria
 from fhir_server.security.visible import required, visible
 from fhir_server.store import Reader, Stored
@@ -109,8 +109,7 @@ async def _find_chunk(ctx: Context, reader: Reader, rows: list[Criteria]) -> dic
     hits = await reader.find(rows[0].rtype, either(*(row.clause for row in rows)), limit=limit)
     if len(hits) == limit:  # a criterion with many matches may hide another's
         return {row: await find(reader, row) for row in rows}
-    extract = extractor(ctx.spec, ctx.terms)
-    indexes = [(hit, extract(hit.res or {})) for hit in hits]
+    indexes = [(hit, index_of(ctx, hit.res or {})) for hit in hits]
     return {row: [hit for hit, index in indexes if matches(row.clause, index, rid=hit.rid, at=hit.at)] for row in rows}
 
 

@@ -20,6 +20,7 @@ from fhir_server.context import Context, Grant, Reply, Request, Resource
 from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
 from fhir_server.operations import TABLE
+from fhir_server.security.admission import admit
 from fhir_server.settings import Settings
 from fhir_server.store import Store
 from fhir_server.web import negotiate
@@ -147,7 +148,7 @@ def _last(pairs: tuple[tuple[str, str], ...], name: str) -> str:
 async def _context(services: Services, exchange: Exchange) -> Context:
     public = exchange.path in PUBLIC_PATHS and "authorization" not in exchange.headers
     grant = PUBLIC if public and services.settings.auth != "open" else await services.authenticate(exchange.headers)
-    return Context(
+    ctx = Context(
         request_id=exchange.request_id,
         grant=grant,
         store=services.store,
@@ -160,6 +161,7 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         prefer=negotiate.prefer(exchange.headers.get("prefer", "")),
         operations=TABLE,
     )
+    return await admit(ctx)
 
 
 async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[str, str], ...], receive: Receive) -> Request:
