@@ -1,4 +1,5 @@
-"""The only writer of `conformance/r4/`: official FHIR packages -> compact, pinned tables (facts, no prose).
+"""The only writer of `conformance/r4/`: official FHIR packages -> compact, pinned tables (facts, no prose), and the definitions themselves
+for reading over REST.
 
     python -m conformance.build EXAMPLES.tgz EXPANSIONS.tgz [--out FOLDER] [--check]
 
@@ -11,9 +12,11 @@ import argparse
 import gzip
 import hashlib
 import json
+import lzma
 import sys
 import tarfile
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,7 @@ DEFINITIONS = ("CodeSystem", "CompartmentDefinition", "ConceptMap", "OperationDe
 SYSTEM_TYPE = "http://hl7.org/fhirpath/System."
 FHIR_TYPE = "http://hl7.org/fhir/StructureDefinition/structuredefinition-fhir-type"
 TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
+BLOCK = 40  # resources in one block of `published/`
 MAX_MEMBER = 64 * 1024 * 1024
 PROFILED = ("SimpleQuantity", "MoneyQuantity")
 
@@ -91,7 +95,28 @@ def build(examples: Path, expansions: Path) -> dict[str, bytes]:
     }
     for name in DEFINITIONS:
         files[f"definitions/{name}.json.gz"] = _definitions(package[name])
-    return files
+    return files | _published(package)
+
+
+def _published(package: Mapping[str, list[Json]]) -> dict[str, bytes]:
+    """The definitions whole but for their narrative, for reading over REST: blocks of BLOCK resources, each an xz stream, and an index of the blocks.
+
+    index.json: kind -> [[offset, length, [ids]]]. Blocks keep a read short (one block is unpacked) and the repository small.
+    """
+    files: dict[str, bytes] = {}
+    index: dict[str, list[Any]] = {}
+    for kind in DEFINITIONS:
+        rows = sorted(package[kind], key=lambda one: (str(one.get("type", "")) if kind == "StructureDefinition" else "", str(one["id"])))
+        blocks = [rows[at : at + BLOCK] for at in range(0, len(rows), BLOCK)]
+        streams = [lzma.compress(msgspec.json.encode([_told(each) for each in block]), preset=6) for block in blocks]
+        starts = accumulate((len(one) for one in streams), initial=0)
+        index[kind] = [[start, len(stream), [each["id"] for each in block]] for start, stream, block in zip(starts, streams, blocks, strict=False)]
+        files[f"published/{kind}.xz"] = b"".join(streams)
+    return files | {"published/index.json": _lines(index)}
+
+
+def _told(resource: Json) -> Json:
+    return {key: value for key, value in resource.items() if key != "text"}
 
 
 def _elements(types: Iterable[Json]) -> Json:

@@ -36,6 +36,7 @@ from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
 from fhir_server.operations import TABLE
+from fhir_server.search.shelved import Shelved
 from fhir_server.security.tokens import OPEN_GRANT, Issuer, read_issuers, verifier
 from fhir_server.settings import Settings
 from fhir_server.store.mongo import inbox as mongo_inbox
@@ -83,7 +84,8 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
     settings = loaded.settings
     store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
     try:
-        system = _system(loaded, store)
+        shelved = Shelved(store, loaded.spec)
+        system = _system(loaded, shelved)
         feed = await _feed(system, store)
         metrics = open_metrics(measured)
         feed.statistics.observe = lambda source, what: metrics.messages.labels(source, what).inc()
@@ -91,7 +93,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
             settings=settings,
             spec=loaded.spec,
             terms=loaded.terms,
-            store=store,
+            store=shelved,
             authenticate=_authenticator(settings, loaded),
             route=route,
             metrics=metrics,
@@ -104,7 +106,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
         await store.close()
 
 
-def _system(loaded: Loaded, store: MongoStore) -> Context:
+def _system(loaded: Loaded, store: Shelved) -> Context:
     """The context of what the exchange does on its own: feeds and background work."""
     settings = loaded.settings
     return Context(

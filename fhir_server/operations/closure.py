@@ -7,6 +7,7 @@ from conformance.outcome import conflict, not_supported
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.operation import Operation
 from fhir_server.operations.terminology import BASE, parameters_of, with_stored
+from fhir_server.search.shelved import unshelved
 from fhir_server.store.mongo import closures
 from fhir_server.store.mongo.store import MongoStore
 from terminology.closure import Table, entries, grown, named, since
@@ -20,11 +21,12 @@ TRIES = 20
 
 async def closure(ctx: Context, request: Request) -> Reply:
     """The handler. Refusals are those of R4: 400 for a bad name, 404 if the table was not initialised, 422 if it must be initialised again."""
-    if not isinstance(ctx.store, MongoStore):
+    store = unshelved(ctx.store)
+    if not isinstance(store, MongoStore):
         raise not_supported("this store keeps no closure tables")
     parameters = parameters_of(request)
     try:
-        return Reply(200, await _answer(ctx, ctx.store, parameters))
+        return Reply(200, await _answer(ctx, store, parameters))
     except Stop as stopped:
         return Reply(stopped.status, stopped.outcome())
 

@@ -13,6 +13,7 @@ from fhir_server.interactions.access import current
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.steps import checked_id
 from fhir_server.search import custom
+from fhir_server.search.shelved import unshelved
 from fhir_server.store.mongo import reindexing
 from fhir_server.store.mongo.store import MongoStore
 
@@ -24,15 +25,16 @@ async def reindex(ctx: Context, request: Request) -> Reply:
     """POST starts, GET tells. Raises 403 but for administrators, 404, 422 for a definition that cannot be served."""
     if not ctx.grant.admin:
         raise forbidden("reindexing is for administrators")
-    if not isinstance(ctx.store, MongoStore):
+    store = unshelved(ctx.store)
+    if not isinstance(store, MongoStore):
         raise not_supported("this store keeps no custom search parameters")
     rid = checked_id(request.path[1])
     res = (await current(ctx, "SearchParameter", rid)).res or {}
     if request.method == "POST":
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        await reindexing.begin(ctx.store.database, custom.row_of(rid, custom.read(ctx.spec, res), now))
-    row = await reindexing.one(ctx.store.database, str(res.get("url")))
+        await reindexing.begin(store.database, custom.row_of(rid, custom.read(ctx.spec, res), now))
+    row = await reindexing.one(store.database, str(res.get("url")))
     where = {"Content-Location": f"{ctx.base}/{'/'.join(request.path)}"}
     return Reply(202 if request.method == "POST" else 200, _parameters(row), where)
 

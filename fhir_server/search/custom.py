@@ -14,7 +14,13 @@ from conformance.spec import Param, Spec
 
 TYPES = ("number", "date", "string", "token", "reference", "quantity", "uri")
 Row = dict[str, Any]
-COMPILED = ("search.schema", "search.extractors", "search.references", "security.rights")  # what is made again when parameters change
+COMPILED = (
+    "search.schema",
+    "search.extractors",
+    "search.references",
+    "search.definitions",
+    "security.rights",
+)  # what is made again when parameters change
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.outcome import bad_request
+from conformance.published import kinds
 from fhir_server.context import Context
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Contained, both, either
 from fhir_server.query.indexes import HOT
@@ -101,7 +102,7 @@ async def _scopes(ctx: Context, plan: Plan, visible: Visible, compartment: tuple
         return await _contained_scopes(ctx, plan, visible, given)
     types: Sequence[str] = plan.types
     if len(types) != 1:
-        stored = await ctx.store.types()
+        stored = await ctx.store.types() | (set(types) & kinds(ctx.spec))  # published definitions are searched where their type is named
         types = sorted(one for one in stored & ctx.spec.types if not types or one in types)
     clauses = await asyncio.gather(*(_clause(ctx, plan, one, visible, compartment) for one in types))
     return [Scope(one, clause, _order(ctx, plan, one, clause, given, len(types) > 1)) for one, clause in zip(types, clauses) if clause != NOTHING]

@@ -7,6 +7,7 @@ c create, r read (also vread, history of an instance), u update and patch, d del
 """
 
 from conformance.outcome import Refusal, forbidden
+from conformance.spec import DEFINITIONS
 from fhir_server.context import Context, Grant, Right
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Ids, Index, Nothing, both, either
 from fhir_server.query.match import matches
@@ -21,6 +22,8 @@ COMPILED, MOST_COMPILED = "security.rights", 20_000
 
 def visible(ctx: Context, rtype: str, action: str) -> Clause:
     """The clause that limits `action` on `rtype`: Everything, Nothing, or the union of the grant's rows."""
+    if _reserved(ctx, rtype, action):
+        return NOTHING
     return either(*(_meaning(ctx, right, rtype, action) for right in ctx.grant.rights if action in right.actions and right.rtype in (rtype, "*")))
 
 
@@ -39,8 +42,14 @@ def required(ctx: Context, rtype: str, action: str) -> Clause:
     """`visible`, refused with 403 where the caller has no such right at all on the type."""
     clause = visible(ctx, rtype, action)
     if isinstance(clause, Nothing):
-        raise forbidden(f"this caller may not {WORDS[action]} {rtype}")
+        why = ": definitions change the server for everyone, which takes an administrator" if _reserved(ctx, rtype, action) else ""
+        raise forbidden(f"this caller may not {WORDS[action]} {rtype}{why}")
     return clause
+
+
+def _reserved(ctx: Context, rtype: str, action: str) -> bool:
+    """True for writing what defines how this server judges, searches and expands: only administrators may."""
+    return rtype in DEFINITIONS and action in "cud" and not ctx.grant.admin
 
 
 def bounded(ctx: Context, rtype: str, action: str) -> bool:
