@@ -18,6 +18,7 @@ import bson
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.decimal128 import Decimal128
 from bson.errors import InvalidDocument
+from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
 from conformance.codec import Spelt
@@ -58,6 +59,16 @@ class _FromDecimal128(TypeDecoder):
         return _decimal(value.bid)
 
 
+class _FromInt64(TypeDecoder):
+    """BSON's 64-bit integers as plain ints: PyMongo's own subclass is no JSON number to the codec and no `int` to the gate."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: Int64) -> int:
+        """The same number."""
+        return int(value)
+
+
 RAW: "CodecOptions[RawBSONDocument]" = CodecOptions(document_class=RawBSONDocument)
 
 
@@ -78,7 +89,7 @@ def _fallback(value: Any) -> Any:
     raise InvalidDocument(f"{type(value).__name__} cannot be stored")
 
 
-CODEC: "CodecOptions[Document]" = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_FromDecimal128()], fallback_encoder=_fallback))
+CODEC: "CodecOptions[Document]" = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_FromDecimal128(), _FromInt64()], fallback_encoder=_fallback))
 
 
 def bare(change: Change, vid: int, at: datetime) -> Document:
