@@ -96,6 +96,45 @@ async def test_the_servers_refusals_are_told_apart(store: MongoStore, lean: Lean
         await gone.command({"ping": 1})
 
 
+async def test_documents_that_travel_together_keep_their_own_fate(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    sent: list[int] = []
+    command = Lean.command
+
+    async def counted(self, question):
+        sent.append(len(question.get("documents", ())))
+        return await command(self, question)
+
+    monkeypatch.setattr(Lean, "command", counted)
+    names = ["a", "b", "c", "a", "d", "b", "e"]
+    tasks = [asyncio.create_task(lean.insert("Patient", raw(encoded({"_id": name, "vid": 1})), CONCERN)) for name in names]
+    await asyncio.sleep(0)
+    tasks[4].cancel()
+    fates = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(fate) for fate in fates[:4]] == [type(None), type(None), type(None), DuplicateKeyError]
+    assert isinstance(fates[4], asyncio.CancelledError)
+    assert [type(fate) for fate in fates[5:]] == [DuplicateKeyError, type(None)]
+    assert len(sent) < len(names)
+    monkeypatch.undo()
+    rows = await lean.rows({"find": "Patient", "filter": {"_id": {"$in": list("abce")}}})
+    assert sorted(row["_id"] for row in rows) == list("abce")
+
+
+async def test_a_batch_stays_within_its_limits(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lean_module, "BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(lean_module, "BATCH_BYTES", 1_000_000)
+    made = await asyncio.gather(*(store.insert(change(f"{number}", 300_000)) for number in range(40)))
+    assert len(await store.get_many([("Patient", one.rid) for one in made])) == 40
+
+
+async def test_nobody_waits_for_ever_where_a_batch_breaks(lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    async def broken(self, question):
+        raise RuntimeError("not the database's fault")
+
+    monkeypatch.setattr(Lean, "command", broken)
+    fates = await asyncio.gather(*(lean.insert("Patient", raw(encoded({"_id": name})), CONCERN) for name in "abc"), return_exceptions=True)
+    assert [type(fate) for fate in fates] == [AutoReconnect] * 3
+
+
 async def test_lost_connections_are_made_up_for(tmp_path: Path):
     running = embedded.start(tmp_path, cache_gb=0.25)
     try:

@@ -52,6 +52,15 @@ async def test_numbers_come_back_as_spelt(store: MongoStore, text: str):
     assert codec.encode((await store.version("Basic", "n", 1)).res["extension"]) == codec.encode(res["extension"])
 
 
+@pytest.mark.parametrize("number", [2**31 - 1, 2**31, -(2**31) - 1, 10**12, 2**63 - 1, -(2**63), 2**63, 10**30])
+async def test_integers_of_every_width_come_back_as_plain_numbers(store: MongoStore, number: int):
+    made = await store.insert(change("n", {"x": number, "y": [{"z": number}]}, method="POST"))
+    back = await store.get("Patient", "n")
+    assert back == made
+    assert (type(back.res["x"]), type(back.res["y"][0]["z"])) == (int, int)
+    assert codec.encode(back.res["x"]) == str(number).encode()
+
+
 async def test_decimals_are_native_in_the_database(store: MongoStore):
     await store.insert(change("d", {"x": Decimal("1.50")}, method="POST"))
     found = await store.database["Patient"].find_one({"res.x": {"$gt": 1}})

@@ -89,7 +89,9 @@ def _fallback(value: Any) -> Any:
     raise InvalidDocument(f"{type(value).__name__} cannot be stored")
 
 
-CODEC: "CodecOptions[Document]" = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_FromDecimal128(), _FromInt64()], fallback_encoder=_fallback))
+CODEC: "CodecOptions[Document]" = CodecOptions(
+    tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_FromDecimal128(), _FromInt64()], fallback_encoder=_fallback)
+)
 
 
 def bare(change: Change, vid: int, at: datetime) -> Document:

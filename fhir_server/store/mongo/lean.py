@@ -12,12 +12,13 @@ import asyncio
 import struct
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import bson
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import AutoReconnect, DuplicateKeyError, InvalidURI, OperationFailure, WriteConcernError, WTimeoutError
+from pymongo.errors import AutoReconnect, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError, WriteConcernError, WTimeoutError
 from pymongo.uri_parser import parse_uri
 
 from fhir_server.store.mongo.document import CODEC, Document
@@ -28,6 +29,8 @@ MOST_CONNECTIONS = 64
 MORE_ROWS = 200
 LONGEST_ANSWER_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
+MOST_UNDER_WAY = 2  # insert commands per collection at once: others wait for it and travel together, which costs both sides less than one by one
+BATCH_BYTES, BATCH_DOCUMENTS = 16 * 1024 * 1024, 100
 HEAD = struct.Struct("<iiiiIB")  # length, request id, response to, opcode, flags, kind of the only section
 WTIMEOUT = 64
 
@@ -79,6 +82,31 @@ class _Wire(asyncio.Protocol):
             self.transport.abort()
 
 
+_Waiting = tuple[RawBSONDocument, "asyncio.Future[None]"]
+
+
+@dataclass(slots=True, eq=False)
+class _Crowd:
+    """Documents of one collection that wait to be inserted, and how many batches are on their way."""
+
+    collection: str
+    waiting: list[_Waiting] = field(default_factory=list)
+    under_way: int = 0
+    task: "asyncio.Task[None] | None" = None  # held, so that it is not collected while it runs
+
+    def batch(self) -> list[_Waiting]:
+        """The next documents that fit into one command."""
+        taken: list[_Waiting] = []
+        size = 0
+        for document, future in self.waiting:
+            size += len(document.raw)
+            if taken and (size > BATCH_BYTES or len(taken) == BATCH_DOCUMENTS):
+                break
+            taken.append((document, future))
+        del self.waiting[: len(taken)]
+        return [one for one in taken if not one[1].done()] or self.batch() if taken else []
+
+
 @dataclass(slots=True, eq=False)
 class Lean:
     """A pool of connections to one Unix socket, for one database."""
@@ -89,6 +117,7 @@ class Lean:
     wires: set[_Wire] = field(default_factory=set)
     opening: int = 0
     queue: "deque[asyncio.Future[_Wire]]" = field(default_factory=deque)
+    crowds: dict[str, _Crowd] = field(default_factory=dict)
     _sweeper: asyncio.TimerHandle | None = None
 
     async def command(self, command: Document) -> Document:
@@ -110,15 +139,34 @@ class Lean:
         return rows
 
     async def insert(self, collection: str, document: RawBSONDocument, concern: Document) -> None:
-        """Insert one document. Raises DuplicateKeyError, WriteConcernError (written, but not acknowledged as asked), else as `command`."""
-        answer = await self.command({"insert": collection, "documents": [document], "writeConcern": concern})
-        for failure in answer.get("writeErrors", ()):
-            kind = DuplicateKeyError if failure["code"] == DUPLICATE_KEY else OperationFailure
-            raise kind("an insert failed", failure["code"], failure)
-        if "writeConcernError" in answer:
-            failure = answer["writeConcernError"]
-            late = WTimeoutError if failure["code"] == WTIMEOUT else WriteConcernError
-            raise late("the write was not acknowledged as asked", failure["code"], failure)
+        """Insert one document; what arrives while others are on their way travels together. Raises DuplicateKeyError, WriteConcernError
+        (written, but not acknowledged as asked), else as `command`.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        crowd = self.crowds.setdefault(collection, _Crowd(collection))
+        crowd.waiting.append((document, future))
+        if crowd.under_way < MOST_UNDER_WAY:
+            crowd.under_way += 1
+            crowd.task = asyncio.get_running_loop().create_task(self._carry(crowd, concern))
+        await future
+
+    async def _carry(self, crowd: "_Crowd", concern: Document) -> None:
+        """Insert what waits, batch after batch, and tell each caller what became of its document."""
+        batch: list[_Waiting] = []
+        try:
+            while batch := crowd.batch():
+                command = {"insert": crowd.collection, "documents": [document for document, _ in batch], "ordered": False, "writeConcern": concern}
+                try:
+                    answer = await self.command(command)
+                except PyMongoError as error:
+                    _tell(batch, dict.fromkeys(range(len(batch)), error))
+                else:
+                    _tell(batch, _failures(answer, len(batch)))
+        finally:  # whatever ends this task, nobody waits for ever
+            crowd.under_way -= 1
+            left = [*batch, *crowd.waiting]
+            crowd.waiting.clear()
+            _tell(left, dict.fromkeys(range(len(left)), AutoReconnect("the insert was given up")))
 
     async def _exchange(self, message: bytes) -> bytes:
         wire = self.free.pop() if self.free else await self._another()
@@ -180,6 +228,28 @@ class Lean:
             self._sweeper.cancel()
         for wire in list(self.wires):
             wire.close()
+
+
+def _failures(answer: Document, sent: int) -> dict[int, PyMongoError]:
+    """By position in the batch: why a document was not written, or not acknowledged as asked."""
+    found: dict[int, PyMongoError] = {}
+    if "writeConcernError" in answer:
+        failure = answer["writeConcernError"]
+        late = WTimeoutError if failure["code"] == WTIMEOUT else WriteConcernError
+        found = {at: late("the write was not acknowledged as asked", failure["code"], failure) for at in range(sent)}
+    for failure in answer.get("writeErrors", ()):
+        kind = DuplicateKeyError if failure["code"] == DUPLICATE_KEY else OperationFailure
+        found[failure["index"]] = kind("an insert failed", failure["code"], failure)
+    return found
+
+
+def _tell(batch: "Sequence[_Waiting]", failures: Mapping[int, PyMongoError]) -> None:
+    for at, (_, future) in enumerate(batch):
+        if not future.done():  # a cancelled caller does not wait any more
+            if at in failures:
+                future.set_exception(failures[at])
+            else:
+                future.set_result(None)
 
 
 def _refuse(answer: Document) -> None:
