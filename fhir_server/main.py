@@ -31,22 +31,21 @@ from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.routes import route
-from fhir_server.jobs import reindex
+from fhir_server.jobs import reindex, terms
 from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
-from fhir_server.operations import TABLE
+from fhir_server.operations import TABLE, terminology_desk
 from fhir_server.search.shelved import Shelved
 from fhir_server.security.tokens import OPEN_GRANT, Issuer, read_issuers, verifier
 from fhir_server.settings import Settings
 from fhir_server.store.mongo import inbox as mongo_inbox
 from fhir_server.store.mongo.store import MongoStore, open_store
+from fhir_server.terms import terms_of
 from fhir_server.web.app import build
 from fhir_server.web.door import Authenticate, Services
 from fhir_server.web.gate import Buckets, open_grant, smart_grant
 from fhir_server.web.http1 import GuardedProtocol
-from mappers.v2.tables import load_tables
-from terminology.service import open_terms
 
 log = logging.getLogger("fhir.main")
 KEEP_ALIVE_SECONDS = 75
@@ -67,10 +66,9 @@ class Loaded:
 
 def load(settings: Settings) -> Loaded:
     """Read tables, terminology and issuers. Raises ValueError naming the setting that is wrong."""
-    load_registry(settings.sources)
-    load_tables()
+    senders = {source.name: source.tables for source in load_registry(settings.sources).sources if source.tables}
     spec = load_spec(installed(settings.data_dir / "packages"))
-    return Loaded(settings, spec, open_terms(settings.data_dir / "terminology", spec=spec), read_issuers(settings.issuers))
+    return Loaded(settings, spec, terms_of(settings, spec, senders), read_issuers(settings.issuers))
 
 
 def work(loaded: Loaded, uri: str, listener: socket.socket, measured: Path, number: int) -> int:
@@ -99,8 +97,10 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
             metrics=metrics,
             access=logs.access_log(),
         )
-        server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), partial(_desk, feed))))
-        async with reindex.running(system, store.database), _mllp(settings, feed):
+        desks = {"hl7v2": partial(_desk, feed), "terminology": partial(terminology_desk.answer, store.database, loaded.terms)}
+        server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), desks)))
+        shelf = settings.data_dir / "terminology"
+        async with reindex.running(system, store.database), terms.running(loaded.terms, store.database, shelf), _mllp(settings, feed):
             await server.serve([listener])
     finally:
         await store.close()

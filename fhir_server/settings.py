@@ -61,6 +61,11 @@ class Settings:
     )
     max_delete: int = setting(1000, "FHIR_MAX_DELETE", "most resources that one conditional delete or one cascade may delete")
     v2_tables: str = setting("", "FHIR_V2_TABLES", "folder of site tables that override the HL7 v2 mapping tables")
+    terminology_policy: str = setting(
+        "",
+        "FHIR_TERMINOLOGY_POLICY",
+        "CSV file: what to do about unknown, malformed, inactive codes, per code system and source; rows as in terminology/policy.csv",
+    )
     tls_cert: str = setting("", "FHIR_TLS_CERT", "PEM file of the server's certificate chain; empty: plain HTTP (behind a proxy or on loopback)")
     tls_key: str = setting("", "FHIR_TLS_KEY", "PEM file of the certificate's private key")
     tls_client_ca: str = setting("", "FHIR_TLS_CLIENT_CA", "PEM file of authorities; when set, HTTP clients must show a certificate of one of them")

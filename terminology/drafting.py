@@ -3,6 +3,7 @@
 Built offline, in a folder of its own beside the shelf, and renamed into place when it is whole; nothing that is being read is touched.
 """
 
+import hashlib
 import re
 import shutil
 import unicodedata
@@ -22,6 +23,7 @@ Progress = Callable[[str, float], None]
 Array = npt.NDArray[Any]
 WORD = re.compile(r"[^\W_]+")
 MAX_WORD = 32
+MARK = "~"  # between the name of a code system version and the digest of its index
 
 
 def silent(step: str, share: float) -> None:
@@ -76,7 +78,7 @@ class Columns:
 
 
 def write_index(target: Path, meta: Meta, columns: Columns, facts: Json | None = None, progress: Progress = silent) -> Path:
-    """Writes the folder `target` and returns it. Raises OSError; a half-written folder is never left under that name."""
+    """Writes the folder `target~digest` and returns it: other content is another folder. Raises OSError; a half-written one is never left under that name."""
     work = target.with_name(target.name + ".new")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -94,10 +96,22 @@ def write_index(target: Path, meta: Meta, columns: Columns, facts: Json | None =
     _write_sets(work, columns, number)
     head = {"meta": _plain(meta), "languages": columns.languages, "uses": columns.uses, "props": columns.props, "facts": facts or {}}
     (work / "meta.json").write_bytes(msgspec.json.encode(head))
-    shutil.rmtree(target, ignore_errors=True)
-    work.rename(target)
+    whole = target.with_name(f"{target.name}{MARK}{digest(work)}")
+    if whole.exists():  # the same release was loaded before
+        shutil.rmtree(work)
+    else:
+        work.rename(whole)
     progress("done", 1.0)
-    return target
+    return whole
+
+
+def digest(folder: Path) -> str:
+    """A short name for the content of an index folder."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()[:16]
 
 
 def _plain(meta: Meta) -> Json:

@@ -46,6 +46,7 @@ class Library:
     definitions: Callable[[str, str], Sequence[Json]] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     listed: Mapping[str, Sequence[str]] = field(default_factory=dict)  # kind -> urls that `definitions` has, for listing
+    published: Sequence[str] = ()  # code systems that `definitions` has as well, R4's own
 
     def versions(self, url: str) -> list[str]:
         """The known versions of a code system, oldest first (supplements left out)."""
@@ -130,6 +131,15 @@ class Library:
         """The canonical urls of all loaded resources of a kind (R4's own are not listed)."""
         here = {*self.resources.get(kind, {}), *self.listed.get(kind, ()), *(self.systems if kind == "CodeSystem" else ())}
         return here | (self.base.urls(kind) if self.base is not None else set())
+
+    def published_versions(self) -> dict[str, list[str]]:
+        """Code systems of the standard itself that have content, with their versions, newest first."""
+        found = self.base.published_versions() if self.base is not None else {}
+        for url in self.published:
+            rows = [res for res in self.rows("CodeSystem", url) if has_concepts(res)]
+            if rows:
+                found[url] = sorted({str(res["version"]) for res in rows if res.get("version")}, key=key, reverse=True)
+        return found
 
     def with_resources(self, resources: Iterable[Json]) -> "Library":
         """This library with one more layer on top."""

@@ -4,55 +4,33 @@
 UCUM, and the check digits of SNOMED CT and LOINC. https://hl7.org/fhir/R4/terminology-service.html
 """
 
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from conformance.spec import Spec, load_spec
-from terminology import digits, units
-from terminology.concepts import Json, System, contains
+from terminology import units
+from terminology.concepts import Json, contains
 from terminology.honoured import EXPANSION_PARAMETERS
-from terminology.implicit import LOINC, SNOMED
 from terminology.library import KINDS, Library, split, tabulate
 from terminology.mapping import Sought, translate
 from terminology.policy import Policy, open_policy
 from terminology.shelf import read_resources, read_systems, stamp
 from terminology.trouble import Stop
 from terminology.valueset import Rules, Scope, Selection, evaluate, find_value_set
+from terminology.verdict import Verdict, judge
 
-OK, UNKNOWN_SYSTEM, UNKNOWN_CODE = "ok", "unknown-system", "unknown-code"
-INACTIVE, WRONG_DISPLAY, MALFORMED = "inactive", "wrong-display", "malformed"
 MAX_CACHE = 65_536
-MAX_ISSUE_DISPLAYS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is to be said of a coding. finding: ok | unknown-system | unknown-code | inactive | wrong-display | malformed.
-
-    text: for the sender, '' if ok (it never repeats what was sent); display: the right display, '' if none is known; replacement: the code that took
-    the place of an inactive one, '' if none is known.
-    """
-
-    finding: str
-    text: str = ""
-    display: str = ""
-    replacement: str = ""
-
-
-FINE = Verdict(OK)
-UNKNOWN = Verdict(UNKNOWN_SYSTEM, "the code system is not loaded")
-EXPRESSION, IDENTIFIER = re.compile(r"[:+={}(]"), re.compile(r"\d{6,18}")
-FORMS = {SNOMED: digits.sctid, LOINC: digits.loinc}
+MAX_UNKNOWN = 10_000
+MAX_NAME = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The terminology of this process. policy: what to do about findings; seen: verdicts kept; unknown: counts of unknown codes.
+    """The terminology of this process. policy: what to do about findings; seen: verdicts kept; unknown: (source, system, code) -> [count, first display].
 
     live: the one library in force, replaced by `refresh` when another load has been switched in; stamped: (stamp of the shelf, when it was looked at).
     """
@@ -62,8 +40,9 @@ class Terms:
     folder: Path | None = None
     ground: Library | None = None
     stamped: list[float] = field(default_factory=lambda: [0, 0.0], compare=False, repr=False)
-    seen: dict[tuple[str, str, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
-    unknown: dict[tuple[str, str, str], int] = field(default_factory=dict, compare=False, repr=False)
+    seen: dict[tuple[str, str, str | None, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
+    mapped: dict[tuple[str, str], list[Json]] = field(default_factory=dict, compare=False, repr=False)
+    unknown: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def library(self) -> Library:
@@ -80,25 +59,36 @@ class Terms:
         if fresh != self.stamped[0] and self.ground is not None:
             self.stamped[0] = fresh
             self.live[0] = shelved(self.folder, self.ground)
-            self.seen.clear()
+            self.forget()
+
+    def forget(self) -> None:
+        """Drops what was remembered about codes: the library has changed."""
+        self.seen.clear()
+        self.mapped.clear()
 
     def knows(self, url: str) -> bool:
         """True if a code system, value set or concept map of this url is there."""
         library = self.library
         return bool(library.versions(url)) or library.value_set(url) is not None or library.concept_map(url) is not None
 
-    def facts(self) -> dict[str, Any]:
-        """What TerminologyCapabilities says: the loaded code systems with their versions, the parameters of $expand."""
-        library = self.library
-        listed = sorted({*library.urls("CodeSystem"), units.SYSTEM})
-        return {"codeSystems": [(url, library.versions(url)[::-1]) for url in listed], "parameters": list(EXPANSION_PARAMETERS)}
+    @property
+    def edition(self) -> float:
+        """Changes whenever other code systems have come into force."""
+        return self.stamped[0]
 
-    def check(self, system: str, code: str, display: str | None = None) -> Verdict:
+    def facts(self) -> dict[str, Any]:
+        """What TerminologyCapabilities says: the code systems with content that are there, with their versions, and the parameters of $expand."""
+        library = self.library
+        versions = library.published_versions()
+        versions |= {url: library.versions(url)[::-1] for url in (*library.urls("CodeSystem"), units.SYSTEM)}
+        return {"codeSystems": sorted(versions.items()), "parameters": list(EXPANSION_PARAMETERS)}
+
+    def check(self, system: str, code: str, display: str | None = None, version: str | None = None) -> Verdict:
         """Judges one coding: its form and check digit, whether it exists, is active, and is called by one of its names in any language."""
-        key = (system, code, display)
+        key = (system, code, display, version)
         found = self.seen.get(key)
         if found is None:
-            found = judge(self.library, system, code, display)
+            found = judge(self.library, system, code, display, version or "")
             if len(self.seen) >= MAX_CACHE:
                 self.seen.clear()
             self.seen[key] = found
@@ -131,9 +121,19 @@ class Terms:
         return list(pairs)
 
     def translate(self, system: str, code: str) -> list[Json]:
-        """The codings that the concept maps equate with a code (equal, equivalent or narrower in the target), best first; for codes of a feed."""
+        """The codings that the concept maps equate with a code (equal, equivalent, or the target is the wider one), in the order of the maps."""
         found = translate(self.library.concept_maps(), Sought(system, code), {})
         return [match.target for match in found if match.equivalence in ("equal", "equivalent", "wider") and match.target.get("code")]
+
+    def translated(self, system: str, code: str) -> list[Json]:
+        """`translate`, remembered: for codes as they come in."""
+        found = self.mapped.get((system, code))
+        if found is None:
+            found = self.translate(system, code)
+            if len(self.mapped) >= MAX_CACHE:
+                self.mapped.clear()
+            self.mapped[system, code] = found
+        return found
 
     def to_ucum(self, unit_text: str) -> str | None:
         """The UCUM code that a unit written by a laboratory means, None if it could mean two things or none."""
@@ -143,11 +143,20 @@ class Terms:
         """The quantity in UCUM base units, None if the unit is not UCUM."""
         return units.canonical(value, ucum)
 
-    def count_unknown(self, source: str, system: str, code: str) -> None:
+    def count_unknown(self, source: str, system: str, code: str, display: str | None = None) -> None:
         """Notes that `source` sent a code that nothing knows, for the list of codes to map."""
         key = (source, system, code)
-        if key in self.unknown or len(self.unknown) < MAX_CACHE:
-            self.unknown[key] = self.unknown.get(key, 0) + 1
+        known = self.unknown.get(key)
+        if known is not None:
+            known[0] += 1
+        elif len(self.unknown) < MAX_UNKNOWN:
+            self.unknown[key] = [1, display[:MAX_NAME] if isinstance(display, str) else ""]
+
+    def take_unknown(self) -> dict[tuple[str, str, str], tuple[int, str]]:
+        """What was counted since the last call, which is forgotten here: whoever takes it keeps it."""
+        taken = {key: (count, display) for key, (count, display) in self.unknown.items()}
+        self.unknown.clear()
+        return taken
 
     def with_resources(self, resources: Iterable[Json]) -> "Terms":
         """These terms with more CodeSystems, ValueSets and ConceptMaps on top."""
@@ -164,73 +173,35 @@ def holds(selection: Selection, system: str, code: str) -> bool:
     return False
 
 
-def judge(library: Library, system: str, code: str, display: str | None = None) -> Verdict:
-    """The verdict on a coding, not kept."""
-    if system == SNOMED and EXPRESSION.search(code) is not None:
-        return _expression(library, code)
-    if system == units.SYSTEM:
-        return FINE if units.valid(code) else Verdict(MALFORMED, "the code is not a UCUM unit")
-    form = FORMS.get(system)
-    wrong = form(code) if form is not None and code.replace("-", "").isalnum() else ""
-    if wrong:
-        return Verdict(MALFORMED, wrong)
-    known = library.system(system) if system else None
-    if known is None:
-        return UNKNOWN
-    n = known.find(code)
-    if n is None:
-        whole = known.meta.content in ("complete", "")
-        return Verdict(UNKNOWN_CODE, "the code system has no such code") if whole else FINE
-    right = known.display(n)
-    if known.inactive(n):
-        return _inactive(known, n, right)
-    if display and not _named(known, n, display):
-        return Verdict(WRONG_DISPLAY, _displays(known, n), right)
-    return Verdict(OK, "", right) if right else FINE
+Definitions = Callable[[str, str], Sequence[Json]]
 
 
-def _expression(library: Library, code: str) -> Verdict:
-    """A post-coordinated expression: each concept in it is judged, its grammar is not. https://hl7.org/fhir/R4/snomedct.html"""
-    verdicts = [judge(library, SNOMED, each) for each in IDENTIFIER.findall(code)]
-    if not verdicts:
-        return Verdict(MALFORMED, "the expression names no concept")
-    return next((each for each in verdicts if each.finding != OK), FINE)
-
-
-def _inactive(system: System, n: int, right: str) -> Verdict:
-    named = [
-        each for each in system.properties(n) if each.get("code") in ("replacedBy", "REPLACED BY", "REPLACED_BY", "MAP_TO", "SAME AS", "SAME_AS")
-    ]
-    replacement = str(next((v for each in named for k, v in each.items() if k.startswith("value")), ""))
-    text = "the code is inactive" + (f"; {replacement} replaces it" if replacement else "")
-    return Verdict(INACTIVE, text, right, replacement)
-
-
-def _named(system: System, n: int, display: str) -> bool:
-    given = " ".join(display.split()).casefold()
-    return any(" ".join(each.value.split()).casefold() == given for each in system.names(n)) or not system.names(n)
-
-
-def _displays(system: System, n: int) -> str:
-    names = list(system.names(n))[:MAX_ISSUE_DISPLAYS]
-    return "the display is not one of the code's; it is called " + " or ".join(f"'{each.value}'" for each in names)
-
-
-def r4_definitions(spec: Spec) -> Any:
-    """(kind, url) -> the resources that R4 or an installed package publishes under that url."""
+def definitions_of(spec: Spec, aside: Definitions | None) -> Definitions:
+    """(kind, url) -> the resources that R4 or an installed package publishes under that url, and those of `aside`."""
 
     def definitions(kind: str, url: str) -> Sequence[Json]:
         found = spec.definition(url, kind)
-        return (found,) if found is not None else ()
+        more = tuple(aside(kind, url)) if aside is not None else ()
+        return (found, *more) if found is not None else more
 
     return definitions
 
 
-def open_terms(folder: Path | None = None, *, spec: Spec | None = None, policy: Path | None = None) -> Terms:
-    """The terms of a data folder (None: nothing but R4's own and UCUM). Raises ValueError for a malformed policy table."""
+def open_terms(
+    folder: Path | None = None,
+    *,
+    spec: Spec | None = None,
+    policy: Path | None = None,
+    resources: Iterable[Json] = (),
+    aside: Definitions | None = None,
+) -> Terms:
+    """The terms of a data folder (None: nothing but R4's own and UCUM). Raises ValueError for a malformed policy table.
+
+    resources: what the server itself brings (tables of other standards), below what was loaded; aside: what is found by its url alone.
+    """
     chosen = spec if spec is not None else load_spec()
-    published = {"ConceptMap": tabulate(_every(chosen, "ConceptMap")).get("ConceptMap", {})}
-    ground = Library(resources=published, definitions=r4_definitions(chosen))
+    published = tabulate([*_every(chosen, "ConceptMap"), *resources])
+    ground = Library(resources=published, definitions=definitions_of(chosen, aside), published=tuple(chosen.urls("CodeSystem")))
     library = shelved(folder, ground) if stamp(folder) and folder is not None else ground
     return Terms([library], open_policy(policy), folder, ground, [stamp(folder), time.monotonic()])
 

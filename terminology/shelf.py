@@ -1,11 +1,13 @@
 """What `terminology load` left in the data folder: indexes and FHIR resources, switched in atomically while others read.
 
-Layout: FOLDER/current.json lists what is in force: {"systems": [folder names], "resources": [file names]}. A load writes beside what others still
+Layout: FOLDER/NAME~DIGEST is an index, FOLDER/current.json lists what is in force: {"systems": [folder names], "resources": [file names]}. A load writes beside what others still
 read and replaces current.json in one step at the end; `stamp` tells whether it has changed.
 """
 
 import fcntl
 import mmap
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,12 @@ from typing import Any
 import msgspec
 
 from terminology.concepts import Json, System
+from terminology.drafting import MARK
 from terminology.index import open_index
 
 CURRENT = "current.json"
+NEW = ".new"
+LEFT_SECONDS = 3600  # so long an index may stand there before it is in force
 Definitions = Callable[[str, str], Sequence[Json]]
 
 
@@ -30,44 +35,70 @@ def contents(folder: Path) -> dict[str, list[str]]:
 def stamp(folder: Path | None) -> int:
     """Changes whenever current.json does; 0 if there is none."""
     path = folder / CURRENT if folder is not None else None
-    return path.stat().st_mtime_ns if path is not None and path.exists() else 0
+    if path is None or not path.exists():
+        return 0
+    now = path.stat()
+    return hash((now.st_mtime_ns, now.st_ino)) | 1  # two switches may fall into one tick of the clock
 
 
 @contextmanager
-def _locked(folder: Path) -> Any:
+def locked(folder: Path) -> Any:
+    """Holds the shelf against other writers."""
     with (folder / "load.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
+def merged(now: Mapping[str, Sequence[str]], systems: Sequence[str], resources: Sequence[str]) -> dict[str, list[str]]:
+    """What is in force with these names as the last ones loaded; another index of the same code system version gives way."""
+    replaced = {base(each) for each in systems}
+    return {
+        "systems": [*(each for each in now["systems"] if base(each) not in replaced), *systems],
+        "resources": [*(each for each in now["resources"] if each not in resources), *resources],
+    }
+
+
+def base(name: str) -> str:
+    """The code system version that an index folder is for: 'loinc-2.78' of 'loinc-2.78~1a2b'."""
+    return name.partition(MARK)[0]
+
+
 def put(folder: Path, systems: Sequence[str], resources: Sequence[str]) -> None:
     """Brings names into force, the last ones loaded counting first."""
-    with _locked(folder):
-        now = contents(folder)
-        merged = {
-            "systems": [*(each for each in now["systems"] if each not in systems), *systems],
-            "resources": [*(each for each in now["resources"] if each not in resources), *resources],
-        }
-        work = folder / f"{CURRENT}.new"
-        work.write_bytes(msgspec.json.encode(merged))
-        work.replace(folder / CURRENT)
+    with locked(folder):
+        _write(folder, merged(contents(folder), systems, resources))
+
+
+def replace(folder: Path, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Brings exactly these names into force; their files are there."""
+    with locked(folder):
+        if contents(folder) != wanted:
+            _write(folder, wanted)
 
 
 def drop(folder: Path, name: str) -> None:
-    """Takes a name out of force; its files stay until nobody reads them."""
-    with _locked(folder):
-        now = {kind: [each for each in names if each != name] for kind, names in contents(folder).items()}
-        work = folder / f"{CURRENT}.new"
-        work.write_bytes(msgspec.json.encode(now))
-        work.replace(folder / CURRENT)
+    """Takes a name (with or without the digest of its index) out of force."""
+    with locked(folder):
+        _write(folder, {kind: [each for each in names if name not in (each, base(each))] for kind, names in contents(folder).items()})
+
+
+def _write(folder: Path, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Switches, and removes old indexes that were out of force before: what was in force until now may still be opened by others."""
+    now = contents(folder)
+    work = folder / f"{CURRENT}.new"
+    work.write_bytes(msgspec.json.encode(wanted))
+    work.replace(folder / CURRENT)
+    kept = {*now["systems"], *wanted["systems"]}
+    for path in folder.iterdir():
+        if path.is_dir() and MARK in path.name and path.name not in kept and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_systems(folder: Path) -> Mapping[str, tuple[System, ...]]:
     """The indexed code systems by url."""
-    open_index.cache_clear()
     systems: dict[str, tuple[System, ...]] = {}
     for name in contents(folder)["systems"]:
-        system = open_index(folder / name)
+        system = open_index(folder / name)  # kept by name: a name means one content
         systems[system.meta.url] = (*systems.get(system.meta.url, ()), system)
     return systems
 

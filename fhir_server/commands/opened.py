@@ -11,7 +11,7 @@ from fhir_server.operations import TABLE
 from fhir_server.settings import Settings
 from fhir_server.store import embedded
 from fhir_server.store.mongo.store import MongoStore, open_store
-from terminology.service import open_terms
+from fhir_server.terms import terms_of
 
 OPERATOR = Grant("operator", "operator", (Right("*", frozenset("cruds")),), admin=True)
 
@@ -43,7 +43,7 @@ async def store(settings: Settings, uri: str) -> AsyncIterator[tuple[MongoStore,
                 grant=OPERATOR,
                 store=opened,
                 spec=spec,
-                terms=open_terms(settings.data_dir / "terminology", spec=spec),
+                terms=terms_of(settings, spec),
                 settings=settings,
                 base=settings.base_url or f"http://{settings.host}:{settings.port}/fhir",
                 source="operator",

@@ -11,7 +11,7 @@ from fhir_server.context import Context, Resource
 from fhir_server.interactions import integrity
 from fhir_server.interactions.access import within
 from fhir_server.interactions.indexing import index_of
-from fhir_server.interactions.validity import judge, level_of
+from fhir_server.interactions.validity import judge, level_of, translated
 from fhir_server.query.clauses import Everything
 from fhir_server.query.match import matches
 from fhir_server.security.visible import WORDS, required
@@ -40,7 +40,7 @@ def draft(
 
     feed: it comes from an HL7 v2 message (see `validity.judge`); texts: `references(res)`, if known already. Raises Refusal 400/422: not valid.
     """
-    fresh = _with_id(res, rid)
+    fresh = translated(ctx, _with_id(res, rid))
     issues = judge(ctx, fresh, feed=feed)
     try:
         index = index_of(ctx, fresh, texts)

@@ -42,13 +42,21 @@ async def metadata(ctx: Context, request: Request, table: Table) -> Reply:
     if mode not in MODES:
         raise bad_request("mode is one of " + ", ".join(MODES))
     kept: dict[Any, Resource] = ctx.spec.memo.setdefault("interactions.metadata", {})
-    key = (ctx.base, mode, ctx.settings.auth, ctx.settings.conditional_delete, id(ctx.terms), len(ctx.operations))
+    key = (ctx.base, mode, ctx.settings.auth, ctx.settings.conditional_delete, _edition(ctx), len(ctx.operations))
     if key not in kept:
         if len(kept) >= KEPT:
             kept.clear()
         facts = enabled(ctx, table)
         kept[key] = terminology_capabilities(ctx.spec, facts) if mode == "terminology" else capability(ctx.spec, facts, mode)
     return Reply(200, kept[key])
+
+
+def _edition(ctx: Context) -> Any:
+    """What TerminologyCapabilities depends on: the terms, and what they hold now."""
+    if ctx.terms is None:
+        return None
+    ctx.terms.refresh()
+    return id(ctx.terms), ctx.terms.edition
 
 
 def enabled(ctx: Context, table: Table) -> dict[str, Any]:

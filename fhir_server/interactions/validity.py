@@ -5,9 +5,14 @@ from functools import lru_cache
 from conformance.outcome import STATUS, Issue, Refusal, failed
 from conformance.validate import CheckCode, checker, validate
 from fhir_server.context import Context, Resource
-from terminology.ingest import code_checker, codings_judge
+from terminology.ingest import code_checker, codings_judge, translator
 
 LEVELS = ("enforce", "warn", "off")
+
+
+def translated(ctx: Context, res: Resource) -> Resource:
+    """The resource with its local codes translated, where the terminology policy of the source says so; what was sent stays beside it."""
+    return res if ctx.terms is None else translator(ctx.terms, ctx.source)(res)
 
 
 def judge(ctx: Context, res: Resource, *, feed: bool = False) -> tuple[Issue, ...]:

@@ -26,6 +26,7 @@ from fhir_server.jobs.reindex import Reindexer, refresh
 from fhir_server.settings import Settings
 from fhir_server.store import Stored, Tx
 from fhir_server.store.mongo.store import MongoStore, open_store
+from fhir_server.terms import terms_of
 
 BLOCK_BYTES = 1_000_000
 MOST_ERRORS = 10_000  # kept; more are only counted
@@ -168,12 +169,13 @@ async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Do
 def context_of(target: Target, store: MongoStore) -> Context:
     """The loader acts as an administrator of the system."""
     grant = Grant("load", "load", (Right("*", frozenset("cruds")),), admin=True)
+    spec = load_spec(installed(target.settings.data_dir / "packages"))
     return Context(
         "load",
         grant,
         store,
-        load_spec(installed(target.settings.data_dir / "packages")),
-        None,
+        spec,
+        terms_of(target.settings, spec),
         target.settings,
         target.base,
         "load",

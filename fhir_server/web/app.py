@@ -21,16 +21,17 @@ Desk = Callable[[str, tuple[str, ...], Mapping[str, str], bytes, str], Awaitable
 ReceiveV2 = Callable[[bytes, Mapping[str, str], str, str], Awaitable[tuple[bytes, str]]]
 
 
-def build(services: Services, receive_v2: ReceiveV2, desk: Desk) -> App:
+def build(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) -> App:
     """The whole HTTP surface. `receive_v2(body, headers, client, address) -> (answer, media type)` is the HL7 v2 intake.
 
-    desk: (method, path, query, body, who) -> JSON value of the inbox desk; it raises Refusal 404 where there is no such row.
+    desks: by their place below /admin, (method, path, query, body, who) -> JSON value; they raise Refusal 404 where there is no such row.
     """
     beside = FastAPI(title="FHIR exchange", docs_url=None, redoc_url=None, openapi_url=None)
     _health(beside, services)
     _metrics(beside, services)
     _hl7v2(beside, services, receive_v2)
-    _desk(beside, services, desk)
+    for name, desk in desks.items():
+        _desk(beside, services, name, desk)
     beside.add_exception_handler(Refusal, _refused)
     beside.add_exception_handler(404, _unknown)
     return edge(fhir_door(services), beside, services.settings.cors_origins)
@@ -75,12 +76,12 @@ def _hl7v2(app: FastAPI, services: Services, receive_v2: ReceiveV2) -> None:
         return Response(answer, media_type=media)
 
 
-def _desk(app: FastAPI, services: Services, desk: Desk) -> None:
-    @app.api_route("/admin/hl7v2/{path:path}", methods=["GET", "POST"])
-    async def inbox(request: Request, path: str) -> Response:
+def _desk(app: FastAPI, services: Services, name: str, desk: Desk) -> None:
+    @app.api_route(f"/admin/{name}/{{path:path}}", methods=["GET", "POST"])
+    async def administer(request: Request, path: str) -> Response:
         grant = await services.authenticate(request.headers)
         if not grant.admin:
-            raise forbidden("the inbox is for administrators")
+            raise forbidden("this is for administrators")
         body = await read_body(request.receive, request.headers, services.settings.max_body)
         found = await desk(request.method, tuple(path.split("/")), dict(request.query_params), body, grant.subject)
         return Response(codec.encode(jsonable_encoder(found)), media_type="application/json")

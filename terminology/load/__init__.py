@@ -26,12 +26,16 @@ def load(kind: str, paths: Sequence[Path], folder: Path, progress: Progress = si
     progress(step, share of 1) is called as it goes. Versions stand side by side; the same version again replaces itself. Nothing of the shelf changes
     before the load is whole. Raises BadRelease (the release), KeyError (the kind), OSError (the disk).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if kind == "fhir":
-        indexes, resources = load_fhir(paths, folder, progress)
-        names, files = [each.name for each in indexes], [resources.name] if resources is not None else []
-    else:
-        names, files = [RELEASES[kind](paths, folder, progress).name], []
+    names, files = draft(kind, paths, folder, progress)
     put(folder, names, files)
     progress("in force", 1.0)
     return names + files
+
+
+def draft(kind: str, paths: Sequence[Path], folder: Path, progress: Progress = silent) -> tuple[list[str], list[str]]:
+    """The same without bringing it into force: (names of indexes, names of resource files), for who brings them into force everywhere at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "fhir":
+        indexes, resources = load_fhir(paths, folder, progress)
+        return [each.name for each in indexes], [resources.name] if resources is not None else []
+    return [RELEASES[kind](paths, folder, progress).name], []

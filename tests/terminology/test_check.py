@@ -3,7 +3,7 @@
 import pytest
 
 from terminology import digits
-from terminology.ingest import code_checker, codings_judge
+from terminology.ingest import code_checker, codings_judge, translator
 from terminology.policy import Policy, read_rows
 from terminology.service import Terms, open_terms
 
@@ -62,11 +62,6 @@ def test_terms_can_be_a_key() -> None:
     assert {made: 1}[made] == 1
 
 
-def test_post_coordinated_expressions_are_judged_by_their_concepts(terms: Terms) -> None:
-    assert terms.check(SNOMED, "73211009:363698007=113331007").finding == "unknown-system"
-    assert terms.check(SNOMED, "73211008:363698007=113331007").finding == "malformed"
-
-
 def test_maps_translate_local_codes() -> None:
     target = {"code": "male", "equivalence": "equivalent"}
     group = {"source": "http://example.org/sex", "target": GENDER, "element": [{"code": "M", "target": [target]}]}
@@ -101,7 +96,8 @@ def test_every_coding_of_a_resource_is_judged_and_named(terms: Terms) -> None:
         ("warning", "Observation.code.coding[0]", "malformed"),
         ("warning", "Observation.valueQuantity", "malformed"),
     ]
-    assert terms.unknown["lab1", "http://example.org/lab", "HB"] == 1
+    assert terms.take_unknown() == {("lab1", "http://example.org/lab", "HB"): (1, "")}
+    assert terms.take_unknown() == {}
 
 
 def test_policy_rejects_for_fhir_and_flags_for_hl7_v2() -> None:
@@ -114,9 +110,52 @@ def test_policy_rejects_for_fhir_and_flags_for_hl7_v2() -> None:
     assert [i.severity for i in codings_judge(strict, "lab2")(res)] == ["warning"]
 
 
+def test_an_empty_cell_of_the_policy_leaves_it_to_the_next_row() -> None:
+    made = Policy(read_rows(["system,source,malformed,translate\n", "s,lab,reject,\n", "s,*,off,on\n", "*,*,warn,off\n"]))
+    assert [made.action("malformed", "s", source) for source in ("lab", "other")] == ["reject", "off"]
+    assert made.action("malformed", "t", "lab") == "warn"
+    assert (made.translates("s", "lab"), made.translates("t", "lab"), made.translating) == (True, False, True)
+    assert made.action("inactive", "s", "lab") == "warn"
+
+
+def test_local_codes_are_translated_where_the_policy_says_so() -> None:
+    local = "http://example.org/lab"
+    element = [{"code": "HB", "target": [{"code": "718-7", "display": "Hemoglobin", "equivalence": "equivalent"}]}]
+    element += [{"code": "GLU", "target": [{"code": "2345-7", "equivalence": "narrower"}]}]
+    group = {"source": local, "target": LOINC, "element": element}
+    library = open_terms().library.with_resources(
+        [{"resourceType": "ConceptMap", "url": "http://example.org/m", "status": "active", "group": [group]}]
+    )
+    terms = Terms([library], Policy(read_rows(["system,source,translate\n", f"{local},lab1,on\n"])))
+    hb = {"coding": [{"system": local, "code": "HB"}], "text": "Hb"}
+    res = {"resourceType": "Observation", "code": hb, "component": [{"code": {"coding": [{"system": local, "code": "GLU"}]}}]}
+    made = translator(terms, "lab1")(res)
+    assert made["code"] == {"coding": [{"system": local, "code": "HB"}, {"system": LOINC, "code": "718-7", "display": "Hemoglobin"}], "text": "Hb"}
+    assert made["component"] is res["component"]
+    assert len(hb["coding"]) == 1
+    assert translator(terms, "lab1")(made) is made
+    assert translator(terms, "lab2")(res) is res
+
+
+def test_the_version_of_a_coding_chooses_the_code_system() -> None:
+    def release(version: str, code: str) -> dict[str, object]:
+        head = {"resourceType": "CodeSystem", "url": "http://example.org/cs", "status": "active", "content": "complete", "version": version}
+        return head | {"concept": [{"code": code}]}
+
+    terms = open_terms().with_resources([release("1", "old"), release("2", "new")])
+    assert [terms.check("http://example.org/cs", "old", None, version).finding for version in ("1", "2", None, "7")] == [
+        "ok",
+        "unknown-code",
+        "unknown-code",
+        "unknown-code",
+    ]
+
+
 def test_policy_table_with_an_unknown_action_is_refused() -> None:
     with pytest.raises(ValueError, match="line 2"):
         read_rows(["system,source,malformed\n", "*,*,explode\n"])
+    with pytest.raises(ValueError, match="no column 'malfromed'"):
+        read_rows(["system,source,malfromed\n", "*,*,warn\n"])
 
 
 def test_bindings_ask_the_value_set(terms: Terms) -> None:
