@@ -15,7 +15,7 @@ from rich.console import Console
 
 from conformance.outcome import Refusal
 from fhir_server import logs, main, supervisor
-from fhir_server.commands import hl7v2, keep, package, terminology
+from fhir_server.commands import access, hl7v2, keep, package, terminology
 from fhir_server.demo.exchange import DemoFailed, Target, run_demo
 from fhir_server.metrics import fresh_folder
 from fhir_server.security.secret import kept_secret
@@ -61,6 +61,7 @@ def _serve(settings: Settings, demo: bool) -> None:
     listener = supervisor.listen(settings.host, settings.port)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = settings if settings.secret else replace(settings, secret=kept_secret(settings.data_dir))
+    settings = replace(settings, port=listener.getsockname()[1])  # port 0: public addresses name the one that was free
     database = None if settings.mongodb_uri else _start_database(settings)
     family = supervisor.Family()
     measured = fresh_folder(settings.data_dir)
@@ -101,6 +102,9 @@ app.command(name="backup")(keep.backup_command)
 app.command(name="restore")(keep.restore_command)
 app.command(name="verify")(keep.verify_command)
 app.command(name="reindex")(keep.reindex_command)
+app.add_typer(access.client_app, name="client")
+app.add_typer(access.user_app, name="user")
+app.add_typer(access.key_app, name="key")
 app.add_typer(hl7v2.app, name="hl7v2")
 app.add_typer(package.app, name="package")
 app.add_typer(terminology.app, name="terminology")

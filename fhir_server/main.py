@@ -37,9 +37,11 @@ from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
 from fhir_server.operations import TABLE, terminology_desk
 from fhir_server.search.shelved import Shelved
-from fhir_server.security.tokens import OPEN_GRANT, Issuer, read_issuers, verifier
+from fhir_server.security.authserver.server import AuthServer, open_server
+from fhir_server.security.tokens import OPEN_GRANT, Issuer, Own, Revocations, Verifier, read_issuers
 from fhir_server.settings import Settings
 from fhir_server.store.mongo import inbox as mongo_inbox
+from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore, open_store
 from fhir_server.terms import terms_of
 from fhir_server.web.app import build
@@ -82,6 +84,8 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
     settings = loaded.settings
     store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
     try:
+        authserver = await open_server(settings, MongoRecords(store.database), loaded.spec.types) if settings.auth == "smart" else None
+        verifier = _verifier(loaded, authserver)
         shelved = Shelved(store, loaded.spec)
         system = _system(loaded, shelved)
         feed = await _feed(system, store)
@@ -92,10 +96,12 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
             spec=loaded.spec,
             terms=loaded.terms,
             store=shelved,
-            authenticate=_authenticator(settings, loaded),
+            authenticate=_authenticator(settings, verifier),
             route=route,
             metrics=metrics,
             access=logs.access_log(),
+            authserver=authserver,
+            verifier=verifier,
         )
         desks = {"hl7v2": partial(_desk, feed), "terminology": partial(terminology_desk.answer, store.database, loaded.terms)}
         server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), desks)))
@@ -159,11 +165,16 @@ async def _desk(feed: Feed, method: str, path: tuple[str, ...], query: Mapping[s
     return await handler(feed, arguments, query, body, who)
 
 
-def _authenticator(settings: Settings, loaded: Loaded) -> Authenticate:
+def _verifier(loaded: Loaded, authserver: AuthServer | None) -> Verifier:
+    """Tokens of our own authorization server and of the issuer table."""
+    own = Own(authserver.place.base, authserver.ring, Revocations(authserver.records)) if authserver else None
+    return Verifier(loaded.issuers, loaded.spec.types, own)
+
+
+def _authenticator(settings: Settings, verifier: Verifier) -> Authenticate:
     if settings.auth == "open":
         return open_grant
-    verify = verifier(loaded.issuers, loaded.spec.types)
-    return partial(smart_grant, verify=verify, buckets=Buckets(settings.rate))
+    return partial(smart_grant, verify=verifier.grant, buckets=Buckets(settings.rate))
 
 
 def _config(settings: Settings, app: Any) -> uvicorn.Config:

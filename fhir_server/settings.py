@@ -74,6 +74,18 @@ class Settings:
         "*", "FHIR_CORS_ORIGINS", "comma-separated origins that browsers may call from; '*': any (tokens are never sent as cookies)"
     )
     issuers: str = setting("", "FHIR_ISSUERS", "JSON file: list of {issuer, audience, algorithms, jwks_file | jwks_uri} whose tokens are accepted")
+    token_seconds: int = setting(900, "FHIR_TOKEN_SECONDS", "life of an access token of the exchange's own authorization server, at most 3600")
+    refresh_days: int = setting(90, "FHIR_REFRESH_DAYS", "a refresh token for offline access ends when it was not used for so many days")
+    session_seconds: int = setting(28_800, "FHIR_SESSION_SECONDS", "a sign-in, and with it online access of apps, ends after so long")
+    key_days: int = setting(90, "FHIR_KEY_DAYS", "age at which the next signing key is made")
+    fetch_allow: str = setting(
+        "", "FHIR_FETCH_ALLOW", "comma-separated hosts whose key sets may be fetched although they are in a private network or not https"
+    )
+    brands: str = setting("", "FHIR_BRANDS", "JSON file with the User-Access Brands Bundle that discovery points to; empty: none")
+    brand_identifier: str = setting(
+        "", "FHIR_BRAND_IDENTIFIER", "'system|value' of this server's Organization in FHIR_BRANDS, needed where it holds several"
+    )
+    smart_style: str = setting("", "FHIR_SMART_STYLE", "JSON file with the SMART style that launched apps are pointed to; empty: that of our pages")
     metrics_token: str = setting("", "FHIR_METRICS_TOKEN", "bearer token for /metrics under --auth smart; empty: /metrics is closed there")
     rate: int = setting(1000, "FHIR_RATE", "requests a second that one client may make of one worker under --auth smart; 0: no limit")
     request_seconds: int = setting(60, "FHIR_REQUEST_SECONDS", "longest time one request may take; then 503")
@@ -87,6 +99,14 @@ class Settings:
     search_includes: int = setting(1000, "FHIR_SEARCH_INCLUDES", "most included resources on a page; what is beyond is reachable by a link")
     search_total: int = setting(1000, "FHIR_SEARCH_TOTAL", "matches are counted to this number where `_total` does not ask for more")
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
+
+
+def public_base(settings: Settings) -> str:
+    """The FHIR base as clients of smart mode see it: as configured, else the address listened on; never what a request says."""
+    if settings.base_url:
+        return settings.base_url.rstrip("/")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}/fhir"
 
 
 def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:

@@ -7,6 +7,8 @@ from conformance.capability import MODES, capability, terminology_capabilities
 from conformance.outcome import bad_request
 from fhir_server.context import Context, Reply, Request, Resource, first
 from fhir_server.search.parse import REFUSED
+from fhir_server.security.authserver.discovery import oauth_uris
+from fhir_server.security.authserver.place import place_of
 
 NAME, VERSION, CHANGED = "FHIR Exchange", "0.1.0", "2026-11-21"
 FORMATS = ("application/fhir+json", "application/fhir+xml", "json", "xml")
@@ -78,5 +80,5 @@ def enabled(ctx: Context, table: Table) -> dict[str, Any]:
     if ctx.terms is not None:
         facts["terminology"] = ctx.terms.facts()
     if ctx.settings.auth == "smart":
-        facts["security"] = {"cors": True, "service": [SMART]}
+        facts["security"] = {"extension": [oauth_uris(place_of(ctx.base))], "cors": True, "service": [SMART]}
     return facts

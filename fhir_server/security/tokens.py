@@ -7,22 +7,29 @@ JWKS, and `exp`, `nbf`, `iat`, `aud` hold now.
 
 import asyncio
 import json
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from joserfc import jws, jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import KeySet, RSAKey
 
 from conformance.outcome import Refusal, unauthorised, unavailable
 from fhir_server.context import Grant, Right
+from fhir_server.security.authserver.issue import ACCESS_TYPE
+from fhir_server.security.authserver.keys import ALGORITHM, KeyRing
+from fhir_server.security.authserver.kinds import REVOKED
+from fhir_server.security.fetch import NotFetched, fetch_json
 from fhir_server.security.scopes import rights_of
+from fhir_server.store.records import Records
 
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
 LEEWAY_SECONDS = 30
@@ -30,7 +37,13 @@ MAX_TOKEN_CHARS = 16_384
 CACHE_ENTRIES = 4096
 CACHE_SECONDS = 60.0
 REFRESH_SECONDS = 30.0  # least time between two fetches of one issuer's keys, so that unknown key ids cannot make us hammer it
-MAX_JWKS_BYTES = 262_144
+REVOKED_SECONDS = 1.0  # how long a withdrawal may take to reach other workers
+OVERLAP_SECONDS = 10  # a withdrawal may become visible so much later than its stamp
+MAX_TIME = 1e11  # seconds since 1970 that a numeric date may name
+TYPES = frozenset({"JWT", "at+jwt", "application/at+jwt"})  # `typ` of tokens that may be access tokens (RFC 8725 section 3.11)
+HEADERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256", "cty"})  # others (crit, jku, jwk, x5u, b64, zip, enc ...) are refused, not ignored
+PATIENT = re.compile(r"(?:Patient/)?([A-Za-z0-9.-]{1,64})")
+USER = re.compile(r"((?:Patient|Practitioner|PractitionerRole|RelatedPerson|Person)/[A-Za-z0-9.-]{1,64})")
 MIN_RSA_BITS = 2048
 ADMIN_SCOPE = "exchange/admin"  # ours: may write definitions and use admin operations
 OPEN_GRANT = Grant("anonymous", "open", (Right("*", frozenset("cruds")),), admin=True)
@@ -58,11 +71,100 @@ class Keys:
 
 
 @dataclass(slots=True)
+class Revocations:
+    """Access tokens that ended before their time, as this worker knows them; read again each second that tokens are used in."""
+
+    records: Records
+    ends: dict[str, datetime] = field(default_factory=dict)
+    newest: datetime = datetime(2000, 1, 1, tzinfo=UTC)
+    read_at: float = -1e9
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def any_of(self, keys: tuple[str, ...]) -> bool:
+        """True if one of these was withdrawn, a second ago at the latest."""
+        if time.monotonic() - self.read_at > REVOKED_SECONDS:
+            await self._read()
+        return bool(self.ends) and any(key in self.ends for key in keys)
+
+    def look(self) -> None:
+        """Something was withdrawn here: look before the next token is used."""
+        self.read_at = -1e9
+
+    async def _read(self) -> None:
+        async with self.lock:
+            if time.monotonic() - self.read_at <= REVOKED_SECONDS:
+                return
+            began = time.monotonic()
+            rows = await self.records.since(REVOKED, self.newest - timedelta(seconds=OVERLAP_SECONDS))
+            now = datetime.now(UTC)
+            self.ends = {key: until for key, until in self.ends.items() if until > now} | {row["_id"]: row["until"] for row in rows}
+            self.newest = max([self.newest, *(row["made"] for row in rows)])
+            self.read_at = began
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Our own authorization server, as an issuer."""
+
+    name: str
+    ring: KeyRing
+    revocations: Revocations
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A verified token: its grant and claims, until when they need no new look (monotonic seconds), and what may withdraw it."""
+
+    grant: Grant
+    claims: Mapping[str, Any]
+    until: float
+    withdrawn_by: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class State:
-    """What the verifier remembers: keys by issuer, grants by token until the given monotonic second."""
+    """What the verifier remembers: keys by issuer, tokens seen lately."""
 
     keys: dict[str, Keys] = field(default_factory=dict)
-    grants: OrderedDict[str, tuple[Grant, float]] = field(default_factory=OrderedDict)
+    known: OrderedDict[str, Known] = field(default_factory=OrderedDict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """Token -> grant or claims. types: resource types that exist; own: our authorization server, None in open mode and where there is none."""
+
+    issuers: Mapping[str, Issuer]
+    types: frozenset[str]
+    own: Own | None = None
+    state: State = field(default_factory=State)
+
+    async def grant(self, token: str) -> Grant:
+        """What the bearer may do. Raises Refusal 401 with the reason, or 503 if an issuer's keys cannot be fetched."""
+        return (await self._known(token)).grant
+
+    async def claims(self, token: str) -> Mapping[str, Any]:
+        """What the token says. Raises Refusal as `grant`."""
+        return (await self._known(token)).claims
+
+    async def _known(self, token: str) -> Known:
+        known = self.state.known.get(token)
+        if known is None or time.monotonic() >= known.until:
+            known = await self._verified(token)
+        if self.own and known.withdrawn_by and await self.own.revocations.any_of(known.withdrawn_by):
+            self.state.known.pop(token, None)
+            raise _invalid("the token was withdrawn")
+        return known
+
+    async def _verified(self, token: str) -> Known:
+        now = time.monotonic()
+        if len(token) > MAX_TOKEN_CHARS:
+            raise _invalid("the token is too long")
+        claims, withdrawn_by = await _claims(self, token)
+        known = Known(_grant(claims, self), claims, now + min(CACHE_SECONDS, claims["exp"] + LEEWAY_SECONDS - time.time()), withdrawn_by)
+        self.state.known[token] = known
+        while len(self.state.known) > CACHE_ENTRIES:
+            self.state.known.popitem(last=False)
+        return known
 
 
 def read_issuers(path: str) -> dict[str, Issuer]:
@@ -84,87 +186,88 @@ def read_issuers(path: str) -> dict[str, Issuer]:
 
 
 def verifier(issuers: Mapping[str, Issuer], types: frozenset[str]) -> Verify:
-    """A function token -> Grant. It raises Refusal 401 with the reason, or 503 if an issuer's keys cannot be fetched."""
-    state = State()
-
-    async def verify(token: str) -> Grant:
-        now = time.monotonic()
-        cached = state.grants.get(token)
-        if cached and now < cached[1]:
-            return cached[0]
-        if len(token) > MAX_TOKEN_CHARS:
-            raise unauthorised("the token is too long")
-        claims = await _claims(issuers, state, token)
-        grant = _grant(claims, types)
-        state.grants[token] = (grant, now + min(CACHE_SECONDS, claims["exp"] + LEEWAY_SECONDS - time.time()))
-        while len(state.grants) > CACHE_ENTRIES:
-            state.grants.popitem(last=False)
-        return grant
-
-    return verify
+    """A function token -> Grant for outside issuers alone."""
+    return Verifier(issuers, types).grant
 
 
-async def _claims(issuers: Mapping[str, Issuer], state: State, token: str) -> dict[str, Any]:
-    issuer = issuers.get(_unverified_issuer(token))
+async def _claims(verifier: Verifier, token: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(verified claims, keys by which the token may be withdrawn)."""
+    header, name = _unverified(token)
+    if header.get("typ", "JWT") not in TYPES or set(header) - HEADERS:
+        raise _invalid("the token's header has a type or parameters that are not accepted")
+    if verifier.own and name == verifier.own.name:
+        if header.get("typ") != ACCESS_TYPE:
+            raise _invalid("the token is not an access token")
+        claims = await _decoded(token, [ALGORITHM], verifier.own.ring.public, name, name)
+        keys = (f"jti:{claims.get('jti')}", f"client:{claims.get('client_id')}", f"user:{claims.get('sub')}", f"grant:{claims.get('gid')}")
+        return claims, keys
+    issuer = verifier.issuers.get(name)
     if issuer is None:
         raise _invalid("the token's issuer is not one this server trusts")
+    return await _decoded(token, sorted(issuer.algorithms), partial(_keys, issuer, verifier.state), issuer.name, issuer.audience), ()
+
+
+async def _decoded(token: str, algorithms: list[str], keys: Callable[..., Awaitable[KeySet]], issuer: str, audience: str) -> dict[str, Any]:
+    registry = jwt.JWTClaimsRegistry(
+        leeway=LEEWAY_SECONDS,
+        iss={"essential": True, "value": issuer},
+        aud={"essential": True, "value": audience},
+        exp={"essential": True},
+    )
     try:
         try:
-            decoded = jwt.decode(token, (await _keys(issuer, state)).keys, algorithms=sorted(issuer.algorithms))
+            decoded = jwt.decode(token, await keys(), algorithms=algorithms)
         except InvalidKeyIdError:  # the key id is unknown to what we hold: the issuer may have rotated
-            decoded = jwt.decode(token, (await _keys(issuer, state, refresh=True)).keys, algorithms=sorted(issuer.algorithms))
-        _registry(issuer).validate(decoded.claims)
-    except (JoseError, ValueError, TypeError, KeyError) as error:
+            decoded = jwt.decode(token, await keys(refresh=True), algorithms=algorithms)
+        registry.validate(decoded.claims)
+        _judge_times(decoded.claims)
+    except (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise _invalid(f"the token is not valid ({type(error).__name__})") from error
     return decoded.claims
 
 
-def _registry(issuer: Issuer) -> jwt.JWTClaimsRegistry:
-    return jwt.JWTClaimsRegistry(
-        leeway=LEEWAY_SECONDS,
-        iss={"essential": True, "value": issuer.name},
-        aud={"essential": True, "value": issuer.audience},
-        exp={"essential": True},
-    )
+def _judge_times(claims: Mapping[str, Any]) -> None:
+    """Numeric dates are finite numbers within reason (RFC 7519 section 2). Raises ValueError."""
+    for name in ("exp", "nbf", "iat"):
+        value = claims.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_TIME:
+            raise ValueError(f"{name} is not a time")
 
 
-def _unverified_issuer(token: str) -> str:
-    """The `iss` claim before verification: it only chooses the row whose keys must then verify the token."""
+def _unverified(token: str) -> tuple[Mapping[str, Any], str]:
+    """Header and `iss` before verification: they only choose the row whose keys must then verify the token."""
     try:
-        claims = json.loads(jws.extract_compact(token.encode("ascii")).payload)
+        part = jws.extract_compact(token.encode("ascii"))
+        claims = json.loads(part.payload)
+        header = part.headers()
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise _invalid("the token is not a signed JWT") from error
     issuer = claims.get("iss") if isinstance(claims, dict) else None
-    return issuer if isinstance(issuer, str) else ""
+    return header, issuer if isinstance(issuer, str) else ""
 
 
-async def _keys(issuer: Issuer, state: State, *, refresh: bool = False) -> Keys:
+async def _keys(issuer: Issuer, state: State, *, refresh: bool = False) -> KeySet:
     held = state.keys.get(issuer.name)
     if held and (not refresh or time.monotonic() - held.at < REFRESH_SECONDS):
-        return held
-    document = json.loads(await asyncio.to_thread(Path(issuer.jwks_file).read_bytes)) if issuer.jwks_file else await _fetch(issuer.jwks_uri)
+        return held.keys
+    document = json.loads(await asyncio.to_thread(Path(issuer.jwks_file).read_bytes)) if issuer.jwks_file else await _fetched(issuer.jwks_uri)
     state.keys[issuer.name] = Keys(_public(document), time.monotonic())
-    return state.keys[issuer.name]
+    return state.keys[issuer.name].keys
 
 
 def _public(document: Any) -> KeySet:
     """The key set without symmetric and weak keys: an `oct` key in a public document would let anyone sign."""
     rows = [row for row in document["keys"] if row.get("kty") in ("RSA", "EC", "OKP") and row.get("use", "sig") == "sig"]
-    return KeySet.import_key_set({"keys": [row for row in rows if row["kty"] != "RSA" or len(str(row.get("n", ""))) * 6 >= MIN_RSA_BITS]})
+    keys = KeySet.import_key_set({"keys": rows}).keys
+    return KeySet([key for key in keys if not isinstance(key, RSAKey) or key.raw_value.key_size >= MIN_RSA_BITS])
 
 
-async def _fetch(uri: str) -> Any:
+async def _fetched(uri: str) -> Any:
+    """The key set of an issuer that the operator named; its host may therefore be in a private network."""
     try:
-        async with httpx.AsyncClient(timeout=5.0, follow_redirects=False) as client, client.stream("GET", uri) as response:
-            response.raise_for_status()
-            body = b""
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > MAX_JWKS_BYTES:
-                    raise unavailable("the token issuer's key set is too large")
-    except httpx.HTTPError as error:
+        return await fetch_json(uri, frozenset({urlsplit(uri).hostname or ""}))
+    except NotFetched as error:
         raise unavailable("the token issuer's keys cannot be fetched", retry_after=5) from error
-    return json.loads(body)
 
 
 def _fetchable(uri: str) -> bool:
@@ -172,11 +275,26 @@ def _fetchable(uri: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1"))
 
 
-def _grant(claims: Mapping[str, Any], types: frozenset[str]) -> Grant:
+def _grant(claims: Mapping[str, Any], verifier: Verifier) -> Grant:
     scopes = claims.get("scope", "")
-    words = scopes.split() if isinstance(scopes, str) else [word for word in scopes if isinstance(word, str)]
+    words = scopes.split() if isinstance(scopes, str) else [word for word in scopes if isinstance(word, str)] if isinstance(scopes, list) else []
     subject, client = str(claims.get("sub", "")), str(claims.get("client_id") or claims.get("azp") or claims.get("sub", ""))
-    return Grant(f"{claims['iss']}|{subject}", client, rights_of(words, types), admin=ADMIN_SCOPE in words)
+    own = verifier.own.name if verifier.own and claims["iss"] == verifier.own.name else verifier.issuers[claims["iss"]].audience
+    patient, user = _matched(PATIENT, claims.get("patient"), own), _matched(USER, claims.get("fhirUser"), own)
+    return Grant(
+        f"{claims['iss']}|{subject}",
+        client,
+        rights_of(words, verifier.types, patient, user),
+        patient=patient,
+        admin=ADMIN_SCOPE in words,
+        user=user,
+    )
+
+
+def _matched(pattern: re.Pattern[str], value: Any, base: str) -> str:
+    """The id or reference that a claim holds, relative or below our own base; '' where it is none of ours."""
+    match = pattern.fullmatch(value.removeprefix(base + "/")) if isinstance(value, str) else None
+    return match[1] if match else ""
 
 
 def _invalid(text: str) -> Refusal:

@@ -13,9 +13,14 @@ from conformance.outcome import Refusal, forbidden, outcome
 from fhir_server.metrics import exposition
 from fhir_server.security.visible import may_feed
 from fhir_server.web.asgi import App
+from fhir_server.web.auth.endpoints import Desk as AuthDesk
+from fhir_server.web.auth.endpoints import add_endpoints
+from fhir_server.web.auth.manage import add_manage
+from fhir_server.web.auth.pages import add_pages
 from fhir_server.web.body import read_body
 from fhir_server.web.door import Services, fhir_door
 from fhir_server.web.edge import edge
+from fhir_server.web.gate import Buckets
 
 Desk = Callable[[str, tuple[str, ...], Mapping[str, str], bytes, str], Awaitable[Any]]
 ReceiveV2 = Callable[[bytes, Mapping[str, str], str, str], Awaitable[tuple[bytes, str]]]
@@ -32,9 +37,18 @@ def build(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) 
     _hl7v2(beside, services, receive_v2)
     for name, desk in desks.items():
         _desk(beside, services, name, desk)
+    _auth(beside, services)
     beside.add_exception_handler(Refusal, _refused)
     beside.add_exception_handler(404, _unknown)
     return edge(fhir_door(services), beside, services.settings.cors_origins)
+
+
+def _auth(app: FastAPI, services: Services) -> None:
+    server, verifier = services.authserver, services.verifier
+    if server is not None and verifier is not None:
+        add_endpoints(app, AuthDesk(server, verifier, Buckets(services.settings.rate)))
+        add_pages(app, services, server)
+        add_manage(app, server, verifier)
 
 
 def _health(app: FastAPI, services: Services) -> None:

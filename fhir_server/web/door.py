@@ -21,7 +21,9 @@ from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
 from fhir_server.operations import TABLE
 from fhir_server.security.admission import admit
-from fhir_server.settings import Settings
+from fhir_server.security.authserver.server import AuthServer
+from fhir_server.security.tokens import Verifier
+from fhir_server.settings import Settings, public_base
 from fhir_server.store import Store
 from fhir_server.web import negotiate
 from fhir_server.web.asgi import App, Receive, Scope, Send, header_map, respond
@@ -53,6 +55,8 @@ class Services:
     route: Route
     metrics: Metrics
     access: Access
+    authserver: AuthServer | None = None  # None in open mode: nothing of it is reachable or advertised
+    verifier: Verifier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +122,9 @@ def _exchange(scope: Scope, settings: Settings) -> Exchange:
 
 def _base(scope: Scope, headers: Mapping[str, str], settings: Settings) -> str:
     """The public base: as configured, else by Host (which open mode has checked to be loopback), never by Host in smart mode."""
-    if settings.base_url:
-        return settings.base_url.rstrip("/")
-    if settings.auth == "open":
+    if settings.auth == "open" and not settings.base_url:
         return f"{scope['scheme']}://{headers.get('host', 'localhost')}/fhir"
-    return f"{scope['scheme']}://{settings.host}:{settings.port}/fhir"
+    return public_base(settings)
 
 
 @lru_cache(2048)

@@ -15,6 +15,9 @@ ALLOW_HEADERS = b"authorization, content-type, accept, prefer, if-match, if-none
 EXPOSE_HEADERS = b"location, content-location, etag, last-modified, x-request-id, retry-after, www-authenticate"
 ALLOW_METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 
+DISCOVERY = "/fhir/.well-known/"  # of the authorization server, which is beside FHIR
+PAGES = ("/auth/authorize", "/auth/flow", "/auth/manage", "/auth/outside")  # for people, not for scripts of other origins (RFC 9700 section 2.6)
+
 
 def edge(fhir: App, beside: App, cors_origins: str) -> App:
     """`fhir` answers below /fhir, `beside` the rest; every answer carries X-Request-Id and the CORS headers its Origin may have."""
@@ -31,7 +34,7 @@ def edge(fhir: App, beside: App, cors_origins: str) -> App:
         scope["request_id"] = sent if sent and REQUEST_ID.fullmatch(sent) else f"{process}-{next(numbers):x}"
         origin = next((value for name, value in scope["headers"] if name == b"origin"), b"")
         extra: Headers = [(b"x-request-id", scope["request_id"].encode())]
-        if origin:
+        if origin and not scope["path"].startswith(PAGES):
             extra += _cors(origin, origins)
 
         async def tagged(message: Message) -> None:
@@ -42,7 +45,7 @@ def edge(fhir: App, beside: App, cors_origins: str) -> App:
         path = scope["path"]
         if scope["method"] == "OPTIONS" and origin and len(extra) > 1:
             await _preflight(header_map(scope["headers"]), tagged)
-        elif path == "/fhir" or path.startswith("/fhir/"):
+        elif (path == "/fhir" or path.startswith("/fhir/")) and not path.startswith(DISCOVERY):
             await fhir(scope, receive, tagged)
         else:
             await beside(scope, receive, tagged)

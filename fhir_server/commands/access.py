@@ -1,0 +1,191 @@
+"""`client add|list|disable|enable`, `user add|list|disable`, `key rotate|list`: who may ask for tokens, and what signs them.
+
+Secrets and passwords are read from files, standard input or a prompt, never from the command line, where other users of the machine see them.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from fhir_server.commands import opened
+from fhir_server.commands.keep import DataDir, MongoUri
+from fhir_server.security.authserver import clients, keys, users
+from fhir_server.security.authserver.clients import Client, scopes_of
+from fhir_server.security.authserver.kinds import ALL, KEYS
+from fhir_server.security.authserver.server import BACKEND_SECONDS, LEEWAY_SECONDS
+from fhir_server.security.authserver.users import ROLES, User
+from fhir_server.security.secret import kept_secret
+from fhir_server.settings import Settings, from_environment
+from fhir_server.store.mongo.records import MongoRecords
+from fhir_server.store.mongo.store import open_store
+from fhir_server.store.records import Records
+
+T = TypeVar("T")
+client_app = typer.Typer(help="Register the apps and services that may ask for tokens.", no_args_is_help=True)
+user_app = typer.Typer(help="Register the people who may sign in.", no_args_is_help=True)
+key_app = typer.Typer(help="Keys that sign tokens.", no_args_is_help=True)
+console = Console(stderr=True)
+
+
+def _with_records(settings: Settings, act: Callable[[Records], Awaitable[T]]) -> T:
+    async def run(uri: str) -> T:
+        store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
+        try:
+            records = MongoRecords(store.database)
+            await records.prepare(ALL)
+            return await act(records)
+        finally:
+            await store.close()
+
+    with opened.database(settings) as uri:
+        return asyncio.run(run(uri))
+
+
+def _print(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def _first_line(path: Path | None) -> str:
+    """What a secret's file says; '-' is standard input."""
+    if path is None:
+        return ""
+    return (sys.stdin.readline() if str(path) == "-" else path.read_text(encoding="utf-8")).strip()
+
+
+@client_app.command(name="add")
+def add_client(
+    client_id: Annotated[str, typer.Argument(help="Its client_id.")],
+    name: Annotated[str, typer.Option(help="The name that people see when they are asked for consent.")] = "",
+    kind: Annotated[str, typer.Option(help="public, symmetric (client secret) or asymmetric (private_key_jwt).")] = "public",
+    redirect_uri: Annotated[list[str] | None, typer.Option(help="Where it is sent back to; several may be given.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="The most it may be granted, one or many in a string.")] = None,
+    jwks: Annotated[Path | None, typer.Option(help="File with its public key set (asymmetric).")] = None,
+    jwks_uri: Annotated[str, typer.Option(help="Where its public key set is (asymmetric).")] = "",
+    launch_uri: Annotated[str, typer.Option(help="Where an EHR opens it.")] = "",
+    secret_file: Annotated[Path | None, typer.Option(help="File with the secret to use ('-': standard input); without it one is made.")] = None,
+    trusted: Annotated[bool, typer.Option(help="The organisation's own app: people are not asked for consent.")] = False,
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+) -> None:
+    """Register an app or a backend service; a client secret is printed once and kept only as a digest."""
+    client = Client(
+        id=client_id,
+        name=name or client_id,
+        kind=kind,
+        redirect_uris=tuple(redirect_uri or ()),
+        scopes=scopes_of(scope or ()),
+        jwks=json.loads(jwks.read_text(encoding="utf-8")) if jwks else None,
+        jwks_uri=jwks_uri,
+        launch_uri=launch_uri,
+        trusted=trusted,
+    )
+    given = _first_line(secret_file)
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    secret = _with_records(settings, lambda records: clients.add(records, client, secret=given))
+    _print({"client_id": client_id, **({"client_secret": secret} if secret and not given else {})})
+
+
+@client_app.command(name="list")
+def list_clients(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """List the registered clients."""
+    rows = _with_records(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), clients.listed)
+    _print(
+        [
+            {
+                "client_id": one.id,
+                "name": one.name,
+                "kind": one.kind,
+                "redirect_uris": one.redirect_uris,
+                "scope": " ".join(one.scopes),
+                **({"jwks_uri": one.jwks_uri} if one.jwks_uri else {}),
+                "trusted": one.trusted,
+                "disabled": one.disabled,
+            }
+            for one in rows
+        ]
+    )
+
+
+def _told(done: bool, what: str) -> None:
+    if not done:
+        raise ValueError(f"{what}: not known")
+    console.print("done", highlight=False)
+
+
+@client_app.command(name="disable")
+def disable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """Refuse a client from now on; the tokens it has end within a second."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    _told(_with_records(settings, lambda records: clients.disable(records, client_id)), client_id)
+
+
+@client_app.command(name="enable")
+def enable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """Let a disabled client in again."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    _told(_with_records(settings, lambda records: clients.enable(records, client_id)), client_id)
+
+
+@user_app.command(name="add")
+def add_user(
+    name: Annotated[str, typer.Argument(help="What the person types to sign in.")],
+    fhir_user: Annotated[str, typer.Option(help="Who the person is in FHIR: Practitioner/1, Patient/1 ...")] = "",
+    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}; without it: what the FHIR type says.")] = "",
+    display: Annotated[str, typer.Option(help="The person's name on pages.")] = "",
+    external: Annotated[str, typer.Option(help="'issuer|subject' at the outside OpenID provider, instead of a password.")] = "",
+    password_file: Annotated[Path | None, typer.Option(help="File with the password ('-': standard input); without it you are asked.")] = None,
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+) -> None:
+    """Register a person with a local account."""
+    password = _first_line(password_file)
+    if not (password or external):
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    by_type = next((one for one, kinds in ROLES.items() if fhir_user.partition("/")[0] in kinds), "clinician")
+    user = User("", name, fhir_user, role or by_type, display, external)
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    made = _with_records(settings, lambda records: users.add(records, user, password))
+    _print({"user": made.name, "sub": made.id, "role": made.role, "fhirUser": made.fhir_user})
+
+
+@user_app.command(name="list")
+def list_users(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """List the accounts."""
+    rows = _with_records(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), users.listed)
+    _print([{"user": one.name, "sub": one.id, "role": one.role, "fhirUser": one.fhir_user, "disabled": one.disabled} for one in rows])
+
+
+@user_app.command(name="disable")
+def disable_user(name: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """Refuse an account from now on; its sign-ins and tokens end."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    _told(_with_records(settings, lambda records: users.disable(records, name)), name)
+
+
+@key_app.command()
+def rotate(
+    now: Annotated[
+        bool, typer.Option(help="Sign with the new key at once and forget the others: tokens they signed end. After a compromise.")
+    ] = False,
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+) -> None:
+    """Make the next signing key; it signs after two minutes, the ones before stay published until their tokens have ended."""
+    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    secret = settings.secret or kept_secret(settings.data_dir)
+    overlap = 0 if now else settings.token_seconds + LEEWAY_SECONDS + BACKEND_SECONDS
+    lead = 0 if now else keys.LEAD_SECONDS
+    _print({"kid": _with_records(settings, lambda records: keys.rotate(records, secret, overlap, lead=lead))})
+
+
+@key_app.command(name="list")
+def list_keys(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+    """List the published keys, newest first."""
+    rows = _with_records(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), lambda records: records.find(KEYS))
+    _print([{"kid": row["kid"], "signs_from": row["signs_from"], "ends": row["ends"]} for row in reversed(rows)])

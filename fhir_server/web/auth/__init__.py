@@ -1,0 +1,1 @@
+"""The authorization server's HTTP surface: JSON endpoints and pages."""

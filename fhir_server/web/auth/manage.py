@@ -1,0 +1,88 @@
+"""The management endpoint: a person sees which apps have access to what, withdraws it, and signs out.
+
+https://hl7.org/fhir/smart-app-launch/STU2.2/conformance.html (`management_endpoint`).
+"""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request, Response
+
+from fhir_server.security.authserver import authorize, clients, grants, scope, sessions, users
+from fhir_server.security.authserver.errors import OAuthError
+from fhir_server.security.authserver.kinds import digest
+from fhir_server.security.authserver.server import FLOW_SECONDS, AuthServer
+from fhir_server.security.authserver.sessions import Session
+from fhir_server.security.tokens import Verifier
+from fhir_server.web.auth.forms import form_of
+from fhir_server.web.auth.page import browser_of, cookie, page, see_other, set_cookie
+from fhir_server.web.auth.pages import check_csrf, shown
+
+
+def add_manage(app: FastAPI, server: AuthServer, verifier: Verifier) -> None:
+    """Add the page to the application beside FHIR."""
+
+    @app.get("/auth/manage")
+    async def see(request: Request) -> Response:
+        async def show() -> Response:
+            session = await sessions.current(server, cookie(request, server.place, "session"))
+            return await _grants(server, session) if session else _sign_in(server, request)
+
+        return await shown(server, show)
+
+    @app.post("/auth/manage")
+    async def act(request: Request) -> Response:
+        async def work() -> Response:
+            form = authorize.once(await form_of(request))
+            session = await sessions.current(server, cookie(request, server.place, "session"))
+            if session is None:
+                return await _signed_in(server, request, form)
+            check_csrf(request, form, session.csrf)
+            answer = see_other("manage")
+            if form.get("act") == "signout":
+                await sessions.end(server, session)
+                set_cookie(answer, server.place, "session", "", 0)
+            elif form.get("act") == "withdraw":
+                await _withdraw(server, session, form.get("grant", ""))
+                if verifier.own:
+                    verifier.own.revocations.look()
+            return answer
+
+        return await shown(server, work)
+
+
+def _sign_in(server: AuthServer, request: Request, status: int = 200, error: str = "", name: str = "") -> Response:
+    browser = browser_of(request, server.place)
+    answer = page(server.place, "manage_login", status, csrf=digest(browser), error=error, name=name)
+    set_cookie(answer, server.place, "browser", browser, FLOW_SECONDS)
+    return answer
+
+
+async def _signed_in(server: AuthServer, request: Request, form: Mapping[str, str]) -> Response:
+    check_csrf(request, form, digest(cookie(request, server.place, "browser")))
+    name = form.get("username", "")
+    try:
+        user = await users.sign_in(server.records, name, form.get("password", ""), request.client.host if request.client else "")
+    except OAuthError as error:
+        return _sign_in(server, request, 429, error.text, name)
+    if user is None:
+        return _sign_in(server, request, 401, "The user name or the password is wrong.", name)
+    value, _ = await sessions.begin(server, user)
+    answer = see_other("manage")
+    set_cookie(answer, server.place, "session", value, server.settings.session_seconds)
+    return answer
+
+
+async def _grants(server: AuthServer, session: Session) -> Response:
+    names = {one.id: one.name for one in await clients.listed(server.records)}
+    rows = [
+        {"id": digest(one.id), "app": names.get(one.client, one.client), "told": [scope.told(text) for text in one.scopes]}
+        for one in await grants.of_user(server, session.user.id)
+    ]
+    return page(server.place, "manage", rows=rows, csrf=session.csrf, user=session.user.display or session.user.name)
+
+
+async def _withdraw(server: AuthServer, session: Session, named: str) -> None:
+    """Only one's own grants; the page names them by digest, so that the name is worth nothing elsewhere."""
+    for one in await grants.of_user(server, session.user.id):
+        if digest(one.id) == named:
+            await grants.revoke_grant(server, one.id)
