@@ -131,7 +131,7 @@ def _system(loaded: Loaded, store: Shelved) -> Context:
 
 async def _feed(system: Context, store: MongoStore) -> Feed:
     await mongo_inbox.prepare(store.database)
-    return open_feed(system, mongo_inbox.MongoInbox(store.database), load_registry(system.settings.sources))
+    return open_feed(system, mongo_inbox.MongoInbox(store.database, store.place.lean), load_registry(system.settings.sources))
 
 
 @contextlib.asynccontextmanager

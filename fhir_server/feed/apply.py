@@ -5,7 +5,9 @@ content, then results by their order; then the stored versions are read once, re
 versions to the message.
 """
 
+import hashlib
 import itertools
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +28,10 @@ from mappers.v2.problem import Problem
 
 Resource = dict[str, Any]
 SHARED_TYPES = frozenset({"Practitioner", "PractitionerRole", "Organization", "Location", "Device", "Medication", "Substance"})
-FEED_IDS = uuid.UUID("6e0f5a52-3c0b-5d0e-9c55-0d1f5f1f7a11")  # namespace of ids that the feed gives
+ENTRY_ID = re.compile(r"[0-9a-f]{24}")  # `receipt.new_id`: it begins with the milliseconds of receipt
 RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
 STATE = KIND
+MOST_GUESSES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Means:
     referrers: Referrers
     choice: Callable[[str, str], str]  # (type, JSON name) -> element name, 'deceased[x]'
     field_of: FieldOf = no_field
+    guesses: dict[str, str] = field(default_factory=dict)  # identity key -> resource it last meant: what to read along; never believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +96,26 @@ class Meeting:
     states: dict[str, Document] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)  # states that were looked for
     withdrawn: dict[str, str] = field(default_factory=dict)  # 'Observation/1' -> why
     seen: dict[str, int] = field(default_factory=dict)
 
     def new_id(self, name: str) -> str:
         """An id for something new: the same on every attempt of the transaction, so that a large body that was uploaded is found again."""
-        return str(uuid.uuid5(FEED_IDS, f"{self.work.entry}|{self.work.attempt}|{name}"))
+        return dated_id(self.work.entry, f"{self.work.attempt}|{name}")
 
     def decide(self, item: Item, ref: str) -> None:
         """The item is (or becomes) this resource."""
         item.new = not ref
         item.ref = ref or f"{item.rtype}/{self.new_id(item.url)}"
         self.refs[item.url] = item.ref
+
+
+def dated_id(entry: str, name: str) -> str:
+    """A UUID of version 7 (RFC 9562) with the entry's time of receipt, the rest a hash: what a message makes stands together in the indexes."""
+    millis = int(entry[:12], 16) if ENTRY_ID.match(entry) else 0
+    rest = int.from_bytes(hashlib.blake2b(f"{entry}|{name}".encode(), digest_size=10).digest(), "big")
+    return str(uuid.UUID(int=millis << 80 | 0x7 << 76 | (rest >> 68) << 64 | 0b10 << 62 | (rest & (1 << 62) - 1)))
 
 
 Then = Callable[[Meeting, dict[str, Write]], Awaitable[None]]
@@ -133,6 +145,7 @@ async def apply(means: Means, tx: Tx, work: Work, then: Then | None = None) -> A
         refs.append(f"Provenance/{record['id']}/_history/1")
         await _committed(meeting, items, writes)
     await means.inbox.save(tx, KIND, [*meeting.ledger.to_save(), *(meeting.states[key] for key in sorted(meeting.changed))])
+    _remember(meeting, items)
     return Applied(tuple(refs), tuple(meeting.problems))
 
 
@@ -162,7 +175,22 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
         if meeting.work.also_known and item.segment is not None:
             item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get((item.rtype, item.segment.index), ())]))
     orders = {anchor.id for anchor in found.values() if anchor.numbered}
-    meeting.states.update(await meeting.ledger.load([key for item in items for key in item.keys], orders))
+    stateful = [key for item in items if _has_state(item) for key in item.keys]
+    meeting.asked.update(guess for key in stateful if (guess := meeting.means.guesses.get(key)))
+    meeting.states.update(await meeting.ledger.load([key for item in items for key in item.keys], orders | meeting.asked))
+
+
+def _has_state(item: Item) -> bool:
+    """True if the feed keeps a state of the resource beside it (contributions, steps of a visit)."""
+    return item.rtype not in RESULT_TYPES
+
+
+def _remember(meeting: Meeting, items: Sequence[Item]) -> None:
+    """Note what the keys meant, so that the next message about it reads its states with its keys."""
+    guesses = meeting.means.guesses
+    if len(guesses) > MOST_GUESSES:
+        guesses.clear()
+    guesses.update((key, item.ref) for item in items if _has_state(item) and item.ref and item.write for key in item.keys)
 
 
 async def _find_patient(meeting: Meeting, item: Item) -> None:
@@ -372,9 +400,8 @@ async def _writes(meeting: Meeting, items: Sequence[Item]) -> dict[str, Write]:
     known = [item.ref for item in wanted if not item.new] + list(meeting.withdrawn)
     pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in dict.fromkeys(known))]
     stored = await meeting.tx.get_many(pairs)
-    meeting.states.update(
-        await meeting.means.inbox.load(meeting.tx, STATE, [item.ref for item in wanted if not item.new and item.rtype not in RESULT_TYPES])
-    )
+    unread = {item.ref for item in wanted if not item.new and _has_state(item)} - meeting.asked
+    meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, unread))
     writes: dict[str, Write] = {}
     for item in wanted:
         prior = stored.get((item.rtype, item.rid))

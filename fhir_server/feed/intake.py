@@ -25,7 +25,7 @@ from fhir_server.feed.sources import Registry, Source, recognise
 from fhir_server.feed.statistics import Statistics
 from fhir_server.feed.work import Mapped, apply_all, map_message
 from fhir_server.store import Store, Tx
-from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Entry, Inbox
+from fhir_server.store.inbox import ACCEPTED, FAILED, REUSED, Busy, Entry, Inbox
 from mappers.v2 import batch
 from mappers.v2.convert import Conversion
 from mappers.v2.message import Message, parse
@@ -272,14 +272,10 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
 
 
 async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> bytes:
-    related = await feed.inbox.earlier(tx, entry)
-    for one in related:
-        if one.status == "received" and one.id < entry.id and set(one.order) & set(entry.order):
-            raise Behind(one)
-    flags = entry.flags
+    for one in await feed.inbox.earlier(tx, entry):
+        raise Behind(one)
     problems = list(mapped.problems)
-    if any(one.key != entry.key and one.id < entry.id and one.control_id == entry.control_id and one.id != entry.origin for one in related):
-        flags = tuple(dict.fromkeys([*flags, "control-id-reused"]))
+    if REUSED in entry.flags:
         problems.append(Problem("W", "MSH^1^10", "205", "this control id was used before for another message"))
     expected = await sequence.check(feed.inbox, tx, mapped.source, mapped.message)
     applied = await apply_all(feed.mean(mapped.source), tx, mapped)
@@ -287,7 +283,7 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> b
     answer = answers.answer(mapped.message, "AA", problems, expected)
     status = "warning" if any(problem.severity == "W" for problem in problems) else "processed"
     refs = tuple(dict.fromkeys([*entry.refs, *applied.refs]))  # a replay adds to what the first processing wrote
-    await feed.inbox.finish(tx, entry, {**_final(status, problems, answer, entry, mapped.message, refs), "flags": flags})
+    await feed.inbox.finish(tx, entry, _final(status, problems, answer, entry, mapped.message, refs))
     feed.statistics.count(entry.source, status)
     return answer
 

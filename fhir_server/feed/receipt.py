@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 from fhir_server.feed.identity import MERGED_FIELDS, PATIENT_FIELDS, patient_keys
 from fhir_server.feed.sources import Source
-from fhir_server.store.inbox import Entry
+from fhir_server.store.inbox import SEPARATOR, Entry
 from mappers.v2.message import Message
 
-SEPARATOR = "\x1f"
 MAX_ORDER_KEYS = 16
 LEASE = timedelta(seconds=20)
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # 'now' for taking over what a dead process holds

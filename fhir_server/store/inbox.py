@@ -21,6 +21,8 @@ from fhir_server.store import Tx
 Document = dict[str, Any]
 ACCEPTED = frozenset({"processed", "warning", "excluded"})
 FAILED = frozenset({"parse-error", "mapping-error", "store-error", "deferred"})
+SEPARATOR = "\x1f"  # between the parts of an entry's key
+REUSED = "control-id-reused"  # flag: the sender gave this control id to another message before
 STATUSES = frozenset({"received", "replaced"}) | ACCEPTED | FAILED
 
 
@@ -74,7 +76,10 @@ class Inbox(Protocol):
     """Durable messages and the feed's own documents of one tenant."""
 
     async def receive(self, entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:
-        """Store new entries durably, raw bytes included; where the key is known already, the stored entry and False."""
+        """Store new entries durably, raw bytes included; where the key is known already, the stored entry and False.
+
+        An entry whose sender and control id are those of another one (but for edited copies) is flagged `REUSED`.
+        """
 
     async def get(self, id: str, *, raw: bool = False) -> Entry | None:
         """One entry; `raw` also loads its bytes."""
@@ -95,7 +100,7 @@ class Inbox(Protocol):
         """Give a received entry back without a result."""
 
     async def earlier(self, tx: Tx | None, entry: Entry) -> list[Entry]:
-        """Received entries before this one that share an order key, oldest first; also entries of any status with the same control id."""
+        """Received entries before this one that share an order key, oldest first."""
 
     async def finish(self, tx: Tx | None, entry: Entry, changes: Mapping[str, Any]) -> None:
         """Set fields (status, answer, refs ...) of an entry that this owner and attempt hold; raises Busy if they no longer do."""

@@ -1,6 +1,6 @@
 """The feed under load: messages acknowledged after commit, durable receipts, memory with large documents. `python -m tests.bench.feed [--quick]`.
 
-Two server processes share one port on an embedded database in a temporary folder; the load generator runs on the same cores. Every report
+The exchange itself (`fhir-exchange serve --workers 2`, embedded database, a temporary folder); the load generator runs on the same cores. Every report
 has 20 OBX (22 resources and a Provenance). Figures: messages per second, median and 99th percentile of the answer in milliseconds, CPU
 milliseconds per message of servers and database.
 """
@@ -8,7 +8,6 @@ milliseconds per message of servers and database.
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fhir_server.mllp.sender import connected
-from fhir_server.store import embedded
-from tests.bench.processes import ROOT, cpu_seconds, family, free_port, pss_without_files
+from tests.bench.processes import cpu_seconds, exchange, family, free_port, pss_without_files
 from tests.feed.exchange import msh, oru, pid, pv1
 
 QUICK, FULL = 200, 1000
@@ -62,50 +60,41 @@ async def load(port: int, messages: list[bytes], connections: int, code: bytes) 
     }
 
 
-def servers(uri: str, port: int, count: int) -> list[subprocess.Popen[str]]:
-    """Server processes on one port, ready."""
-    command = [sys.executable, "-m", "tests.feed.serve", uri, "bench", str(port)]
-    started = [subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-    for one in started:
-        assert one.stdout is not None
-        assert int(one.stdout.readline()) == port
-    return started
+def cpu_by_kind(root: int) -> tuple[float, float]:
+    """CPU seconds so far of the exchange's own processes, and of its database."""
+    pids = family(root)
+    database = [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().startswith("mongod")]
+    return cpu_seconds([pid for pid in pids if pid not in database]), cpu_seconds(database)
 
 
 def measure(size: int) -> dict[str, Any]:
     """All figures; `size`: messages per figure."""
     figures: dict[str, Any] = {}
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        database = embedded.start(Path(folder), cache_gb=0.5)
-        port = free_port()
-        running = servers(database.uri, port, 2)
-        try:
-            measure_on(port, running, size, figures)
-        finally:
-            for one in running:
-                assert one.stdin is not None
-                one.stdin.close()
-                one.wait(30)
-            database.stop()
+        arguments = ["--data-dir", folder, "--workers", "2", "--mllp-port", str(port)]
+        with exchange(arguments, free_port()) as running:
+            measure_on(port, running.pid, size, figures)
     return figures
 
 
-def measure_on(port: int, running: list[subprocess.Popen[str]], size: int, figures: dict[str, Any]) -> None:
-    """The figures on running servers."""
-    pids = [pid for one in running for pid in family(one.pid)]
-    asyncio.run(load(port, [report(number, number % 100) for number in range(200)], 8, b"AA"))  # collections, caches, known patients
-    before = cpu_seconds(pids)
+def measure_on(port: int, root: int, size: int, figures: dict[str, Any]) -> None:
+    """The figures of the running exchange, whose first process is `root`."""
+    asyncio.run(load(port, [report(number, number % 100) for number in range(300)], 8, b"AA"))  # collections, caches, known patients
+    before = cpu_by_kind(root)
     figures["ack after commit, 8 connections"] = asyncio.run(load(port, [report(1000 + number, number % 100) for number in range(size)], 8, b"AA"))
-    figures["ack after commit, 8 connections"]["server_cpu_ms"] = round((cpu_seconds(pids) - before) * 1000 / size, 2)
+    spent = [round((now - then) * 1000 / size, 2) for now, then in zip(cpu_by_kind(root), before)]
+    figures["ack after commit, 8 connections"].update(server_cpu_ms=spent[0], database_cpu_ms=spent[1])
     figures["ack after commit, 1 connection"] = asyncio.run(
         load(port, [report(10_000 + number, number % 100) for number in range(size // 4)], 1, b"AA")
     )
     small = [msh("ADT^A08", rest="|||AL|NE")[0].encode() + b"\rEVN|A08\r" + pid(str(number % 100)).encode() for number in range(size * 2)]
     figures["durable receipt (CA), 16 connections"] = asyncio.run(load(port, small, 16, b"CA"))
+    workers = [pid for pid in family(root)[1:] if not Path(f"/proc/{pid}/comm").read_text().startswith("mongod")]
     memory = []
     for number in range(6):
         asyncio.run(load(port, [large(number, 20 * 1024 * 1024)], 1, b"AA"))
-        memory.append(round(max(pss_without_files(one.pid) for one in running) / 2**20))
+        memory.append(round(max(map(pss_without_files, workers)) / 2**20))
     figures["memory after each 20 MB document, MB"] = memory
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fhir_server.store import Change, Stored
-from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Entry
+from fhir_server.store.inbox import ACCEPTED, FAILED, REUSED, SEPARATOR, Busy, Entry
 
 
 class Clash(Exception):
@@ -126,6 +126,9 @@ class MemoryInbox:
         answers = []
         for entry in entries:
             known = next((one for one in self.entries() if one.key == entry.key), None)
+            stem = entry.key.rpartition(SEPARATOR)[0]
+            if known is None and entry.control_id and not entry.origin and any(one.key.rpartition(SEPARATOR)[0] == stem for one in self.entries()):
+                entry = replace(entry, flags=(*entry.flags, REUSED))
             if known is None:
                 self._now(lambda tx, entry=entry: tx.write("inbox", entry.id, entry))
             answers.append((known or entry, known is None))
@@ -160,10 +163,10 @@ class MemoryInbox:
             self._now(lambda tx: tx.write("inbox", id, replace(entry, owner="", until=None)))
 
     async def earlier(self, tx: MemoryTx | None, entry: Entry) -> list[Entry]:
-        stem = entry.key.rpartition("\x1f")[0]
         rows = (tx or MemoryTx(self.store)).rows("inbox").values()
-        pending = [one for one in rows if one.status == "received" and one.id < entry.id and set(one.order) & set(entry.order)]
-        return pending + [one for one in rows if one.key != entry.key and one.key.rpartition("\x1f")[0] == stem and one not in pending]
+        return sorted(
+            (one for one in rows if one.status == "received" and one.id < entry.id and set(one.order) & set(entry.order)), key=lambda one: one.id
+        )
 
     async def finish(self, tx: MemoryTx | None, entry: Entry, changes: Mapping[str, Any]) -> None:
         def change(one: MemoryTx) -> None:

@@ -32,7 +32,7 @@ async def feed_on(store: MongoStore, settings: Settings) -> Feed:
     spec = load_spec()
     grant = Grant("feed", "feed", (Right("*", frozenset("cruds")),))
     ctx = Context("test", grant, store, spec, open_terms(None, spec=spec), settings, "http://localhost/fhir", "feed", datetime.now(UTC))
-    return open_feed(ctx, MongoInbox(store.database), load_registry(settings.sources))
+    return open_feed(ctx, MongoInbox(store.database, store.place.lean), load_registry(settings.sources))
 
 
 async def main(uri: str, name: str, port: int) -> None:

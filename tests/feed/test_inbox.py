@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server.feed.receipt import new_id
-from fhir_server.store.inbox import Busy, Entry
+from fhir_server.store.inbox import REUSED, Busy, Entry
 from fhir_server.store.mongo.inbox import MongoInbox, prepare
 from fhir_server.store.mongo.store import MongoStore
 
@@ -17,10 +17,10 @@ SOON = NOW + timedelta(seconds=20)
 LATE = NOW + timedelta(seconds=60)
 
 
-@pytest.fixture
-async def inbox(store: MongoStore) -> MongoInbox:
+@pytest.fixture(params=["lean", "driver"])
+async def inbox(store: MongoStore, request: pytest.FixtureRequest) -> MongoInbox:
     await prepare(store.database)
-    return MongoInbox(store.database)
+    return MongoInbox(store.database, store.place.lean if request.param == "lean" else None)
 
 
 def entry(control: str = "1", digest: str = "d", **fields: Any) -> Entry:
@@ -123,7 +123,21 @@ async def test_earlier_messages_of_the_patient_and_reused_control_ids_are_found(
     assert [one.id for one in await inbox.earlier(None, last)] == [first.id]
     assert await inbox.earlier(None, other) == []
     await inbox.finish(None, first, {"status": "processed"})
-    assert [one.status for one in await inbox.earlier(None, last)] == ["processed"], "the same control id is still seen"
+    assert await inbox.earlier(None, last) == [], "only what is not finished is waited for"
+    assert (first.flags, other.flags, last.flags) == ((), (), (REUSED,))
+
+
+async def test_a_reused_control_id_is_flagged_once_a_resend_and_an_edited_copy_are_not(inbox: MongoInbox) -> None:
+    first = await kept(inbox, entry("1", "a"))
+    ((resent, is_new),) = await inbox.receive([entry("1", "a")])
+    assert (resent.id, is_new, resent.flags) == (first.id, False, ())
+    copy = await kept(inbox, entry("1", "b", origin=first.id))
+    assert copy.flags == ()
+    (other, other_new), (again, again_new), (fresh, _) = await inbox.receive([entry("1", "c"), entry("1", "a"), entry("2", "a")])
+    assert (other.flags, other_new, again.id, again_new, fresh.flags) == ((REUSED,), True, first.id, False, ())
+    stored = await inbox.get(other.id)
+    assert stored is not None
+    assert stored.flags == (REUSED,)
 
 
 async def test_search_and_summary(inbox: MongoInbox) -> None:

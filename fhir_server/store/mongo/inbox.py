@@ -6,7 +6,7 @@ All of them are written with the database's own concern (majority, journaled) or
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,11 +14,13 @@ from gridfs.asynchronous import AsyncGridFSBucket
 from gridfs.errors import FileExists
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne, ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, WriteConcernError
 
 from fhir_server.store import Tx
-from fhir_server.store.inbox import ACCEPTED, FAILED, Busy, Document, Entry
+from fhir_server.store.inbox import ACCEPTED, FAILED, REUSED, SEPARATOR, Busy, Document, Entry
+from fhir_server.store.mongo.client import MAJORITY
 from fhir_server.store.mongo.errors import DUPLICATE_KEY, surfaced
+from fhir_server.store.mongo.lean import Lean
 
 NAMESPACE_EXISTS = 48
 RAW_INLINE = 4 * 1024 * 1024
@@ -28,6 +30,7 @@ TUPLES = ("order", "problems", "refs", "flags")
 WITHOUT_RAW = {"raw": 0}
 INDEXES = [
     IndexModel([("key", ASCENDING)], name="key", unique=True),
+    IndexModel([("first", ASCENDING)], name="first", unique=True, partialFilterExpression={"first": {"$exists": True}}),
     IndexModel([("order", ASCENDING), ("_id", ASCENDING)], name="pending", partialFilterExpression={"status": "received"}),
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="status"),
     IndexModel([("source", ASCENDING), ("_id", DESCENDING)], name="source"),
@@ -55,6 +58,8 @@ async def prepare(database: AsyncDatabase[Document]) -> None:
 def _document(entry: Entry) -> Document:
     row: Document = {name: getattr(entry, name) for name in NAMES}
     row["_id"] = entry.id
+    if entry.control_id and not entry.origin:
+        row["first"] = entry.key.rpartition(SEPARATOR)[0]
     row["extra"] = dict(entry.extra)
     for name in TUPLES:
         row[name] = list(row[name])
@@ -69,6 +74,14 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     return Entry(id=row["_id"], **values)
 
 
+def _taken(failures: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """Which documents of an insert were not inserted, and in which index their key is taken; raises if there is another reason."""
+    for failure in failures:
+        if failure["code"] != DUPLICATE_KEY:
+            raise BulkWriteError({"writeErrors": list(failures)})
+    return {failure["index"]: "first" if "first" in failure.get("keyPattern", ()) else "key" for failure in failures}
+
+
 def _session(tx: Tx | None) -> Any:
     """The driver session of a MongoTx; None outside transactions."""
     return None if tx is None else tx.session  # type: ignore[attr-defined]
@@ -81,26 +94,47 @@ def _border(tx: Tx | None) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, slots=True)
 class MongoInbox:
-    """`Inbox` over one database."""
+    """`Inbox` over one database. lean: the channel of the embedded server, if it is one."""
 
     database: AsyncDatabase[Document]
+    lean: Lean | None = None
 
     async def receive(self, entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:
         """See `Inbox.receive`."""
         with surfaced():
             rows = [await self._with_blob(_document(entry)) for entry in entries]
-            known: set[int] = set()
-            try:
-                await self.database["inbox"].insert_many(rows, ordered=False)
-            except BulkWriteError as error:
-                failures = error.details["writeErrors"]
-                if any(failure["code"] != DUPLICATE_KEY for failure in failures):
-                    raise
-                known = {failure["index"] for failure in failures}
+            taken = await self._insert(rows)
+            again = [place for place, index in taken.items() if index == "first"]
+            if again:
+                for place in again:
+                    del rows[place]["first"]
+                    rows[place]["flags"] = [*rows[place]["flags"], REUSED]
+                still = await self._insert([rows[place] for place in again])
+                taken = {place: index for place, index in taken.items() if index != "first"} | {again[place]: index for place, index in still.items()}
             answers = []
             for place, entry in enumerate(entries):
-                answers.append((await self._same(entry), False) if place in known else (entry, True))
+                fresh = replace(entry, flags=tuple(rows[place]["flags"]))
+                answers.append((await self._same(entry), False) if place in taken else (fresh, True))
             return answers
+
+    async def _insert(self, rows: Sequence[Document]) -> dict[int, str]:
+        """Insert what can be inserted; the places of the others and the name of the index in which each is taken."""
+        try:
+            if self.lean is not None:
+                with suppress(AutoReconnect):
+                    return await self._insert_lean(self.lean, rows)
+            await self.database["inbox"].insert_many(rows, ordered=False)
+        except BulkWriteError as error:
+            return _taken(error.details["writeErrors"])
+        return {}
+
+    async def _insert_lean(self, lean: Lean, rows: Sequence[Document]) -> dict[int, str]:
+        command = {"insert": "inbox", "documents": list(rows), "ordered": False, "writeConcern": MAJORITY.document}
+        answer = await lean.command(command)
+        if "writeConcernError" in answer:
+            failure = answer["writeConcernError"]
+            raise WriteConcernError("the message was not acknowledged as asked", failure["code"], failure)
+        return _taken(answer.get("writeErrors", ()))
 
     async def _with_blob(self, row: Document) -> Document:
         if len(row["raw"]) > RAW_INLINE:
@@ -171,12 +205,11 @@ class MongoInbox:
     async def earlier(self, tx: Tx | None, entry: Entry) -> list[Entry]:
         """See `Inbox.earlier`."""
         with _border(tx):
+            if not entry.order:
+                return []
             before = {"status": "received", "order": {"$in": list(entry.order)}, "_id": {"$lt": entry.id}}
-            stem = entry.key.rpartition("\x1f")[0] + "\x1f"
-            reused = {"key": {"$gte": stem, "$lt": stem + "g", "$ne": entry.key}}
-            branches = [before, reused] if entry.order else [reused]
-            rows = await self.database["inbox"].find({"$or": branches}, WITHOUT_RAW, session=_session(tx)).sort("_id", ASCENDING).to_list()
-            return [_entry(row) for row in rows]
+            found = self.database["inbox"].find(before, WITHOUT_RAW, session=_session(tx), hint="pending")
+            return sorted([_entry(row) for row in await found.to_list()], key=lambda one: one.id)
 
     async def finish(self, tx: Tx | None, entry: Entry, changes: Mapping[str, Any]) -> None:
         """See `Inbox.finish`."""
