@@ -1,6 +1,6 @@
 """What a request carries through the house: Request in, Reply out, and the Context (who asks, what they may see, when)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -82,6 +82,16 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """What was looked up of a caller: withheld (type -> what consents and labels keep from it, whatever its grant), its purposes of use (codes of
+    ActReason), and its reason for breaking the glass ('' if it does not)."""
+
+    withheld: Callable[[str], Clause]
+    purposes: tuple[str, ...] = ()
+    emergency: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Everything an interaction needs to act for one caller; `now` is only for logs and defaults, stamps come from the store."""
 
@@ -97,6 +107,7 @@ class Context:
     prefer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # parsed Prefer header: return, handling
     tenant: str = "default"
     operations: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))  # name -> rows: fhir_server.operations.TABLE
+    admission: Admission | None = None  # None: for the exchange itself, and where consents and labels are not enforced
 
 
 def first(query: Sequence[tuple[str, str]], name: str) -> str | None:

@@ -98,6 +98,10 @@ class Settings:
     search_chain: int = setting(10_000, "FHIR_SEARCH_CHAIN", "most resources that one step of a chained search may go through")
     search_includes: int = setting(1000, "FHIR_SEARCH_INCLUDES", "most included resources on a page; what is beyond is reachable by a link")
     search_total: int = setting(1000, "FHIR_SEARCH_TOTAL", "matches are counted to this number where `_total` does not ask for more")
+    consent: str = setting("auto", "FHIR_CONSENT", "consents and security labels: enforce, off; auto enforces under --auth smart")
+    consent_seconds: float = setting(0.5, "FHIR_CONSENT_SECONDS", "a consent counts in all processes after so long; its writer is answered then")
+    clearance: str = setting("N", "FHIR_CLEARANCE", "highest confidentiality (U L M N R V) shown to who is not cleared for more by its token")
+    break_glass: bool = setting(True, "FHIR_BREAK_GLASS", "practitioners may override consents and labels with a reason (X-Break-Glass); audited")
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
 

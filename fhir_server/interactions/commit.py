@@ -12,9 +12,8 @@ from fhir_server.interactions import integrity
 from fhir_server.interactions.access import within
 from fhir_server.interactions.indexing import index_of
 from fhir_server.interactions.validity import judge, level_of, translated
-from fhir_server.query.clauses import Everything
 from fhir_server.query.match import matches
-from fhir_server.security.visible import WORDS, required
+from fhir_server.security.visible import WORDS, required, scoped
 from fhir_server.store import Change, Stored, Tx
 
 MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)  # what extraction meets where the gate did not look
@@ -102,10 +101,8 @@ def _authorise(ctx: Context, changes: Iterable[Change]) -> None:
     for change in changes:
         prior = change.prior if change.prior is not None and change.prior.res is not None else None
         action = "d" if change.res is None else "c" if change.method == "POST" else "u"  # the update scope covers update-as-create
-        clause = required(ctx, change.rtype, action)
-        if isinstance(clause, Everything):
-            continue
+        clause, measure = required(ctx, change.rtype, action), scoped(ctx, change.rtype, action)
         if prior is not None and not within(ctx, clause, prior):
             raise forbidden(f"this caller may not {WORDS[action]} this {change.rtype}")
-        if change.res is not None and not matches(clause, change.index, rid=change.rid, at=ctx.now):
+        if change.res is not None and not matches(measure, change.index, rid=change.rid, at=ctx.now):
             raise forbidden(f"this caller may not {WORDS[action]} {change.rtype} with this content")

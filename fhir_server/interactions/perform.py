@@ -17,6 +17,7 @@ from fhir_server.interactions.commit import Draft
 from fhir_server.interactions.references import Links
 from fhir_server.interactions.steps import ALONE, Step, placed
 from fhir_server.query.match import matches
+from fhir_server.security.register import settled
 from fhir_server.store import Stored, Tx
 
 BREATH = 50  # resources drafted before other requests get their turn
@@ -53,7 +54,9 @@ async def perform(ctx: Context, steps: Sequence[Step], look: Look | None = None)
         done = _done(steps, aims, stored, drafts)
         return done, await look(tx) if look else None
 
-    return await ctx.store.transact(body)
+    performed = await ctx.store.transact(body)
+    await settled(ctx, {step.rtype for step in steps})
+    return performed
 
 
 async def create(ctx: Context, step: Step) -> Done:
@@ -61,7 +64,9 @@ async def create(ctx: Context, step: Step) -> Done:
     ready = await _drafted_before(ctx, [step])
     if 0 not in ready:
         return (await perform(ctx, [step]))[0][0]
-    return Done(201, await commit.create(ctx, ready[0]), ready[0].issues)
+    stored = await commit.create(ctx, ready[0])
+    await settled(ctx, {step.rtype})
+    return Done(201, stored, ready[0].issues)
 
 
 def _guards(steps: Iterable[Step]) -> set[str]:

@@ -1,26 +1,137 @@
-"""What the store must say before a caller is known: whom a RelatedPerson acts for. Asked once per request, before the route.
+"""What must be looked up before a caller is known: whom it acts for, what consents and labels keep from it, whether it breaks the glass.
 
-The rule itself (`visible`) stays a function of the grant: what is looked up here is written into the grant's rights. A user who is a
-RelatedPerson sees what the patient of that RelatedPerson sees, while it is active and within its period
-(https://hl7.org/fhir/R4/relatedperson.html); without admission such a right reaches nothing.
+Asked once per request, before the route. The rule itself (`visible`) stays a function of the context: what is found here is written into it.
+DECISIONS.md says whom consents concern and who may break the glass.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from conformance.dates import interval
-from fhir_server.context import Context, Resource
+from conformance.outcome import NO_HEADERS, bad_request, forbidden
+from fhir_server.context import Admission, Context, Resource
+from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Or, Patient, either
 from fhir_server.search.types import reference
+from fhir_server.security import consent, labels
+from fhir_server.security.register import Register, belongs, enforced, register
+from fhir_server.security.visible import CLEARANCE
 
 RELATED = "RelatedPerson"
+CLINICIANS = ("Practitioner/", "PractitionerRole/")
+GLASS, PURPOSE = "x-break-glass", "x-purpose-of-use"
+EMERGENCIES = frozenset({"BTG", "ETREAT"})
+CODE = re.compile(r"[A-Z][A-Z0-9]{1,15}")
+REASON_CHARS = (8, 500)
+MEMO, MOST_MEMO = "security.withheld", 5000
 
 
-async def admit(ctx: Context) -> Context:
-    """The context with a grant that says whom each right is for."""
-    if not any(reference.normal(right.who, ctx.base).startswith(f"{RELATED}/") for right in ctx.grant.rights):
+async def admit(ctx: Context, headers: Mapping[str, str] = NO_HEADERS) -> Context:
+    """The context of a caller as far as the store has to say. Raises Refusal 400 (a malformed header), 403 (the glass is not the caller's to break)."""
+    if ctx.grant.internal or not ctx.grant.rights:
         return ctx
-    rights = [replace(right, who=await _patient_of(ctx, reference.normal(right.who, ctx.base))) for right in ctx.grant.rights]
-    return replace(ctx, grant=replace(ctx.grant, rights=tuple(rights)))
+    if any(reference.normal(right.who, ctx.base).startswith(f"{RELATED}/") for right in ctx.grant.rights):
+        rights = [replace(right, who=await _patient_of(ctx, reference.normal(right.who, ctx.base))) for right in ctx.grant.rights]
+        ctx = replace(ctx, grant=replace(ctx.grant, rights=tuple(rights)))
+    if not enforced(ctx):
+        return ctx
+    purposes = _purposes(ctx, headers)
+    reason = _emergency(ctx, headers, purposes)
+    if reason:
+        return replace(ctx, admission=Admission(_nothing, purposes, reason))
+    found = await register(ctx)
+    user = reference.normal(ctx.grant.user, ctx.base)
+    refs = await belongs(ctx, found, user) if found.actors else frozenset({user})
+    caller = consent.Caller(refs, ctx.grant.client, frozenset(purposes))
+    return replace(ctx, admission=Admission(_Withheld(ctx, found, caller), purposes))
+
+
+def _nothing(rtype: str) -> Clause:
+    """Nothing is withheld from who breaks the glass."""
+    return NOTHING
+
+
+class _Withheld:
+    """rtype -> what consents and labels keep from one caller; compiled once per caller, state of the consents and day."""
+
+    def __init__(self, ctx: Context, found: Register, caller: consent.Caller) -> None:
+        self.ctx, self.found, self.caller = ctx, found, caller
+        self.own = _own(ctx)
+        self.cleared = _cleared(ctx, bool(self.own))
+        whose = {reference.normal(right.who, ctx.base) for right in ctx.grant.rights if right.level != CLEARANCE}
+        self.whose = frozenset(whose) if all(one.startswith("Patient/") for one in whose) else None
+
+    def __call__(self, rtype: str) -> Clause:
+        memo: dict[object, Clause] = self.ctx.spec.memo.setdefault(MEMO, {})
+        moment = self.ctx.now.replace(second=0, microsecond=0) if self.found.consents else None
+        key = (id(self.found), self.found.generation, self.caller, self.own, self.whose, self.cleared, self.ctx.base, rtype, moment)
+        if key not in memo:
+            if len(memo) >= MOST_MEMO:
+                memo.clear()
+            memo[key] = self._clause(rtype)
+        return memo[key]
+
+    def _clause(self, rtype: str) -> Clause:
+        rows = self._concerned()
+        consents = _merged([consent.withheld(self.ctx, one, self.caller, rtype) for one in rows])
+        return either(consents, labels.above(self.ctx.spec, rtype, self.cleared))
+
+    def _concerned(self) -> list[Resource]:
+        """The consents that may matter: of patients whom the grant reaches, but not of the patient who asks."""
+        return [one for one in self.found.consents.values() if self._reaches(consent.patient_of(one, self.ctx.base))]
+
+    def _reaches(self, patient: str) -> bool:
+        return patient != self.own and (self.whose is None or patient in self.whose)
+
+
+def _merged(parts: list[Clause]) -> Clause:
+    """`either`, with the patients and ids of all parts in one list each: thousands of consents make a clause of three parts."""
+    flat = [one for part in parts for one in (part.parts if isinstance(part, Or) else (part,))]
+    patients = [value for one in flat if isinstance(one, Patient) for value in one.values]
+    ids = [value for one in flat if isinstance(one, Ids) for value in one.values]
+    keys = [value for one in flat if isinstance(one, Keys) for value in one.values]
+    rest = [one for one in flat if not isinstance(one, Patient | Ids | Keys)]
+    lists = [kind(tuple(dict.fromkeys(values))) for kind, values in ((Patient, patients), (Ids, ids), (Keys, keys)) if values]
+    return either(*lists, *rest)
+
+
+def _own(ctx: Context) -> str:
+    """'Patient/1' if the caller is that patient and nobody else: an app of the patient's own, or the patient as user. '' for staff and family."""
+    user = reference.normal(ctx.grant.user, ctx.base)
+    whose = {reference.normal(right.who, ctx.base) for right in ctx.grant.rights if right.level != CLEARANCE}
+    (only,) = whose if len(whose) == 1 else ("",)
+    return only if only.startswith("Patient/") and user in ("", only) else ""
+
+
+def _cleared(ctx: Context, own: bool) -> labels.Clearance:
+    words = frozenset(right.who for right in ctx.grant.rights if right.level == CLEARANCE)
+    lay = own or reference.normal(ctx.grant.user, ctx.base).startswith((f"{RELATED}/", "Patient/"))
+    return labels.clearance("V" if own else ctx.settings.clearance, words, lay=lay)
+
+
+def _purposes(ctx: Context, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The purposes of use: as the token states them (the header may choose among those), else as the header does."""
+    text = headers.get(PURPOSE, "")
+    asked = tuple(part.strip() for part in text.split(",")) if text else ()
+    if not all(CODE.fullmatch(one) for one in asked):
+        raise bad_request("X-Purpose-Of-Use: codes of ActReason, separated by commas")
+    if ctx.grant.purposes and not set(asked) <= {*ctx.grant.purposes, *EMERGENCIES}:
+        raise forbidden("X-Purpose-Of-Use: the token is for other purposes")
+    return asked or ctx.grant.purposes
+
+
+def _emergency(ctx: Context, headers: Mapping[str, str], purposes: tuple[str, ...]) -> str:
+    """The reason for breaking the glass, '' if it stays whole."""
+    reason = headers.get(GLASS, "").strip()
+    if not reason and not (EMERGENCIES & set(purposes)):
+        return ""
+    if not REASON_CHARS[0] <= len(reason) <= REASON_CHARS[1] or not reason.isprintable():
+        raise bad_request(f"X-Break-Glass: a reason of {REASON_CHARS[0]} to {REASON_CHARS[1]} characters is needed")
+    clinician = reference.normal(ctx.grant.user, ctx.base).startswith(CLINICIANS)
+    if not (clinician and ctx.settings.break_glass):
+        raise forbidden("only a practitioner may break the glass, and only where FHIR_BREAK_GLASS allows it")
+    return reason
 
 
 async def _patient_of(ctx: Context, who: str) -> str:

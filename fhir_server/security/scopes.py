@@ -14,6 +14,7 @@ from fhir_server.context import Right
 
 SCOPE = re.compile(r"(patient|user|system)/(\*|[A-Z][A-Za-z]+)\.(?:(read|write|\*)|(c?r?u?d?s?)(?:\?(.+))?)")
 V1 = {"read": "rs", "write": "cud", "*": "cruds"}
+CLEARED = re.compile(r"exchange/clearance\.([A-Z]{1,10})")
 MAX_SCOPES, MAX_CRITERIA = 200, 20
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
@@ -27,6 +28,8 @@ def rights_of(scopes: Iterable[str], types: frozenset[str], patient: str = "", u
 
 def right_of(scope: str, types: frozenset[str], who: dict[str, str]) -> Right | None:
     """The right of one scope, None if it gives none. who: by level, for whom ('' if the token has no such context)."""
+    if cleared := CLEARED.fullmatch(scope):
+        return Right("", frozenset(), None, "clearance", cleared.group(1))
     match = SCOPE.fullmatch(scope)
     if match is None:
         return None

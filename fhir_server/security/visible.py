@@ -9,19 +9,35 @@ c create, r read (also vread, history of an instance), u update and patch, d del
 from conformance.outcome import Refusal, forbidden
 from conformance.spec import DEFINITIONS
 from fhir_server.context import Context, Grant, Right
-from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Ids, Index, Nothing, both, either
+from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Ids, Index, Nothing, both, either, negated
 from fhir_server.query.match import matches
 from fhir_server.search import parse
 from fhir_server.search.types import reference
 from fhir_server.security.reach import of_patient
 
 WORDS = {"c": "create", "r": "read", "u": "update", "d": "delete", "s": "search"}
+CLEARANCE = "clearance"  # the level of a right that only raises what labels allow: `exchange/clearance.R`
 STAFF = frozenset({"Practitioner", "PractitionerRole", "Organization"})
 COMPILED, MOST_COMPILED = "security.rights", 20_000
 
 
 def visible(ctx: Context, rtype: str, action: str) -> Clause:
-    """The clause that limits `action` on `rtype`: Everything, Nothing, or the union of the grant's rows."""
+    """The clause that limits `action` on `rtype`: Everything, Nothing, or the union of the grant's rows without what consents and labels withhold.
+
+    Those rule what is shown. They also keep apps and users from changing what is not theirs to see; not who feeds the record (`system/`).
+    """
+    if ctx.admission is None or action == "c" or _reserved(ctx, rtype, action):
+        return scoped(ctx, rtype, action)
+    hidden = ctx.admission.withheld(rtype)
+    if isinstance(hidden, Nothing):
+        return scoped(ctx, rtype, action)
+    kept = negated(hidden)
+    rows = [(right, _meaning(ctx, right, rtype, action)) for right in ctx.grant.rights if action in right.actions and right.rtype in (rtype, "*")]
+    return either(*(clause if action in "ud" and right.level == "system" else both(clause, kept) for right, clause in rows))
+
+
+def scoped(ctx: Context, rtype: str, action: str) -> Clause:
+    """What the grant alone covers: the measure of new content."""
     if _reserved(ctx, rtype, action):
         return NOTHING
     return either(*(_meaning(ctx, right, rtype, action) for right in ctx.grant.rights if action in right.actions and right.rtype in (rtype, "*")))
@@ -54,7 +70,7 @@ def _reserved(ctx: Context, rtype: str, action: str) -> bool:
 
 def bounded(ctx: Context, rtype: str, action: str) -> bool:
     """True if the caller's rights are not for all resources of the type: it may then not learn which ids are taken, so it cannot choose one."""
-    return not isinstance(visible(ctx, rtype, action), Everything)
+    return not isinstance(scoped(ctx, rtype, action), Everything)
 
 
 def covers(ctx: Context, rtype: str, action: str, index: Index, rid: str) -> bool:

@@ -163,7 +163,7 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         prefer=negotiate.prefer(exchange.headers.get("prefer", "")),
         operations=TABLE,
     )
-    return await admit(ctx)
+    return await admit(ctx, exchange.headers)
 
 
 async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[str, str], ...], receive: Receive) -> Request:

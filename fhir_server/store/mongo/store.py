@@ -35,7 +35,7 @@ CONCERN = MAJORITY.document
 EXPORT_PAGE = 500
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class MongoStore:
     """One tenant's resources. Made by `open_store`; `close` it at the end."""
 
