@@ -170,22 +170,22 @@ EVERYTHING, NOTHING = Everything(), Nothing()
 
 def both(*parts: Clause) -> Clause:
     """The conjunction, simplified: flat, without Everything, Nothing if one part is."""
-    flat: list[Clause] = []
+    flat: dict[Clause, None] = {}
     for part in parts:
         inner = part.parts if isinstance(part, And) else (part,)
         for one in inner:
             if isinstance(one, Nothing):
                 return NOTHING
-            if not isinstance(one, Everything) and one not in flat:
-                flat.append(one)
+            if not isinstance(one, Everything):
+                flat[one] = None
     if not flat:
         return EVERYTHING
-    return flat[0] if len(flat) == 1 else And(tuple(flat))
+    return next(iter(flat)) if len(flat) == 1 else And(tuple(flat))
 
 
 def either(*parts: Clause) -> Clause:
     """The disjunction, simplified: flat, without Nothing, keys merged, Everything if one part is."""
-    flat: list[Clause] = []
+    flat: dict[Clause, None] = {}
     keys: dict[str, None] = {}
     for part in parts:
         inner = part.parts if isinstance(part, Or) else (part,)
@@ -194,13 +194,12 @@ def either(*parts: Clause) -> Clause:
                 return EVERYTHING
             if isinstance(one, Keys):
                 keys.update(dict.fromkeys(one.values))
-            elif not isinstance(one, Nothing) and one not in flat:
-                flat.append(one)
-    if keys:
-        flat.insert(0, Keys(tuple(keys)))
-    if not flat:
+            elif not isinstance(one, Nothing):
+                flat[one] = None
+    alternatives = (*((Keys(tuple(keys)),) if keys else ()), *flat)
+    if not alternatives:
         return NOTHING
-    return flat[0] if len(flat) == 1 else Or(tuple(flat))
+    return alternatives[0] if len(alternatives) == 1 else Or(alternatives)
 
 
 def negated(part: Clause) -> Clause:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 UNIVERSAL = (
     "#"  # a key of every resource of a HOT type: "all of this patient's", "all of these dates" are then scans of one key, in the order of the date
 )
+WIDE = "!w"  # a key of a HOT resource whose date is wider than a day (search/types/date.py)
 HOT: Mapping[str, str] = MappingProxyType(json.loads((Path(__file__).parent / "hot.json").read_text("utf-8")))
 
 Field = tuple[str, int | str]

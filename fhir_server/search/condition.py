@@ -1,7 +1,7 @@
 """One parameter of a query (name, value) -> its condition: plain parameters, modifiers, chains, `_has`. https://hl7.org/fhir/R4/search.html"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from fhir_server.search.types import composite, date, number, quantity, referenc
 
 Valued = Callable[[Asked, str], Clause]
 TEXTUAL = ("_text", "_content")
+RANGED, MOST_RANGES = ("date", "number", "quantity", "composite"), 100  # each of their values is several scans
 OWN = ("_id", "_lastUpdated", "_list", "_type", *TEXTUAL)
 
 
@@ -30,6 +31,28 @@ class Limits:
     codes: int = 5000
 
 
+@dataclass(slots=True)
+class Budget:
+    """What one query may still ask for: steps through references (a chain without a type takes one for each type it may mean), values in all."""
+
+    steps: int = 100
+    values: int = 4000
+
+    def step(self, name: str) -> None:
+        """One more step of a chain. Raises 400."""
+        self.steps -= 1
+        if self.steps < 0:
+            raise not_supported(
+                f"search parameter '{short(name)}': the chains of this search go through too many types; name them (subject:Patient.name)"
+            )
+
+    def value(self, name: str, count: int) -> None:
+        """So many more values. Raises 400."""
+        self.values -= count
+        if self.values < 0:
+            raise not_supported(f"search parameter '{short(name)}': the values of this search are too many in all")
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What conditions are read with."""
@@ -39,6 +62,7 @@ class Reading:
     base: str
     now: datetime
     limits: Limits
+    budget: Budget = field(default_factory=Budget)
 
 
 def condition(reading: Reading, rtype: str, name: str, value: str, depth: int = 0) -> Node:
@@ -53,8 +77,10 @@ def condition(reading: Reading, rtype: str, name: str, value: str, depth: int = 
     if asked.modifier == "missing":
         return missing(asked, value)
     values = split(value, ",")
-    if len(values) > reading.limits.values:
-        raise asked.unsupported(f"more than {reading.limits.values} values are not answered")
+    most = min(reading.limits.values, MOST_RANGES) if asked.field.type in RANGED else reading.limits.values
+    if len(values) > most:
+        raise asked.unsupported(f"more than {most} values are not answered")
+    reading.budget.value(name, len(values))
     if asked.field.code == "_list":
         return AnyOf(tuple(_listed(asked, one) for one in values))
     made = [valued(asked, one) for one in values]
@@ -184,7 +210,12 @@ def _chain(reading: Reading, rtype: str, name: str, value: str, depth: int) -> N
         if not known:
             raise not_supported(f"search parameter '{short(name)}': no type that '{short(head)}' may point at has the parameter '{short(first)}'")
         targets = known
-    return AnyOf(tuple(Chain(field, target, condition(reading, target, rest, value, depth + 1)) for target in targets))
+    return AnyOf(tuple(_step(reading, name, field, target, rest, value, depth) for target in targets))
+
+
+def _step(reading: Reading, name: str, field: Field, target: str, rest: str, value: str, depth: int) -> Chain:
+    reading.budget.step(name)
+    return Chain(field, target, condition(reading, target, rest, value, depth + 1))
 
 
 def _has(reading: Reading, rtype: str, name: str, value: str, depth: int) -> Node:
@@ -216,7 +247,9 @@ def conditions(reading: Reading, rtype: str, pairs: list[Pair]) -> Node:
             nodes.append(condition(reading, rtype, name, value))
             continue
         asked = ask(reading, rtype, name)
-        found = tuple(bounds for one in split(value, ",") for bounds in date.wanted(asked, one))
+        values = split(value, ",")
+        reading.budget.value(name, len(values))
+        found = tuple(bounds for one in values for bounds in date.wanted(asked, one))
         if name not in dates:
             dates[name] = found
         elif len(dates[name]) * len(found) <= 64:

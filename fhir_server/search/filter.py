@@ -115,6 +115,7 @@ class Parser:
 
     def _selected_target(self, target: str, start: int, depth: int) -> tuple[Node, int] | None:
         inner = Parser(self.reading, self.words, start)
+        self.reading.budget.step("_filter")
         try:
             condition_inside = inner.group(target, depth + 1)
             if inner._next() != "]":
@@ -167,7 +168,11 @@ def _through(reading: Reading, rtype: str, head: str, rest: str, operator: str, 
     known = [one for one in targets if first in OWN or first in schema(reading.spec, one).fields]
     if not known:
         raise not_supported(f"search parameter '_filter': '{short(first)}' is not known behind '{short(head)}'")
-    return AnyOf(tuple(Chain(asked.field, one, compared(reading, one, rest, operator, value, depth + 1)) for one in known))
+    steps = []
+    for one in known:
+        reading.budget.step("_filter")
+        steps.append(Chain(asked.field, one, compared(reading, one, rest, operator, value, depth + 1)))
+    return AnyOf(tuple(steps))
 
 
 def _equal(reading: Reading, rtype: str, asked: Asked, escaped: str) -> Node:

@@ -1,7 +1,8 @@
 """Conditions that need searches of their own (chains, `_has`, `_list`) -> clauses. Every such search is limited by the caller's visibility."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from conformance.outcome import refuse
 from fhir_server.context import Context
@@ -10,6 +11,8 @@ from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotO
 from fhir_server.search.types import reference
 
 Visible = Callable[[str], Clause]
+SIDE_BY_SIDE = 4
+T = TypeVar("T")
 
 
 async def resolve(ctx: Context, node: Node, visible: Visible) -> Clause:
@@ -30,7 +33,21 @@ async def resolve(ctx: Context, node: Node, visible: Visible) -> Clause:
 
 
 async def _all(ctx: Context, parts: tuple[Node, ...], visible: Visible) -> list[Clause]:
-    return list(await asyncio.gather(*(resolve(ctx, part, visible) for part in parts)))
+    return await together([resolve(ctx, part, visible) for part in parts])
+
+
+async def together(questions: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The answers, a few questions side by side: one search of many types or chains must not take all connections to the database."""
+    if len(questions) == 1:
+        return [await questions[0]]
+    found: list[T] = []
+    try:
+        for start in range(0, len(questions), SIDE_BY_SIDE):
+            found += await asyncio.gather(*questions[start : start + SIDE_BY_SIDE])
+    finally:
+        for question in questions:
+            question.close()  # those that were not asked any more because another one failed
+    return found
 
 
 async def _chain(ctx: Context, node: Chain, visible: Visible) -> Clause:

@@ -3,7 +3,6 @@
 The caller's visibility comes in as a function `visible(rtype) -> Clause`, and limits every search this one needs: chains, `_has`, includes.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from fhir_server.search.explain import explained
 from fhir_server.search.include import include
 from fhir_server.search.keys import compartment as member_of
 from fhir_server.search.plan import Plan
-from fhir_server.search.resolve import resolve, selective
+from fhir_server.search.resolve import resolve, selective, together
 from fhir_server.store import Sort, Stored
 
 Resource = dict[str, Any]
@@ -104,7 +103,7 @@ async def _scopes(ctx: Context, plan: Plan, visible: Visible, compartment: tuple
     if len(types) != 1:
         stored = await ctx.store.types() | (set(types) & kinds(ctx.spec))  # published definitions are searched where their type is named
         types = sorted(one for one in stored & ctx.spec.types if not types or one in types)
-    clauses = await asyncio.gather(*(_clause(ctx, plan, one, visible, compartment) for one in types))
+    clauses = await together([_clause(ctx, plan, one, visible, compartment) for one in types])
     return [Scope(one, clause, _order(ctx, plan, one, clause, given, len(types) > 1)) for one, clause in zip(types, clauses) if clause != NOTHING]
 
 
@@ -156,7 +155,7 @@ async def _rows(ctx: Context, plan: Plan, scopes: list[Scope], after: tuple[Any,
         return await _of(ctx, scopes[0], after[1:], limit, backward)
     if not plan.sort:
         return await _type_by_type(ctx, scopes, after, limit, backward)
-    lists = await asyncio.gather(*(_of(ctx, one, _behind(one.rtype, after, backward), limit, backward) for one in scopes))
+    lists = await together([_of(ctx, one, _behind(one.rtype, after, backward), limit, backward) for one in scopes])
     rows = [row for found in lists for row in found]
     return _merged(rows, scopes[0].sort, backward)[:limit]
 
@@ -207,12 +206,12 @@ def _merged(rows: list[Stored], sort: tuple[Sort, ...], backward: bool) -> list[
 
 
 async def _total(ctx: Context, scopes: list[Scope]) -> int:
-    return sum(await asyncio.gather(*(ctx.store.count(one.rtype, one.clause) for one in scopes)))
+    return sum(await together([ctx.store.count(one.rtype, one.clause) for one in scopes]))
 
 
 async def _small_total(ctx: Context, scopes: list[Scope], most: int) -> int | None:
     """The number of matches if it is not above `most` and the database knows it in a moment."""
-    counts = await asyncio.gather(*(ctx.store.quick_count(one.rtype, one.clause, most + 1, TOTAL_SECONDS) for one in scopes))
+    counts = await together([ctx.store.quick_count(one.rtype, one.clause, most + 1, TOTAL_SECONDS) for one in scopes])
     total = sum(found for found in counts if found is not None)
     return None if None in counts or total > most else total
 

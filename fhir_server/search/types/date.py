@@ -11,6 +11,7 @@ from typing import Any
 
 from conformance.dates import HIGHEST, LOWEST, interval
 from fhir_server.query.clauses import Clause, Dated, Keys, Range, both, either
+from fhir_server.query.indexes import WIDE
 from fhir_server.search.asked import Asked, Emit, Out
 from fhir_server.search.escape import unescape
 from fhir_server.search.schema import Field
@@ -19,7 +20,7 @@ PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 DAY, MILLISECOND = timedelta(days=1), timedelta(milliseconds=1)
 WIDTHS = (("", DAY), ("+m", timedelta(days=32)), ("+y", timedelta(days=367)))
 OPEN = "+e"
-WIDE = "!w"  # the key of a resource whose hot date is wider than a day
+WIDER = (("+m", DAY, WIDTHS[1][1]), ("+y", WIDTHS[1][1], WIDTHS[2][1]), (OPEN, WIDTHS[2][1], None))  # wider than, at most
 
 Interval = tuple[datetime, datetime]
 
@@ -152,7 +153,7 @@ def _most(one: datetime | None, other: datetime | None, pick: Any) -> datetime |
 
 def _named(field: Field, name: str, alternatives: tuple[Bounds, ...]) -> Clause:
     narrow = distinct(alternatives, DAY)
-    wide = [_range(name + suffix, bounds, most) for suffix, most in (*WIDTHS[1:], (OPEN, None)) for bounds in distinct(alternatives, most)]
+    wide = [_range(name + suffix, bounds, most) for suffix, least, most in WIDER for bounds in distinct(alternatives, most, least)]
     if not field.hot:
         return either(*(_range(name, bounds, DAY) for bounds in narrow), *wide)
     return either(*(_hot(field, name, bounds) for bounds in narrow), both(Keys((WIDE,)), either(*wide)))
@@ -164,23 +165,22 @@ def _hot(field: Field, name: str, bounds: Bounds) -> Clause:
     return _dated(one) if field.single and bounds.high_gt is None and bounds.high_le is None else both(one, _dated(one))
 
 
-def distinct(alternatives: tuple[Bounds, ...], most: timedelta | None) -> list[Bounds]:
-    """The alternatives without those that another one covers, for intervals no wider than `most`."""
+def distinct(alternatives: tuple[Bounds, ...], most: timedelta | None, least: timedelta = timedelta()) -> list[Bounds]:
+    """The alternatives without those that another one covers, for intervals wider than `least` and no wider than `most`."""
     kept: list[Bounds] = []
     for one in dict.fromkeys(alternatives):
-        if not any(_covers(other, one, most) for other in kept):
-            kept = [other for other in kept if not _covers(one, other, most)] + [one]
+        if not any(_covers(other, one, most, least) for other in kept):
+            kept = [other for other in kept if not _covers(one, other, most, least)] + [one]
     return kept
 
 
-def _covers(wider: Bounds, one: Bounds, most: timedelta | None) -> bool:
-    """Every interval no wider than `most` that keeps the bounds of `one` keeps those of `wider`."""
-    spread = None if most is None else most
+def _covers(wider: Bounds, one: Bounds, most: timedelta | None, least: timedelta) -> bool:
+    """Every interval of such a width that keeps the bounds of `one` keeps those of `wider`."""
     return (
-        (wider.low_ge is None or _at_least(one.low_ge, wider.low_ge) or _at_least(_less(one.high_gt, spread), wider.low_ge))
-        and (wider.low_lt is None or _at_most(one.low_lt, wider.low_lt) or _at_most(one.high_le, wider.low_lt))
-        and (wider.high_gt is None or _at_least(one.high_gt, wider.high_gt) or _at_least(one.low_ge, wider.high_gt))
-        and (wider.high_le is None or _at_most(one.high_le, wider.high_le) or _at_most(_more(one.low_lt, spread), wider.high_le))
+        (wider.low_ge is None or _at_least(one.low_ge, wider.low_ge) or _at_least(_less(one.high_gt, most), wider.low_ge))
+        and (wider.low_lt is None or _at_most(one.low_lt, wider.low_lt) or _at_most(_less(one.high_le, least), wider.low_lt))
+        and (wider.high_gt is None or _at_least(one.high_gt, wider.high_gt) or _at_least(_more(one.low_ge, least), wider.high_gt))
+        and (wider.high_le is None or _at_most(one.high_le, wider.high_le) or _at_most(_more(one.low_lt, most), wider.high_le))
     )
 
 

@@ -93,7 +93,7 @@ async def _driver_rows(place: "Place", command: Shape) -> list[Document]:
     """The same by the driver's cursors, which retry and go through a transaction."""
     more: dict[str, Any] = {"session": place.session}
     if "aggregate" in command:
-        more |= {name: command[name] for name in ("maxTimeMS", "allowDiskUse") if name in command}
+        more |= {name: command[name] for name in ("maxTimeMS", "allowDiskUse", "hint") if name in command}
         return await (await place.database[command["aggregate"]].aggregate(command["pipeline"], **more)).to_list()
     cursor = place.database[command["find"]].find(command["filter"], command["projection"], **more).limit(command.get("limit", 0))
     if "maxTimeMS" in command:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bson.codec_options import DatetimeConversion
+
 from fhir_server.query.clauses import Clause
 from fhir_server.query.indexes import HOT
 from fhir_server.store import Sort, Stored
 from fhir_server.store.mongo import ask
-from fhir_server.store.mongo.document import HIDDEN, SHOWN, stored
+from fhir_server.store.mongo.document import CODEC, HIDDEN, SHOWN, stored
 from fhir_server.store.mongo.lower import Filter, index_by_date, lower
 from fhir_server.store.mongo.read import Place, with_blobs
 
@@ -58,16 +60,17 @@ def _counting(rtype: str, clause: Clause, limit: int) -> Row:
 
 async def refs(place: Place, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
     """See `Reader.refs`."""
-    stages: list[Filter] = [{"$match": lower(clause)}]
+    index = index_by_date(clause) if rtype in HOT else ""
+    stages: list[Filter] = [{"$match": lower(clause, bool(index))}]
     if list(heads) == [""]:
-        stages += [{"$match": {"p": {"$ne": None}}}, {"$group": {"_id": "$p"}}]
+        stages.append({"$group": {"_id": "$p"}})
     else:
         lists: list[Any] = [_after_head(head) if head else {"$cond": [{"$gt": ["$p", None]}, ["$p"], []]} for head in heads]
         stages += [{"$project": {"_id": 0, "v": {"$concatArrays": lists}}}, {"$unwind": "$v"}, {"$group": {"_id": "$v"}}]
     if limit:
         stages.append({"$limit": limit})
-    rows = await ask.rows(place, {"aggregate": rtype, "pipeline": stages})
-    return sorted(row["_id"] for row in rows)
+    rows = await ask.rows(place, {"aggregate": rtype, "pipeline": stages, **({"hint": index} if index else {})})
+    return sorted(row["_id"] for row in rows if row["_id"] is not None)
 
 
 async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int) -> Row:
@@ -79,7 +82,8 @@ async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort]
     index = index_by_date(clause) if "d" in order else ""
     if index:
         command["hint"] = index
-    answer: Row = await place.database.command({"explain": command, "verbosity": "executionStats"}, codec_options=place.database.codec_options)
+    question = {"explain": command, "verbosity": "executionStats"}
+    answer: Row = await place.database.command(question, codec_options=CODEC.with_options(datetime_conversion=DatetimeConversion.DATETIME_CLAMP))
     return {"filter": wanted, "sort": order, "plan": answer}
 
 

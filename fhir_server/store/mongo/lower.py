@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -25,8 +26,9 @@ from fhir_server.query.clauses import (
     Text,
     Updated,
     both,
+    either,
 )
-from fhir_server.query.indexes import KEY_DATE, PATIENT_KEY_DATE, UNIVERSAL
+from fhir_server.query.indexes import KEY_DATE, PATIENT_KEY_DATE, UNIVERSAL, WIDE
 from fhir_server.query.match import EARTH_KM
 
 Filter = dict[str, Any]
@@ -43,6 +45,7 @@ BOUNDS = (
 )
 LAST = "\U0010ffff"
 MOST_BRANCHES = 12
+MARK = Keys((WIDE,))
 
 
 def lower(clause: Clause, dated: bool = False) -> Filter:
@@ -51,6 +54,7 @@ def lower(clause: Clause, dated: bool = False) -> Filter:
     return _lower(branches[0] if len(branches) == 1 else Or(branches))
 
 
+@lru_cache(512)
 def _branches(clause: Clause, dated: bool) -> tuple[Clause, ...]:
     wide = spread(clause)
     return tuple(_dated_order(part, dated) for part in (wide.parts if isinstance(wide, Or) else (wide,)))
@@ -88,19 +92,24 @@ def spread(clause: Clause) -> Clause:
         return clause
     one_patient = any(isinstance(part, Patient) for part in clause.parts)
     split = [part for part in clause.parts if isinstance(part, Or) and not (one_patient and _is_dates(part))]
-    plain = [part for part in clause.parts if part not in split]
+    plain = [_unmarked(part) if isinstance(part, Or) and part not in split else part for part in clause.parts if part not in split]
     choices = [part.parts for part in split]
     count = 1
     for choice in choices:
         count *= len(choice)
     if not choices or count > MOST_BRANCHES or not any(isinstance(part, Keys | Patient | Dated) for part in _leaves(clause)):
-        return clause
+        return both(*plain, *split)
     return Or(tuple(spread(both(*plain, *chosen)) for chosen in product(*choices)))
 
 
 def _is_dates(clause: Or) -> bool:
     """Bounds of the hot date. One patient's resources under a key are few: they are read in order and judged, without a branch for each width."""
     return any(isinstance(leaf, Dated) for part in clause.parts for leaf in _parts(part))
+
+
+def _unmarked(clause: Or) -> Clause:
+    """Without the key that marks wide dates: it only leads an index to them, and costs the database's planner more than all the rest."""
+    return either(*(both(*(leaf for leaf in _parts(part) if leaf != MARK)) for part in clause.parts))
 
 
 def _leaves(clause: And) -> list[Clause]:
