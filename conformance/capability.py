@@ -13,6 +13,8 @@
     conditional     facts of the resource rows: conditionalCreate, conditionalRead, conditionalUpdate, conditionalDelete, updateCreate, versioning,
                     readHistory, referencePolicy
     includes        False to leave searchInclude and searchRevInclude out
+    features        rows (definition url, true or a code): application features
+    instantiates    urls of CapabilityStatements that this one keeps
     terminology     facts of TerminologyCapabilities: codeSystems [(url, [versions])], codeSearch, expansion parameters
 """
 
@@ -23,6 +25,7 @@ from conformance.spec import Param, Spec
 
 Json = dict[str, Any]
 
+FEATURE = "http://hl7.org/fhir/uv/application-feature/StructureDefinition/feature"
 MODES = ("full", "normative", "terminology")
 TERMINOLOGY_TYPES = frozenset(["CodeSystem", "ValueSet", "ConceptMap", "NamingSystem"])
 CONDITIONAL: Mapping[str, Any] = {
@@ -55,6 +58,8 @@ def capability(spec: Spec, enabled: Mapping[str, Any], mode: str = "full") -> Js
         rest["security"] = enabled["security"]
     return {
         **_head("CapabilityStatement", enabled),
+        **({"extension": [_feature(url, value) for url, value in enabled["features"]]} if enabled.get("features") else {}),
+        **({"instantiates": list(enabled["instantiates"])} if enabled.get("instantiates") else {}),
         "implementation": {"description": enabled.get("description", enabled["name"]), "url": enabled["base"]},
         "fhirVersion": spec.version,
         "format": list(enabled["formats"]),
@@ -62,6 +67,12 @@ def capability(spec: Spec, enabled: Mapping[str, Any], mode: str = "full") -> Js
         **({"implementationGuide": guides} if (guides := _guides(spec)) else {}),
         "rest": [{key: value for key, value in rest.items() if value}],
     }
+
+
+def _feature(definition: str, value: bool | str) -> Json:
+    """A feature by its definition. https://hl7.org/fhir/uv/application-feature"""
+    said: Json = {"valueBoolean": value} if isinstance(value, bool) else {"valueCode": value}
+    return {"url": FEATURE, "extension": [{"url": "definition", "valueCanonical": definition}, {"url": "value", **said}]}
 
 
 def _head(rtype: str, enabled: Mapping[str, Any]) -> Json:
@@ -74,7 +85,7 @@ def _head(rtype: str, enabled: Mapping[str, Any]) -> Json:
         "status": "active",
         "date": enabled["date"],
         "kind": "instance",
-        "software": {"name": enabled["name"], "version": enabled["version"]},
+        "software": {"name": enabled["name"], "version": enabled["version"], "releaseDate": enabled["date"]},
     }
 
 

@@ -32,6 +32,12 @@ SYSTEM_CODES: Mapping[tuple[tuple[str, ...], str], tuple[str, ...]] = {
     (("_history",), "GET"): ("history-system",),
     ((), "GET"): ("search-system",),
 }
+# What clients of the terminology ecosystem ask before they send code systems along (https://build.fhir.org/ig/HL7/fhir-tx-ecosystem-ig)
+FEATURES = (
+    ("http://hl7.org/fhir/uv/tx-tests/FeatureDefinition/test-version", "1.7.6"),
+    ("http://hl7.org/fhir/uv/tx-ecosystem/FeatureDefinition/CodeSystemAsParameter", True),
+)
+TERMINOLOGY_SERVER = "http://hl7.org/fhir/CapabilityStatement/terminology-server"
 SMART = {
     "coding": [{"system": "http://terminology.hl7.org/CodeSystem/restful-security-service", "code": "SMART-on-FHIR"}],
     "text": "OAuth2 using SMART on FHIR",
@@ -78,7 +84,7 @@ def enabled(ctx: Context, table: Table) -> dict[str, Any]:
         "conditional": {"conditionalDelete": ctx.settings.conditional_delete},
     }
     if ctx.terms is not None:
-        facts["terminology"] = ctx.terms.facts()
+        facts |= {"terminology": ctx.terms.facts(), "features": FEATURES, "instantiates": [TERMINOLOGY_SERVER]}
     if ctx.settings.auth == "smart":
         facts["security"] = {"extension": [oauth_uris(place_of(ctx.base))], "cors": True, "service": [SMART]}
     return facts

@@ -1,4 +1,4 @@
-"""Runs the FHIR terminology ecosystem suite (HL7/fhir-tx-ecosystem-ig) in process, with the comparison rules that its guide documents.
+"""Runs the FHIR terminology ecosystem suite (HL7/fhir-tx-ecosystem-ig), in process or over HTTP, with the comparison rules that its guide documents.
 
 The files are R5; an R4 server is given what the published runner would send it, and its answers are read back the same way: the cross-version
 extensions of an expansion become the elements of R5. As in that runner, arrays have no order, quotation marks do not count, and content that
@@ -7,10 +7,13 @@ the expected answer does not have must not be there.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from terminology.operations import call
 from terminology.service import Terms
@@ -69,21 +72,47 @@ def cases(folder: Path, modes: tuple[str, ...] = ("general",)) -> list[Case]:
     return found
 
 
-def setup(folder: Path, suite: Json, terms: Terms) -> Terms:
-    return terms.with_resources([to_r4(load(folder / name)) for name in suite.get("setup", ())])
+def setup(folder: Path, suite: Json) -> list[Json]:
+    """The resources that a suite needs, as an R4 server gets them."""
+    return [to_r4(load(folder / name)) for name in suite.get("setup", ())]
 
 
-def run(folder: Path, case: Case, terms: Terms) -> str:
+Send = Callable[[str, Json, dict[str, str]], tuple[int, Json]]  # (operation, Parameters, headers) -> (status, answer)
+TOO_COSTLY = "X-Too-Costly-Threshold"
+
+
+def within(terms: Terms) -> Send:
+    """Calls in process."""
+
+    def send(operation: str, parameters: Json, headers: dict[str, str]) -> tuple[int, Json]:
+        limit, accept = int(headers.get(TOO_COSTLY, "10000")), headers.get("Accept-Language", "")
+        return call(terms, operation, parameters, now=datetime.now(UTC), accept=accept, limit=limit)
+
+    return send
+
+
+def over(http: httpx.Client, resources: list[Json]) -> Send:
+    """Calls of a running server, with the suite's resources sent along, as the published runner does."""
+    rows = [{"name": "tx-resource", "resource": each} for each in resources]
+
+    def send(operation: str, parameters: Json, headers: dict[str, str]) -> tuple[int, Json]:
+        body = {**parameters, "parameter": [*parameters["parameter"], *rows]}
+        answer = http.post(f"/{operation}", content=json.dumps(body), headers={"Content-Type": "application/fhir+json", **headers})
+        return answer.status_code, answer.json()
+
+    return send
+
+
+def run(folder: Path, case: Case, send: Send) -> str:
     """'' if the case passes, else the first difference."""
     test = case.test
     parameters = load(folder / test["request"])
     if "profile" in test:
         parameters["parameter"] += [each for each in load(folder / test["profile"])["parameter"] if each["name"] != "uuid"]
     header = test.get("header", {})
-    limit = int(header["value"]) if header.get("name") == "X-TOO-COSTLY-THRESHOLD" else 10_000
-    status, answer = call(
-        terms, OPERATIONS[test["operation"]], parameters, now=datetime.now(UTC), accept=test.get("Accept-Language", ""), limit=limit
-    )
+    headers = {TOO_COSTLY: str(header["value"])} if header.get("name") == "X-TOO-COSTLY-THRESHOLD" else {}
+    headers |= {"Accept-Language": test["Accept-Language"]} if test.get("Accept-Language") else {}
+    status, answer = send(OPERATIONS[test["operation"]], parameters, headers)
     wanted = test.get("http-code", "2xx")
     if str(status)[0] != wanted[0]:
         return f"status {status}: {json.dumps(answer)[:300]}"
@@ -95,6 +124,19 @@ def run(folder: Path, case: Case, terms: Terms) -> str:
             if not found:
                 return ""
     return found
+
+
+def least(expected: Any, actual: Any, path: str) -> str:
+    """'' if `actual` has at least what `expected` says: how the two statements of the metadata suite are compared."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        missing = next((name for name in expected if name not in actual), "")
+        return (
+            f"{path}.{missing} is missing" if missing else next(filter(None, (least(v, actual[n], f"{path}.{n}") for n, v in expected.items())), "")
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        lacking = [each for each in expected if all(least(each, one, path) for one in actual)]
+        return f"{path}: {json.dumps(lacking[0])[:200]} is missing" if lacking else ""
+    return compare(expected, actual, path)
 
 
 def to_r4(res: Json) -> Json:

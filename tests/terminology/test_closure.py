@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from conformance.spec import load_spec
 from fhir_server.context import Reply
+from fhir_server.search.shelved import Shelved
 from fhir_server.store.mongo.store import MongoStore
 from terminology.service import open_terms
 from tests.server.rest.calls import Exchange, exchange_on, rid_of
@@ -30,7 +32,7 @@ def system(version: str = "1", *, case: bool = True) -> dict[str, Any]:
 
 @pytest_asyncio.fixture
 async def exchange(store: MongoStore) -> Exchange:
-    made = exchange_on(store, open_terms())
+    made = exchange_on(Shelved(store, load_spec()), open_terms())
     assert (await made("POST", "CodeSystem", system())).status == 201
     return made
 
