@@ -85,7 +85,11 @@ def _head(rtype: str, enabled: Mapping[str, Any]) -> Json:
         "status": "active",
         "date": enabled["date"],
         "kind": "instance",
-        "software": {"name": enabled["name"], "version": enabled["version"], "releaseDate": enabled["date"]},
+        "software": {
+            "name": enabled["name"],
+            "version": enabled["version"],
+            **({"releaseDate": enabled["date"]} if rtype == "CapabilityStatement" else {}),
+        },
     }
 
 

@@ -116,8 +116,9 @@ async def fetch(database: Database, folder: Path, progress: Progress = silent) -
     wanted = await current(database)
     if wanted is None:
         here = shelf.contents(folder)
-        if here["systems"] or here["resources"]:
-            await publish(database, folder, here["systems"], here["resources"], progress)
+        systems = [name for name in here["systems"] if MARK in name]
+        if systems or here["resources"]:
+            await publish(database, folder, systems, here["resources"], progress)
         return []
     missing = _missing(folder, wanted)
     for number, name in enumerate(missing):
