@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from fhir_server.context import Context, Resource
 from fhir_server.query.clauses import EVERYTHING, Clause, Updated, either
 from fhir_server.search import parse
+from fhir_server.search.shelved import unshelved
 from fhir_server.search.types import reference
 from fhir_server.security import consent
 from fhir_server.store import Store
@@ -47,7 +48,7 @@ _REGISTERS: WeakKeyDictionary[Store, Register] = WeakKeyDictionary()
 
 async def register(ctx: Context) -> Register:
     """The register of this store, not older than the setting allows. Raises Refusal 503 if the store cannot say."""
-    found = _REGISTERS.setdefault(ctx.store, Register())
+    found = _REGISTERS.setdefault(unshelved(ctx.store), Register())
     if time.monotonic() - found.at < ctx.settings.consent_seconds:
         return found
     async with found.turn:
@@ -61,7 +62,7 @@ async def register(ctx: Context) -> Register:
 async def settled(ctx: Context, rtypes: Iterable[str]) -> None:
     """Returns when what was just written of these types counts in every process."""
     if CONSENT in rtypes and enforced(ctx):
-        _REGISTERS.setdefault(ctx.store, Register()).at = -1e9
+        _REGISTERS.setdefault(unshelved(ctx.store), Register()).at = -1e9
         await asyncio.sleep(ctx.settings.consent_seconds)
 
 
