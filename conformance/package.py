@@ -235,8 +235,8 @@ def _visit(path: Path, trail: tuple[str, ...], walk: _Walk) -> None:
             walk.issues.append(
                 Issue("error", "processing", f"packages depend on each other in a circle: {' -> '.join((*trail, package.name, name))}")
             )
-        elif not any(each.name == name and _matches(each.version, asked) for each in (*walk.known.values(), *walk.order)):
-            found = [row for row in walk.shelf.get(name, ()) if _matches(row[0], asked)]
+        elif not any(each.name == name and matches(each.version, asked) for each in (*walk.known.values(), *walk.order)):
+            found = [row for row in walk.shelf.get(name, ()) if matches(row[0], asked)]
             if found:
                 _visit(max(found, key=lambda row: version_key(row[0]))[1], (*trail, package.name), walk)
             else:
@@ -248,7 +248,7 @@ def _visit(path: Path, trail: tuple[str, ...], walk: _Walk) -> None:
         walk.sources.append(path)
 
 
-def _matches(version: str, asked: str) -> bool:
+def matches(version: str, asked: str) -> bool:
     """True if a version is what a dependency asks for ('1.2.3', '1.2.x', 'latest', 'current')."""
     if asked in ("latest", "current", "*", ""):
         return True

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from conformance.outcome import Issue, Refusal, failed
-from conformance.package import Package, Plan, open_package, package_files, plan
+from conformance.package import Package, Plan, matches, open_package, package_files, plan
 
 
 def installed(shelf: Path) -> list[Path]:
@@ -20,27 +20,39 @@ def install(path: Path, shelf: Path, folder: Path | None = None) -> Plan:
     """Put a package (.tgz or folder) and its dependencies from `folder` on the shelf; what lies there stays.
 
     Gives what was installed, dependencies first, and warnings. Raises Refusal for a bad archive, another FHIR version, or a circle of dependencies.
-    Each file appears whole or not at all. A running server takes it up when it starts again.
+    Each file appears whole or not at all. A running server sees it and takes it up.
     """
     made = plan(path, folder, [open_package(each) for each in installed(shelf)])
     if failed(made.issues):
         raise Refusal(422, tuple(issue for issue in made.issues if issue.severity == "error"))
     shelf.mkdir(parents=True, exist_ok=True)
     for package, source in zip(made.packages, made.sources, strict=True):
-        _keep(package, source, shelf)
+        place(shelf, names([package])[0], source.read_bytes() if source.is_file() else packed(source))
     return made
 
 
-def _keep(package: Package, source: Path, shelf: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=shelf, suffix=".part")
+def file_of(package: Package) -> str:
+    """The name of a package's file on the shelf."""
+    return _file_name(package.name, package.version)
+
+
+def _file_name(name: str, version: str) -> str:
+    return f"{safe(name.replace('/', '+'))}-{safe(version)}.tgz"
+
+
+def place(shelf: Path, name: str, data: bytes) -> None:
+    """Put the archive of 'name#version' on the shelf: there whole, or not at all."""
+    shelf.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=shelf, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as out:
-            out.write(source.read_bytes() if source.is_file() else packed(source))
+            out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        Path(name).replace(shelf / f"{safe(package.name)}-{safe(package.version)}.tgz")
+        title, _, version = name.partition("#")
+        Path(part).replace(shelf / _file_name(title, version))
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)
         raise
 
 
@@ -65,3 +77,11 @@ def packed(folder: Path) -> bytes:
 def names(packages: Iterable[Package]) -> list[str]:
     """'name#version' of each."""
     return [f"{each.name}#{each.version}" for each in packages]
+
+
+def depends(package: Package, on: Package, among: Iterable[Package]) -> bool:
+    """True if a package asks for another and none but that one can serve."""
+    asked = package.dependencies.get(on.name)
+    if asked is None or not matches(on.version, asked):
+        return False
+    return not any(each.name == on.name and each.version != on.version and matches(each.version, asked) for each in among)

@@ -100,7 +100,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Spec:
-    """R4 and the packages installed on top of it. Immutable: `with_package` gives another one that shares the tables."""
+    """R4 and the packages installed on top of it. Immutable but for `adopt`: `with_package` gives another one that shares the tables."""
 
     version = "4.0.1"
     tables: Mapping[str, Any]
@@ -242,6 +242,16 @@ class Spec:
         at = len(self.packages) if at is None else at
         return Spec(self.tables, (*self.packages[:at], added, *self.packages[at:]))
 
+    def adopt(self, packages: Iterable[Package]) -> None:
+        """Make this very Spec one with these packages: everything that holds it sees them from now on, what was compiled is compiled again.
+
+        The one way a Spec changes: a worker takes up what was installed, in one step between two requests.
+        """
+        object.__setattr__(self, "packages", tuple(packages))
+        for name in ("_params", "operations", "_codes"):  # what was derived from the packages
+            self.__dict__.pop(name, None)
+        self.memo.clear()
+
 
 @cache
 def _definitions(rtype: str) -> dict[str, msgspec.Raw]:
@@ -329,18 +339,22 @@ def _json_names(children: Mapping[str, Element]) -> dict[str, tuple[Element, str
 
 
 def _params_by_type(spec: Spec) -> Mapping[str, Mapping[str, Param]]:
-    rows = dict(spec.tables["params"])
-    for package in spec.packages:
-        for url in package.urls("SearchParameter"):
-            row = _param_row(package.definition(url, "", "SearchParameter") or {})
-            rows |= {url: row} if row else {}
+    """R4's own, then those of the packages under codes that R4 does not use on the type; the newest package counts."""
     found: dict[str, dict[str, Param]] = {rtype: {} for rtype in spec.types}
+    _place(spec, spec.tables["params"], found)
+    added: dict[str, dict[str, Param]] = {rtype: {} for rtype in spec.types}
+    for package in spec.packages:
+        rows = {url: _param_row(package.definition(url, "", "SearchParameter") or {}) for url in package.urls("SearchParameter")}
+        _place(spec, {url: row for url, row in rows.items() if row}, added)
+    return {rtype: {**added[rtype], **own} for rtype, own in found.items()}
+
+
+def _place(spec: Spec, rows: Mapping[str, list[Any]], found: dict[str, dict[str, Param]]) -> None:
     for url, row in rows.items():
         for base in row[2]:
             for rtype in spec.types if base in ("Resource", "DomainResource") else (base,):
                 if rtype in found and (base != "DomainResource" or spec.parent(rtype) == "DomainResource"):
                     found[rtype][row[0]] = _param(url, row, rtype)
-    return found
 
 
 def _param_row(res: Mapping[str, Any]) -> list[Any] | None:

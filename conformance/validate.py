@@ -51,25 +51,50 @@ def validate(
     profiles: canonicals it must conform to (an unknown one is an error); claims: what becomes of those in meta.profile: 'enforce' (errors), 'warn' or
     'off' (an unknown one is a warning); support: also list must-support elements that are absent, as information.
     """
+    own, others = layered(
+        spec, res, profiles=profiles, advised=(), claims=claims, check_code=check_code, resolve=resolve, warnings=warnings, support=support
+    )
+    return own + others
+
+
+def layered(
+    spec: Spec,
+    res: dict[str, Any],
+    *,
+    profiles: Iterable[str] = (),
+    advised: Iterable[str] = (),
+    claims: str = "enforce",
+    check_code: CheckCode | None = None,
+    resolve: Resolve | None = None,
+    warnings: bool = True,
+    support: bool = False,
+) -> tuple[list[Issue], list[Issue]]:
+    """As `validate`, what R4 says and what the profiles say apart: the one makes a resource malformed, the other unprocessable.
+
+    advised: profiles whose errors are only warnings.
+    """
     rtype = res.get("resourceType")
     if not isinstance(rtype, str) or rtype not in spec.types:
-        return [Issue("error", "structure", "resourceType must name a resource type of R4", "")]
+        return [Issue("error", "structure", "resourceType must name a resource type of R4", "")], []
     report = Report(res, warnings=warnings, check_code=check_code, resolve=resolve)
     type_check(spec, rtype)(res, None, rtype, None, report)
-    asked = list(dict.fromkeys(profiles))
-    for url in asked:
-        _profile(spec, url, res, report, "error")
-    for url in _claimed(res) if claims != "off" else ():
-        if url not in asked:
-            before = len(report.issues)
-            _profile(spec, url, res, report, "warning")
-            if claims == "warn":
-                report.issues[before:] = [_milder(issue) for issue in report.issues[before:]]
-            asked.append(url)
+    own = len(report.issues)
+    levels = dict.fromkeys(profiles, "enforce")
+    levels = {**dict.fromkeys(advised, "warn"), **levels}
+    unknown = dict.fromkeys(levels, "error")
+    if claims != "off":
+        for url in _claimed(res):
+            unknown.setdefault(url, "warning")
+            levels[url] = "enforce" if "enforce" in (claims, levels.get(url)) else "warn"
+    for url, level in levels.items():
+        before = len(report.issues)
+        _profile(spec, url, res, report, unknown[url])
+        if level == "warn":
+            report.issues[before:] = [_milder(issue) for issue in report.issues[before:]]
     if support:
-        for url in asked:
+        for url in levels:
             must_support(spec, url, res, report)
-    return report.issues
+    return report.issues[:own], report.issues[own:]
 
 
 def _profile(spec: Spec, url: str, res: dict[str, Any], report: Report, unknown: str) -> None:

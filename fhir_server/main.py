@@ -31,7 +31,8 @@ from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.routes import route
-from fhir_server.jobs import reindex, terms
+from fhir_server.interactions.validity import check_settings
+from fhir_server.jobs import packages, reindex, terms
 from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
@@ -70,6 +71,7 @@ def load(settings: Settings) -> Loaded:
     """Read tables, terminology and issuers. Raises ValueError naming the setting that is wrong."""
     senders = {source.name: source.tables for source in load_registry(settings.sources).sources if source.tables}
     spec = load_spec(installed(settings.data_dir / "packages"))
+    check_settings(settings, spec.types)
     return Loaded(settings, spec, terms_of(settings, spec, senders), read_issuers(settings.issuers))
 
 
@@ -103,10 +105,18 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
             authserver=authserver,
             verifier=verifier,
         )
-        desks = {"hl7v2": partial(_desk, feed), "terminology": partial(terminology_desk.answer, store.database, loaded.terms)}
+        guides = packages.begun(loaded.spec, loaded.terms, store, settings.data_dir / "packages")
+        desks = {
+            "hl7v2": partial(_desk, feed),
+            "terminology": partial(terminology_desk.answer, store.database, loaded.terms),
+            "packages": partial(packages.desk, guides),
+        }
         server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), desks)))
         shelf = settings.data_dir / "terminology"
-        async with reindex.running(system, store.database), terms.running(loaded.terms, store.database, shelf), _mllp(settings, feed):
+        background = (packages.running(guides), reindex.running(system, store.database), terms.running(loaded.terms, store.database, shelf))
+        async with contextlib.AsyncExitStack() as stack:
+            for one in (*background, _mllp(settings, feed)):
+                await stack.enter_async_context(one)
             await server.serve([listener])
     finally:
         await store.close()

@@ -51,6 +51,14 @@ class Settings:
     max_entries: int = setting(5000, "FHIR_MAX_ENTRIES", "most entries of a batch or transaction")
     referential_integrity: str = setting("off", "FHIR_REFERENTIAL_INTEGRITY", "off: references may dangle on write; enforce: they must resolve")
     validation: str = setting("enforce", "FHIR_VALIDATION", "level of the R4 gate: enforce, warn, off; per source as 'enforce,lab1=warn'")
+    profile_claims: str = setting(
+        "enforce",
+        "FHIR_PROFILE_CLAIMS",
+        "level of the profiles in meta.profile that are installed: enforce, warn, off; per type as 'enforce,Basic=warn'",
+    )
+    profiles: str = setting(
+        "", "FHIR_PROFILES", "profiles that all resources of a type are judged by: 'Patient=enforce:CANONICAL,Observation=warn:CANONICAL'"
+    )
     page_size: int = setting(50, "FHIR_PAGE_SIZE", "the _count that applies where a request names none")
     max_page_size: int = setting(1000, "FHIR_MAX_PAGE_SIZE", "largest _count; a larger one is reduced and shown so in self")
     secret: str = setting(

@@ -38,7 +38,8 @@ class Terms:
     live: list[Library]
     policy: Policy
     folder: Path | None = None
-    ground: Library | None = None
+    ground: list[Library] = field(default_factory=list)  # what lies below the loads, one at a time
+    lay: Callable[[Spec], Library] = field(default=lambda spec: Library(definitions=definitions_of(spec, None)), compare=False, repr=False)
     stamped: list[float] = field(default_factory=lambda: [0, 0.0], compare=False, repr=False)
     seen: dict[tuple[str, str, str | None, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
     mapped: dict[tuple[str, str], list[Json]] = field(default_factory=dict, compare=False, repr=False)
@@ -56,15 +57,21 @@ class Terms:
             return
         self.stamped[1] = now
         fresh = stamp(self.folder)
-        if fresh != self.stamped[0] and self.ground is not None:
+        if fresh != self.stamped[0] and self.ground:
             self.stamped[0] = fresh
-            self.live[0] = shelved(self.folder, self.ground)
+            self.live[0] = shelved(self.folder, self.ground[0])
             self.forget()
 
     def forget(self) -> None:
         """Drops what was remembered about codes: the library has changed."""
         self.seen.clear()
         self.mapped.clear()
+
+    def renew(self, spec: Spec) -> None:
+        """Takes up what the Spec's packages define now."""
+        self.ground[:] = [self.lay(spec)]
+        self.live[0] = shelved(self.folder, self.ground[0]) if self.folder is not None and stamp(self.folder) else self.ground[0]
+        self.forget()
 
     def knows(self, url: str) -> bool:
         """True if a code system, value set or concept map of this url is there."""
@@ -199,11 +206,15 @@ def open_terms(
 
     resources: what the server itself brings (tables of other standards), below what was loaded; aside: what is found by its url alone.
     """
-    chosen = spec if spec is not None else load_spec()
-    published = tabulate([*_every(chosen, "ConceptMap"), *resources])
-    ground = Library(resources=published, definitions=definitions_of(chosen, aside), published=tuple(chosen.urls("CodeSystem")))
+    kept = list(resources)
+
+    def lay(spec: Spec) -> Library:
+        published = tabulate([*_every(spec, "ConceptMap"), *kept])
+        return Library(resources=published, definitions=definitions_of(spec, aside), published=tuple(spec.urls("CodeSystem")))
+
+    ground = lay(spec if spec is not None else load_spec())
     library = shelved(folder, ground) if stamp(folder) and folder is not None else ground
-    return Terms([library], open_policy(policy), folder, ground, [stamp(folder), time.monotonic()])
+    return Terms([library], open_policy(policy), folder, [ground], lay, [stamp(folder), time.monotonic()])
 
 
 def shelved(folder: Path, ground: Library) -> Library:

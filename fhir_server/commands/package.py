@@ -20,7 +20,7 @@ def install_package(
     dependencies: Annotated[Path | None, typer.Option("--from", help="Folder in which the packages it depends on lie.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the exchange's data (FHIR_DATA_DIR).")] = None,
 ) -> None:
-    """Install one package and what it depends on; a running exchange takes it up when it starts again."""
+    """Install one package and what it depends on; a running exchange takes it up within seconds."""
     settings = from_environment(data_dir=data_dir)
     made = install(path, settings.data_dir / "packages", dependencies)
     for issue in made.issues:

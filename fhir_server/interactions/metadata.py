@@ -5,7 +5,9 @@ from typing import Any
 
 from conformance.capability import MODES, capability, terminology_capabilities
 from conformance.outcome import bad_request
+from conformance.spec import Param
 from fhir_server.context import Context, Reply, Request, Resource, first
+from fhir_server.search import custom
 from fhir_server.search.parse import REFUSED
 from fhir_server.security.authserver.discovery import oauth_uris
 from fhir_server.security.authserver.place import place_of
@@ -77,7 +79,7 @@ def enabled(ctx: Context, table: Table) -> dict[str, Any]:
         "date": CHANGED,
         "interactions": dict.fromkeys(ctx.spec.types, of_type),
         "system": [code for (shape, method), codes in SYSTEM_CODES.items() if method in table.get(shape, {}) for code in codes],
-        "params": {rtype: [param for param in ctx.spec.params(rtype).values() if param.code not in REFUSED] for rtype in ctx.spec.types},
+        "params": {rtype: _served(ctx, rtype) for rtype in ctx.spec.types},
         "formats": FORMATS,
         "patch_formats": PATCH_FORMATS,
         "operations": [(row.name, row.definition, row.levels, row.types) for rows in ctx.operations.values() for row in rows],
@@ -88,3 +90,10 @@ def enabled(ctx: Context, table: Table) -> dict[str, Any]:
     if ctx.settings.auth == "smart":
         facts["security"] = {"extension": [oauth_uris(place_of(ctx.base))], "cors": True, "service": [SMART]}
     return facts
+
+
+def _served(ctx: Context, rtype: str) -> list[Param]:
+    """The search parameters that queries may use now: not those whose values are still being indexed."""
+    customs = custom.of(ctx.spec, rtype)
+    known = {**ctx.spec.params(rtype), **{code: one.param for code, one in customs.items()}}
+    return [param for code, param in known.items() if code not in REFUSED and (code not in customs or customs[code].ready)]

@@ -1,13 +1,18 @@
-"""The gate on writes: R4's rules and the codes, at the level that is set for the source. https://hl7.org/fhir/R4/validation.html"""
+"""The gate on writes: R4's rules and the codes, at the level that is set for the source; profiles, at the level that is set for the type.
+
+https://hl7.org/fhir/R4/validation.html, https://hl7.org/fhir/R4/profiling.html
+"""
 
 from functools import lru_cache
 
 from conformance.outcome import STATUS, Issue, Refusal, failed
-from conformance.validate import CheckCode, checker, validate
+from conformance.validate import CheckCode, checker, layered
 from fhir_server.context import Context, Resource
+from fhir_server.settings import Settings
 from terminology.ingest import code_checker, codings_judge, translator
 
 LEVELS = ("enforce", "warn", "off")
+NONE: tuple[tuple[str, str], ...] = ()
 
 
 def translated(ctx: Context, res: Resource) -> Resource:
@@ -18,29 +23,44 @@ def translated(ctx: Context, res: Resource) -> Resource:
 def judge(ctx: Context, res: Resource, *, feed: bool = False) -> tuple[Issue, ...]:
     """What the gate and the terminology service say of a resource that may be stored.
 
-    feed: from an HL7 v2 message, whose codes are flagged and never a reason to refuse. Raises Refusal under `enforce` if there are errors: 400 if
-    it is not a well-formed resource of R4, else 422 (https://hl7.org/fhir/R4/http.html#Status-Codes).
+    feed: from an HL7 v2 message, whose codes and profiles are flagged and never a reason to refuse. Raises Refusal under `enforce` if there are errors: 400
+    if it is not a well-formed resource of R4, 422 if it breaks another rule or a profile (https://hl7.org/fhir/R4/http.html#Status-Codes).
     """
     level = level_of(ctx.settings.validation, ctx.source)
     if level == "off":
         return ()
     told = ctx.prefer.get("return") == "OperationOutcome"  # advice costs time: only for who reads it
-    issues = list(_gate(ctx, res, told, feed))
+    own, others = _gate(ctx, res, told, feed)
     if ctx.terms is not None:
-        issues += codings_judge(ctx.terms, ctx.source, flag_only=feed)(res)
-    if level == "enforce" and failed(issues):
-        errors = [issue for issue in issues if issue.severity in ("error", "fatal")]
-        malformed = any(STATUS.get(issue.code, 422) == 400 for issue in errors)
-        raise Refusal(400 if malformed else 422, tuple(issues))
-    return tuple(issues)
+        others = others + codings_judge(ctx.terms, ctx.source, flag_only=feed)(res)
+    if level == "enforce" and (failed(own) or failed(others)):
+        malformed = any(issue.severity in ("error", "fatal") and STATUS.get(issue.code, 422) == 400 for issue in own)
+        raise Refusal(400 if malformed else 422, (*own, *others))
+    return (*own, *others)
 
 
-def _gate(ctx: Context, res: Resource, told: bool, feed: bool) -> list[Issue]:
-    """R4 itself; and the profiles the resource claims, where packages that define some are installed."""
+def _gate(ctx: Context, res: Resource, told: bool, feed: bool) -> tuple[list[Issue], list[Issue]]:
+    """R4 itself; and the profiles that are set for the type, and those the resource claims, where packages that define some are installed."""
+    rtype = res["resourceType"]
+    asked = required_of(ctx.settings.profiles, rtype) if ctx.settings.profiles else NONE
     meta = res.get("meta")
-    if not ctx.spec.packages or not isinstance(meta, dict) or "profile" not in meta:
-        return checker(ctx.spec, res["resourceType"], warnings=told)(res)
-    return validate(ctx.spec, res, claims="warn" if feed else "enforce", check_code=codes_of(ctx, feed), warnings=told)
+    if not asked and (not ctx.spec.packages or not isinstance(meta, dict) or "profile" not in meta):
+        return checker(ctx.spec, rtype, warnings=told)(res), []
+    enforced = [url for level, url in asked if level == "enforce" and not feed]
+    return layered(
+        ctx.spec,
+        res,
+        profiles=enforced,
+        advised=[url for level, url in asked if level != "off" and url not in enforced],
+        claims=_claims(ctx.settings.profile_claims, rtype, feed),
+        check_code=codes_of(ctx, feed),
+        warnings=told,
+    )
+
+
+def _claims(setting: str, rtype: str, feed: bool) -> str:
+    level = level_of(setting, rtype)
+    return "warn" if feed and level == "enforce" else level
 
 
 def codes_of(ctx: Context, feed: bool = False) -> CheckCode | None:
@@ -49,13 +69,43 @@ def codes_of(ctx: Context, feed: bool = False) -> CheckCode | None:
 
 
 @lru_cache(256)
-def level_of(setting: str, source: str) -> str:
-    """The level for a source out of FHIR_VALIDATION ('enforce,lab1=warn'). Raises ValueError for an unknown level."""
+def level_of(setting: str, name: str) -> str:
+    """The level for a source or type out of 'enforce,lab1=warn'; the last row that fits counts. Raises ValueError for an unknown level."""
     chosen = "enforce"
     for part in setting.split(","):
-        name, mark, level = part.strip().rpartition("=")
+        named, mark, level = part.strip().rpartition("=")
         if level not in LEVELS:
-            raise ValueError("FHIR_VALIDATION: a level is one of " + ", ".join(LEVELS))
-        if not mark or name == source:
+            raise ValueError("a level is one of " + ", ".join(LEVELS))
+        if not mark or named == name:
             chosen = level
     return chosen
+
+
+@lru_cache(256)
+def required_of(setting: str, rtype: str) -> tuple[tuple[str, str], ...]:
+    """(level, canonical) of the profiles that are set for a type: 'Patient=enforce:URL,Observation=warn:URL'. Raises ValueError if it is malformed."""
+    found = []
+    for part in filter(None, (each.strip() for each in setting.split(","))):
+        named, _, rest = part.partition("=")
+        level, mark, url = rest.partition(":")
+        if not named or level not in LEVELS or not mark or ":" not in url:
+            raise ValueError("a row is TYPE=LEVEL:CANONICAL, the level one of " + ", ".join(LEVELS))
+        if named == rtype:
+            found.append((level, url))
+    return tuple(found)
+
+
+def check_settings(settings: Settings, types: frozenset[str]) -> None:
+    """Raises ValueError naming the setting that is malformed or names no resource type."""
+    for variable, read, text in (
+        ("FHIR_VALIDATION", level_of, settings.validation),
+        ("FHIR_PROFILE_CLAIMS", level_of, settings.profile_claims),
+        ("FHIR_PROFILES", required_of, settings.profiles),
+    ):
+        try:
+            read(text, "")
+        except ValueError as error:
+            raise ValueError(f"{variable}: {error}") from error
+    named = {row.strip().partition("=")[0] for text in (settings.profile_claims, settings.profiles) for row in text.split(",") if "=" in row}
+    if named - types:
+        raise ValueError("FHIR_PROFILES and FHIR_PROFILE_CLAIMS name resource types of R4, not " + ", ".join(sorted(named - types)))

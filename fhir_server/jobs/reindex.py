@@ -9,12 +9,13 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conformance.outcome import Refusal
+from conformance.spec import Param
 from fhir_server.context import Context
 from fhir_server.interactions.indexing import index_of
 from fhir_server.search import custom
@@ -64,17 +65,32 @@ async def serve(job: Reindexer) -> None:
 
 
 async def refresh(job: Reindexer) -> None:
-    """Make this process know what the store has. A definition whose resource is gone or not active is forgotten."""
+    """Make this process know what the store has. A definition whose resource is gone or not active is forgotten; those of packages are noted."""
     rows = await reindexing.rows(job.database)
+    packaged = custom.of_packages(job.ctx.spec)
+    rows += await _noted(job, {url: params for url, params in packaged.items() if all(row["_id"] != url for row in rows)})
     known = await job.ctx.store.get_many([("SearchParameter", row["rid"]) for row in rows])
     customs: list[custom.Custom] = []
     for row in rows:
         held = known.get(("SearchParameter", row["rid"]))
-        if held is None or held.res is None or held.res.get("status") != "active":
+        if row["_id"] not in packaged and (held is None or held.res is None or held.res.get("status") != "active"):
             await reindexing.forget(job.database, row["_id"])
         elif row["state"] in ("indexing", "ready"):
             customs += [custom.Custom(param, param.base[0], row["state"] == "ready") for param in custom.params_of(row)]
     custom.install(job.ctx.spec, customs)
+
+
+async def _noted(job: Reindexer, packaged: Mapping[str, list[Param]]) -> list[Row]:
+    """Rows for the parameters of newly installed packages; ready at once where no resource of their types is stored."""
+    stored = await job.ctx.store.types() if packaged else frozenset()
+    now = datetime.now(UTC)
+    now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    made = []
+    for params in packaged.values():
+        state = "indexing" if any(param.base[0] in stored for param in params) else "ready"
+        made.append(custom.row_of("", params, now, state))
+        await reindexing.begin(job.database, made[-1])
+    return made
 
 
 async def work(job: Reindexer) -> None:

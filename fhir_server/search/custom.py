@@ -4,7 +4,7 @@ Each process keeps them in its Spec's memo, renewed from the store by `jobs/rein
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ COMPILED = (
     "search.extractors",
     "search.references",
     "search.definitions",
+    "interactions.metadata",
     "security.rights",
 )  # what is made again when parameters change
 
@@ -42,12 +43,36 @@ def install(spec: Spec, customs: Iterable[Custom]) -> None:
     """Replace the custom parameters of this process; does nothing if they are the same."""
     found: dict[str, dict[str, Custom]] = {}
     for one in customs:
-        if one.param.code not in spec.params(one.rtype):  # the standard's own stay
+        own = spec.params(one.rtype).get(one.param.code)
+        if own is None or own.url == one.param.url:  # the standard's own stay; a package's is ready when all is indexed for it
             found.setdefault(one.rtype, {})[one.param.code] = one
     if found != spec.memo.get("search.custom", {}):
         spec.memo["search.custom"] = found
         for name in COMPILED:
             spec.memo.pop(name, None)
+
+
+def all_of(spec: Spec) -> list[Custom]:
+    """All custom parameters of this process."""
+    found: dict[str, dict[str, Custom]] = spec.memo.get("search.custom", {})
+    return [one for rows in found.values() for one in rows.values()]
+
+
+def of_packages(spec: Spec) -> dict[str, list[Param]]:
+    """The parameters that installed packages add, by their definition's url, one for each type."""
+    urls = {url for package in spec.packages for url in package.urls("SearchParameter")}
+    found: dict[str, list[Param]] = {}
+    for rtype in sorted(spec.types) if urls else ():
+        for param in spec.params(rtype).values():
+            if param.url in urls and param.type in TYPES:
+                found.setdefault(param.url, []).append(replace(param, base=(rtype,)))
+    return found
+
+
+def unready(spec: Spec, known: Iterable[Custom]) -> list[Custom]:
+    """The parameters of packages that are not among the known ones: not to be used before all is indexed for them."""
+    urls = {one.param.url for one in known}
+    return [Custom(param, param.base[0], False) for url, params in of_packages(spec).items() if url not in urls for param in params]
 
 
 def read(spec: Spec, res: Mapping[str, Any]) -> list[Param]:
@@ -94,7 +119,7 @@ def params_of(row: Row) -> list[Param]:
     return [Param(row["code"], row["type"], expression, (rtype,), row["_id"], tuple(row["targets"])) for rtype, expression in row["expressions"]]
 
 
-def row_of(rid: str, params: list[Param], now: datetime) -> Row:
+def row_of(rid: str, params: list[Param], now: datetime, state: str = "indexing") -> Row:
     """What is stored for a definition that is to be indexed."""
     first = params[0]
     return {
@@ -104,7 +129,7 @@ def row_of(rid: str, params: list[Param], now: datetime) -> Row:
         "type": first.type,
         "targets": list(first.targets),
         "expressions": [[param.base[0], param.expression] for param in params],
-        "state": "indexing",
+        "state": state,
         "at": now,
         "done": 0,
         "total": 0,

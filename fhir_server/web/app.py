@@ -91,8 +91,9 @@ def _hl7v2(app: FastAPI, services: Services, receive_v2: ReceiveV2) -> None:
 
 
 def _desk(app: FastAPI, services: Services, name: str, desk: Desk) -> None:
-    @app.api_route(f"/admin/{name}/{{path:path}}", methods=["GET", "POST"])
-    async def administer(request: Request, path: str) -> Response:
+    @app.api_route(f"/admin/{name}", methods=["GET", "POST"])
+    @app.api_route(f"/admin/{name}/{{path:path}}", methods=["GET", "POST", "DELETE"])
+    async def administer(request: Request, path: str = "") -> Response:
         grant = await services.authenticate(request.headers)
         if not grant.admin:
             raise forbidden("this is for administrators")
