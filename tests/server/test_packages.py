@@ -243,7 +243,17 @@ async def test_the_door_lets_only_administrators_in(workers: Any) -> None:
     async def desk(*args: Any) -> Any:
         return await packages.desk(first, *args)
 
-    services: Any = type("Services", (), {"settings": exchange(first).ctx.settings, "authenticate": staticmethod(authenticate), "store": first.store})
+    services: Any = type(
+        "Services",
+        (),
+        {
+            "settings": exchange(first).ctx.settings,
+            "authenticate": staticmethod(authenticate),
+            "store": first.store,
+            "authserver": None,
+            "verifier": None,
+        },
+    )
     app = build(services, lambda *_: asyncio.sleep(0), {"packages": desk})  # type: ignore[arg-type,return-value]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         assert (await client.post("/admin/packages", content=archive(VALUES), headers={"X-Who": "other"})).status_code == 403
