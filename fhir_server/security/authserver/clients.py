@@ -47,7 +47,7 @@ class Client:
     @property
     def backend(self) -> bool:
         """It may ask for tokens of its own: it can authenticate and has scopes of its own (the user-less level and the exchange's own)."""
-        return self.kind != "public" and any(one.startswith("system/") or one in scope.OWN for one in self.scopes)
+        return self.kind != "public" and any(one.startswith(("system/", "exchange/")) for one in self.scopes)
 
 
 def checked(client: Client, *, secret: str = "") -> Client:
@@ -60,7 +60,7 @@ def checked(client: Client, *, secret: str = "") -> Client:
         check_redirect(uri)
     if client.launch_uri:
         check_redirect(client.launch_uri)
-    unknown = [one for one in client.scopes if one not in scope.PLAIN and scope.clinical(one) is None]
+    unknown = [one for one in client.scopes if not scope.known(one)]
     if unknown:
         raise ValueError(f"scope {unknown[0]}: not one this exchange knows")
     if (client.kind == "asymmetric") != bool(client.jwks or client.jwks_uri):

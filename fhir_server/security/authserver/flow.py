@@ -128,8 +128,10 @@ async def signed_in(server: AuthServer, flow: Flow, session: Session) -> Flow:
 
 
 def allowed_to(user: User, scopes: tuple[str, ...]) -> tuple[str, ...]:
-    """Scopes that this user may pass on: administration is an administrator's, identity in FHIR needs one."""
+    """Scopes that this user may pass on: administration is an administrator's, clearance is staff's, identity in FHIR needs one."""
     refused = set() if user.role == "admin" else {scope.ADMIN}
+    if user.role == "patient":
+        refused |= {one for one in scopes if scope.CLEARANCE.fullmatch(one)}
     if not user.fhir_user:
         refused |= {"fhirUser", "profile"}
     kept = tuple(one for one in scopes if one not in refused)

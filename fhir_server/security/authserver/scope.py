@@ -15,6 +15,7 @@ LAUNCH = ("launch", "launch/patient", "launch/encounter")
 LASTING = ("offline_access", "online_access")
 ADMIN, CREATE_LAUNCH, INTROSPECT = "exchange/admin", "exchange/launch", "exchange/introspect"
 OWN = (ADMIN, CREATE_LAUNCH, INTROSPECT)
+CLEARANCE = re.compile(r"exchange/clearance\.[A-Z]{1,10}")  # security labels that may be shown (security/scopes.py)
 PLAIN = frozenset((*IDENTITY, *LAUNCH, *LASTING, *OWN))
 LONGEST, MOST = 8000, 200  # characters of a scope parameter, scopes in it
 ADVERTISED = (*IDENTITY, *LAUNCH, *LASTING, "patient/*.cruds", "user/*.cruds", "system/*.cruds", "patient/*.rs", "user/*.rs", "system/*.rs")
@@ -38,6 +39,11 @@ def clinical(text: str) -> Clinical | None:
     if match is None or not match[3] or (match[4] and match[3] in V1):
         return None
     return Clinical(match[1], match[2], V1.get(match[3], match[3]), match[4] or "", text)
+
+
+def known(text: str) -> bool:
+    """True for a scope that means something here."""
+    return text in PLAIN or CLEARANCE.fullmatch(text) is not None or clinical(text) is not None
 
 
 def words(scope: str) -> list[str]:
@@ -66,7 +72,7 @@ def granted(asked: Iterable[str], allowed: Iterable[str]) -> list[str]:
     for text in asked:
         want = clinical(text)
         if want is None:
-            found += [text] if text in PLAIN and text in allowed else []
+            found += [text] if text in allowed and known(text) else []
         else:
             found += [one for one in (meet(want, row) for row in rows) if one]
     return _without_contained(list(dict.fromkeys(found)))
@@ -94,6 +100,8 @@ def levels(scopes: Iterable[str]) -> frozenset[str]:
 def told(text: str) -> str:
     """What a scope means, for the person who grants it."""
     row = clinical(text)
+    if CLEARANCE.fullmatch(text):
+        return f"See records that are labelled {text.rpartition('.')[2]}"
     if row is None:
         return PLAIN_TOLD.get(text, text)
     what = "all kinds of records" if row.rtype == "*" else f"{_spaced(row.rtype)} records"

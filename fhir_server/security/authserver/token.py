@@ -84,7 +84,7 @@ async def _by_itself(server: AuthServer, client: Client, form: Form) -> Json:
     asked = scope.words(form.get("scope", ""))
     if len(asked) > scope.MOST:
         raise OAuthError("invalid_scope", f"more than {scope.MOST} scopes")
-    own = [one for one in client.scopes if one.startswith("system/") or one in scope.OWN]
+    own = [one for one in client.scopes if one.startswith(("system/", "exchange/"))]
     scopes = scope.granted(asked, own)
     if not scopes:
         raise OAuthError("invalid_scope", "scope must name at least one of the system scopes that the client is registered for")
