@@ -193,7 +193,7 @@ def verifier(issuers: Mapping[str, Issuer], types: frozenset[str]) -> Verify:
 async def _claims(verifier: Verifier, token: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(verified claims, keys by which the token may be withdrawn)."""
     header, name = _unverified(token)
-    if header.get("typ", "JWT") not in TYPES or set(header) - HEADERS:
+    if str(header.get("typ", "JWT")) not in TYPES or set(header) - HEADERS:
         raise _invalid("the token's header has a type or parameters that are not accepted")
     if verifier.own and name == verifier.own.name:
         if header.get("typ") != ACCESS_TYPE:

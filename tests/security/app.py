@@ -21,6 +21,7 @@ from fhir_server.security.authserver import clients, users
 from fhir_server.security.authserver.clients import Client
 from fhir_server.security.authserver.server import AuthServer, open_server
 from fhir_server.security.authserver.users import User
+from fhir_server.security.tokens import Verifier
 from fhir_server.settings import Settings
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore
@@ -51,7 +52,7 @@ class Exchange:
     server: AuthServer
     store: MongoStore
     http: httpx.AsyncClient
-    patients: list[str] = field(default_factory=list)
+    verifier: Verifier
 
     def browser(self) -> "Browser":
         """A fresh browser without cookies."""
@@ -88,7 +89,7 @@ async def worker(store: MongoStore, folder: Path, **changes: Any) -> Exchange:
         return {}
 
     app = build(services, receive_v2, {"hl7v2": desk})
-    return Exchange(app, server, store, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ROOT))
+    return Exchange(app, server, store, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ROOT), verifier)
 
 
 async def people_and_apps(exchange: Exchange) -> None:

@@ -51,7 +51,7 @@ async def client_of(server: AuthServer, assertion: str, client_id: str) -> Clien
     client = await clients.get(server.records, name)
     if client is None or client.kind != "asymmetric":
         raise _refused("no such client with a registered key")
-    algorithm = header.get("alg")
+    algorithm = str(header.get("alg", ""))
     if algorithm not in KTY:
         raise _refused("the algorithm must be RS384 or ES384")
     if header.get("typ", "JWT") != "JWT":
