@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
-from terminology.concepts import Json, Members, System, members
+from terminology.concepts import Json, System, members
 from terminology.library import Library
 from terminology.lookup import find_system
+from terminology.sets import shared
 from terminology.trouble import Stop, stop
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -102,17 +101,13 @@ def _pairs(system: System, codes: Mapping[str, int], after: int) -> Iterable[tup
             spelled.setdefault(n, []).append(code)
     known = members(spelled)
     young = members(n for n, names in spelled.items() if any(codes[name] > after for name in names))
-    edges = {(int(n), int(above)) for n in young for above in _shared(system.ancestors(int(n)), known)}
-    edges |= {(int(below), int(n)) for n in young for below in _shared(system.descendants(int(n)), known)}
+    edges = {(int(n), int(above)) for n in young for above in shared(system.ancestors(int(n)), known)}
+    edges |= {(int(below), int(n)) for n in young for below in shared(system.descendants(int(n)), known)}
     for low, high in sorted(edges):
         yield from ((a, "subsumes", b) for a in spelled[low] for b in spelled[high] if max(codes[a], codes[b]) > after)
     for n in young:
         first, *others = spelled[int(n)]
         yield from ((other, "equal", first) for other in others if max(codes[first], codes[other]) > after)
-
-
-def _shared(left: Members, right: Members) -> Members:
-    return np.intersect1d(left, right, assume_unique=True)
 
 
 def _elements(pairs: Iterable[tuple[str, str, str]]) -> list[Json]:

@@ -11,17 +11,15 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from terminology.language import Designation
 from terminology.patterns import whole
+from terminology.sets import NOTHING, Members, united, without
 
-Members = npt.NDArray[np.int32]
 Json = dict[str, Any]
 
 CONCEPT_PROPERTIES = "http://hl7.org/fhir/concept-properties#"
 STANDARDS_STATUS = "http://hl7.org/fhir/StructureDefinition/structuredefinition-standards-status"
-NOTHING: Members = np.zeros(0, np.int32)
 NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 INACTIVE_STATUS = frozenset({"retired", "inactive"})
 
@@ -337,7 +335,7 @@ def select_concepts(system: System, op: str, value: str) -> Members:
     """Filters on the concept itself: is-a, descendent-of, is-not-a, generalizes, child-of, descendent-leaf, =, in, not-in, regex, exists."""
     if op in ("in", "not-in"):
         found = members(n for code in value.split(",") if (n := system.find(code.strip())) is not None)
-        return found if op == "in" else np.setdiff1d(system.everything(), found)
+        return found if op == "in" else without(system.everything(), found)
     if op == "regex":
         test = whole(value)
         return members(n for n in range(system.size) if test(system.code(n)))
@@ -357,14 +355,14 @@ def _leaves(system: System, n: int) -> Members:
 
 
 def _with(numbers: Members, n: int) -> Members:
-    return np.union1d(numbers, np.array([n], np.int32))
+    return united(numbers, np.array([n], np.int32))
 
 
 _HIERARCHY: Mapping[str, Callable[[System, int], Members]] = {
     "=": lambda system, n: members([n]),
     "is-a": lambda system, n: _with(system.descendants(n), n),
     "descendent-of": lambda system, n: system.descendants(n),
-    "is-not-a": lambda system, n: np.setdiff1d(system.everything(), _with(system.descendants(n), n)),
+    "is-not-a": lambda system, n: without(system.everything(), _with(system.descendants(n), n)),
     "generalizes": lambda system, n: _with(system.ancestors(n), n),
     "child-of": lambda system, n: system.children(n),
     "descendent-leaf": _leaves,

@@ -17,6 +17,7 @@ from terminology.drafting import folded
 from terminology.ecl import MANY, Attribute, Compound, Dotted, Filter, Focus, Group, Joined, Node, Refined, Refinement, Sub, parse
 from terminology.index import DEFINED, INACTIVE, IndexedSystem
 from terminology.language import Designation
+from terminology.sets import shared, united, without
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -84,7 +85,7 @@ def _sub(system: IndexedSystem, node: Sub) -> Members:
 
 
 def _all_members(system: IndexedSystem, base: Members) -> Members:
-    chosen = [system.members_of(int(n)) for n in np.intersect1d(base, system.arrays["set_code"])]
+    chosen = [system.members_of(int(n)) for n in shared(base, system.arrays["set_code"])]
     return members(np.concatenate(chosen)) if chosen else NOTHING
 
 
@@ -102,7 +103,7 @@ def _reach(below: bool, *, with_self: bool) -> Callable[[IndexedSystem, Members]
         step = system.descendants if below else system.ancestors
         if len(base) == 1:
             found = step(int(base[0]))
-            return np.union1d(found, base) if with_self else found
+            return united(found, base) if with_self else found
         made = np.zeros(system.size, np.bool_)
         for n in base:
             made[step(int(n))] = True
@@ -157,11 +158,11 @@ def _compound(system: IndexedSystem, node: Compound) -> Members:
     result = parts[0]
     for each in parts[1:]:
         if node.operator == "AND":
-            result = np.intersect1d(result, each, assume_unique=True)
+            result = shared(result, each)
         elif node.operator == "OR":
-            result = np.union1d(result, each)
+            result = united(result, each)
         else:
-            result = np.setdiff1d(result, each, assume_unique=True)
+            result = without(result, each)
     return result
 
 
@@ -306,7 +307,7 @@ def _filtered(system: IndexedSystem, base: Members, criteria: tuple[Filter, ...]
     for each in terms:
         if each.name == "term" and each.operator == "=" and all(how != "wild" for how, _ in each.values):
             candidates = [system.search(text) for _, text in each.values]
-            result = np.intersect1d(result, members(np.concatenate(candidates)), assume_unique=True)
+            result = shared(result, members(np.concatenate(candidates)))
     tests = [_description_test(system, each) for each in terms]
     return np.array([n for n in result if any(all(test(one) for test in tests) for one in system.names(int(n)))], np.int32)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from terminology.concepts import NOTHING, BadFilter, Json, Members, Meta, contains, folded_words, members, select_concepts
 from terminology.language import Designation
 from terminology.patterns import whole
+from terminology.sets import shared, without
 
 ARRAYS = (
     "codes",  # S<n>: the codes, sorted
@@ -216,7 +217,7 @@ class IndexedSystem:
         result: Members | None = None
         for word in folded_words(text):
             found = self._word(word)
-            result = found if result is None else np.intersect1d(result, found, assume_unique=True)
+            result = found if result is None else shared(result, found)
             if not len(result):
                 return NOTHING
         return NOTHING if result is None else result
@@ -242,7 +243,7 @@ class IndexedSystem:
             return self._select_edges(prop, op, value)
         if prop == "inactive":
             wanted = self.inactives()
-            return wanted if value == "true" else np.setdiff1d(self.everything(), wanted, assume_unique=True)
+            return wanted if value == "true" else without(self.everything(), wanted)
         number = self.facts["prop_numbers"].get(prop)
         if number is not None:
             return self._kept(("filter", prop, op, value), lambda: self._select_values(number, op, value))
@@ -289,7 +290,7 @@ class IndexedSystem:
             raise BadFilter(f"the operator {op} does not apply to a property")
         found = members(np.searchsorted(self.arrays["value_at"], hit, side="right") - 1)
         negated = op == "not-in" or (op == "exists" and value != "true")
-        return np.setdiff1d(self.everything(), found, assume_unique=True) if negated else found
+        return without(self.everything(), found) if negated else found
 
     def _value(self, text: str) -> int | None:
         """The number of a property value: a binary search over the sorted values."""

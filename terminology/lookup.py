@@ -6,13 +6,12 @@ https://hl7.org/fhir/R4/codesystem-operation-lookup.html, -subsumes.html, -find-
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from terminology import units, wording
 from terminology.concepts import BadFilter, Json, System, property_value, subsumes
 from terminology.language import Designation, Languages, best
 from terminology.library import Library, Supplement
 from terminology.patterns import BadPattern
+from terminology.sets import shared
 from terminology.trouble import stop
 
 MAX_MATCHES = 1000
@@ -126,7 +125,7 @@ def find_matches(system: System, properties: Sequence[tuple[str, str, str]], exa
     found = system.everything()
     for code, value, op in properties:
         try:
-            found = np.intersect1d(found, system.select(code, op, value), assume_unique=True)
+            found = shared(found, system.select(code, op, value))
         except (BadFilter, BadPattern) as bad:
             raise stop("bad-parameter", name="property", reason=bad, status=400) from bad
     rows = [_match(system, int(n)) for n in found[: 2 if exact else MAX_MATCHES]]

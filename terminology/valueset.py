@@ -18,6 +18,7 @@ from terminology.implicit import implicit_value_set
 from terminology.index import IndexedSystem
 from terminology.library import Library, Supplement, split
 from terminology.patterns import BadPattern
+from terminology.sets import shared, without
 from terminology.trouble import Stop, stop
 from terminology.versions import key, matches
 
@@ -289,7 +290,7 @@ def system_segment(scope: Scope, system: System, include: Json, place: str, valu
     numbers = system.everything()
     for number, each in enumerate(filters):
         chosen = filtered(system, each, f"ValueSet.compose.{place}.filter[{number}]", value_set)
-        numbers = np.intersect1d(numbers, chosen, assume_unique=True) if len(numbers) < system.size else chosen
+        numbers = shared(numbers, chosen) if len(numbers) < system.size else chosen
     return Segment(system, numbers, nested=True, plain=not filters)
 
 
@@ -317,7 +318,7 @@ def operator(row: Json) -> str:
 
 def without_inactive(segment: Segment) -> Segment:
     """The segment's active concepts."""
-    return narrow(segment, np.setdiff1d(segment.numbers, segment.system.inactives(), assume_unique=True))
+    return narrow(segment, without(segment.numbers, segment.system.inactives()))
 
 
 def narrow(segment: Segment, numbers: Members) -> Segment:
@@ -340,7 +341,7 @@ def _shared(segment: Segment, group: Sequence[Segment]) -> Members:
     found = [members([])]
     for each in group:
         if each.system is segment.system:
-            found.append(np.intersect1d(segment.numbers, each.numbers, assume_unique=True))
+            found.append(shared(segment.numbers, each.numbers))
         elif each.system.meta.url == segment.system.meta.url:
             found.append(_translated(segment, each))
     return np.unique(np.concatenate(found)).astype(np.int32)
@@ -359,9 +360,9 @@ def unite(segments: Sequence[Segment], merge: bool) -> list[Segment]:
         numbers = segment.numbers
         for earlier in result:
             if earlier.system is segment.system:
-                numbers = np.setdiff1d(numbers, earlier.numbers, assume_unique=True)
+                numbers = without(numbers, earlier.numbers)
             elif merge and earlier.system.meta.url == segment.system.meta.url:
-                numbers = np.setdiff1d(numbers, _translated(Segment(segment.system, numbers), earlier), assume_unique=True)
+                numbers = without(numbers, _translated(Segment(segment.system, numbers), earlier))
         result.append(segment if numbers is segment.numbers else narrow(segment, numbers))
     return result
 
@@ -379,9 +380,9 @@ def subtract(segments: Sequence[Segment], gone: Sequence[Segment], merge: bool) 
         numbers = segment.numbers
         for each in gone:
             if each.system is segment.system:
-                numbers = np.setdiff1d(numbers, each.numbers, assume_unique=True)
+                numbers = without(numbers, each.numbers)
             elif merge and not each.order and each.system.meta.url == segment.system.meta.url:
-                numbers = np.setdiff1d(numbers, _translated(Segment(segment.system, numbers), each), assume_unique=True)
+                numbers = without(numbers, _translated(Segment(segment.system, numbers), each))
         result.append(segment if numbers is segment.numbers else narrow(segment, numbers))
     return result
 

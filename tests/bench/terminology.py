@@ -1,6 +1,11 @@
-"""Figures of the terminology engine on a synthetic SNOMED-sized release, CPU time on one core.
+"""Figures of the terminology engine on a synthetic SNOMED-sized release: the engine itself, and the cost on ingest. CPU time on one core.
 
-`python -m tests.bench.snomed_synthetic RELEASE && python -m tests.bench.terminology RELEASE DATA` (DATA is made on the first run)
+    python -m tests.bench.snomed_synthetic RELEASE
+    python -m tests.bench.terminology load RELEASE DATA      loads it (time, size)
+    python -m tests.bench.terminology engine DATA            lookup, validate, subsumes, expand, text filter
+    python -m tests.bench.terminology ingest DATA            microseconds per coding, and bulk drafts with terminology on and off
+
+Over HTTP: `python -m tests.bench.terminology_http DATA`.
 """
 
 import random
@@ -9,13 +14,19 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from conformance.spec import load_spec
+from conformance.validate import checker
 from terminology.concepts import subsumes
+from terminology.ingest import codings_judge, codings_of
 from terminology.load import load
 from terminology.operations import call
-from terminology.service import open_terms
+from terminology.service import Terms, open_terms
+from tests.bench import synthetic
 
 URL = "http://snomed.info/sct"
+Json = dict[str, Any]
 
 
 def median(run: Callable[[], object], times: int = 5, each: int = 1) -> float:
@@ -29,31 +40,78 @@ def median(run: Callable[[], object], times: int = 5, each: int = 1) -> float:
     return sorted(taken)[len(taken) // 2]
 
 
-def main(release: Path, data: Path) -> None:
-    if not (data / "current.json").exists():
-        start = time.process_time()
-        load("snomed", [release], data)
-        print(f"load: {time.process_time() - start:.1f} s CPU")
+def parameters(**given: str | int) -> Json:
+    """Parameters of strings and integers."""
+    rows = [{"name": name, ("valueInteger" if isinstance(value, int) else "valueString"): value} for name, value in given.items()]
+    return {"resourceType": "Parameters", "parameter": rows}
+
+
+def loading(release: Path, data: Path) -> None:
+    """Time and size of a load."""
+    start = time.process_time()
+    load("snomed", [release], data)
+    size = sum(each.stat().st_size for each in data.rglob("*") if each.is_file())
+    print(f"load: {time.process_time() - start:.1f} s CPU; index {size >> 20} MB, mapped once for all workers")
+
+
+def engine(data: Path) -> None:
+    """The engine on 1,000 random concepts."""
     terms = open_terms(data)
     system = terms.library.system(URL)
     assert system is not None
     rng = random.Random(3)
     codes = [system.code(rng.randrange(system.size)) for _ in range(1000)]
     numbers = [system.find(code) or 0 for code in codes]
-    print(f"concepts {system.size}, index {sum(each.stat().st_size for each in data.rglob('*') if each.is_file()) >> 20} MB (shared)")
     print(f"lookup (find, display): {median(lambda: [system.display(system.find(c) or 0) for c in codes]) / 1000 * 1e6:.1f} us")
-    print(f"check, not cached: {median(lambda: [terms.seen.clear() or terms.check(URL, c) for c in codes]) / 1000 * 1e6:.1f} us")
-    print(f"subsumes: {median(lambda: [subsumes(system, numbers[0], n) for n in numbers]) / 1000 * 1e6:.1f} us")
-    broad = max(numbers[:200], key=lambda n: len(system.descendants(n)))
-    rows = [{"name": "url", "valueUri": f"{URL}?fhir_vs=isa/{system.code(broad)}"}, {"name": "count", "valueInteger": 100}]
-    asked = {"resourceType": "Parameters", "parameter": rows}
-    print(
-        f"$expand is-a ({len(system.descendants(broad))} codes), count 100: {median(lambda: call(terms, 'ValueSet/$expand', asked, now=datetime.now(UTC))) * 1e3:.2f} ms"
-    )
-    words = [system.display(n).split()[0] for n in numbers[:200]]
-    taken = sorted(median(lambda w=word: system.search(w), 1) for word in [*words, *(w[:3] for w in words), *(f"{w} {w[:2]}" for w in words)])
-    print(f"text filter over everything: p50 {taken[len(taken) // 2] * 1e3:.2f} ms, p95 {taken[int(len(taken) * 0.95)] * 1e3:.2f} ms")
 
+    def check() -> None:
+        terms.forget()
+        for code in codes:
+            terms.check(URL, code)
+
+    print(f"validate (check digit, existence, activity), not cached: {median(check) / 1000 * 1e6:.1f} us")
+    print(f"subsumes: {median(lambda: [subsumes(system, numbers[0], n) for n in numbers]) / 1000 * 1e6:.1f} us")
+    by_size = sorted((n for n in range(0, system.size, 7)), key=lambda n: len(system.descendants(n)))
+    for n in (by_size[-200], by_size[-20], by_size[-1]):
+        asked = parameters(url=f"{URL}?fhir_vs=isa/{system.code(n)}", count=100)
+        taken = median(lambda asked=asked: call(terms, "ValueSet/$expand", asked, now=datetime.now(UTC)))
+        print(f"$expand is-a ({len(system.descendants(n))} codes), count 100: {taken * 1e3:.2f} ms")
+    words = [system.display(n).split()[0] for n in numbers[:200]]
+    taken_all = sorted(median(lambda w=word: system.search(w), 1) for word in [*words, *(w[:3] for w in words), *(f"{w} {w[:2]}" for w in words)])
+    print(f"text filter over everything: p50 {taken_all[len(taken_all) // 2] * 1e3:.2f} ms, p95 {taken_all[int(len(taken_all) * 0.95)] * 1e3:.2f} ms")
+
+
+def ingest(data: Path) -> None:
+    """The judge on synthetic records, whose codes repeat as those of a real feed, and on SNOMED codes that never repeat."""
+    terms = open_terms(data)
+    system = terms.library.system(URL)
+    assert system is not None
+    rng = random.Random(3)
+    records = [res for res in synthetic.patients(60) if res["resourceType"] in ("Observation", "Condition")][:2000]
+    fresh = [_condition(system.code(rng.randrange(system.size))) for _ in range(2000)]
+    judge = codings_judge(terms, "bench")
+    for name, resources in (("repeated codes", records), ("codes never seen before", fresh)):
+        count = sum(len(codings_of(res)) for res in resources)
+        taken = median(lambda rows=resources: _all(terms, judge, rows), 3)
+        print(f"ingest, {name}: {taken / count * 1e6:.1f} us per coding, {taken / len(resources) * 1e6:.1f} us per resource")
+    spec = load_spec()
+    gate = {rtype: checker(spec, rtype, warnings=False) for rtype in {res["resourceType"] for res in records}}
+    print(
+        f"for comparison, the gate: {median(lambda: [gate[res['resourceType']](res) for res in records], 3) / len(records) * 1e6:.1f} us per resource"
+    )
+
+
+def _condition(code: str) -> Json:
+    return {"resourceType": "Condition", "code": {"coding": [{"system": URL, "code": code}]}, "subject": {"reference": "Patient/1"}}
+
+
+def _all(terms: Terms, judge: Callable[[Json], object], resources: list[Json]) -> None:
+    terms.forget()
+    for res in resources:
+        judge(res)
+
+
+TOPICS: dict[str, Callable[..., None]] = {"load": loading, "engine": engine, "ingest": ingest}
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    TOPICS[sys.argv[1]](*map(Path, sys.argv[2:]))
