@@ -113,7 +113,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
         }
         server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), desks)))
         shelf = settings.data_dir / "terminology"
-        background = (packages.running(guides), reindex.running(system, store.database), terms.running(loaded.terms, store.database, shelf))
+        background = (packages.running(guides), reindex.running(system, store.database), terms.running(loaded.terms, store, shelf))
         async with contextlib.AsyncExitStack() as stack:
             for one in (*background, _mllp(settings, feed)):
                 await stack.enter_async_context(one)

@@ -30,7 +30,8 @@ MAX_NAME = 200
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The terminology of this process. policy: what to do about findings; seen: verdicts kept; unknown: (source, system, code) -> [count, first display].
+    """The terminology of this process. policy: what to do about findings; seen: verdicts kept; unknown: (source, system, code) -> [count, first display];
+    maps: concept maps of the site that were not loaded, before all others where codes are translated as they come in.
 
     live: the one library in force, replaced by `refresh` when another load has been switched in; stamped: (stamp of the shelf, when it was looked at).
     """
@@ -42,6 +43,7 @@ class Terms:
     lay: Callable[[Spec], Library] = field(default=lambda spec: Library(definitions=definitions_of(spec, None)), compare=False, repr=False)
     stamped: list[float] = field(default_factory=lambda: [0, 0.0], compare=False, repr=False)
     seen: dict[tuple[str, str, str | None, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
+    maps: list[Json] = field(default_factory=list, compare=False, repr=False)
     mapped: dict[tuple[str, str], list[Json]] = field(default_factory=dict, compare=False, repr=False)
     unknown: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -129,8 +131,13 @@ class Terms:
 
     def translate(self, system: str, code: str) -> list[Json]:
         """The codings that the concept maps equate with a code (equal, equivalent, or the target is the wider one), in the order of the maps."""
-        found = translate(self.library.concept_maps(), Sought(system, code), {})
+        found = translate([*self.maps, *self.library.concept_maps()], Sought(system, code), {})
         return [match.target for match in found if match.equivalence in ("equal", "equivalent", "wider") and match.target.get("code")]
+
+    def use_maps(self, maps: Iterable[Json]) -> None:
+        """From now on codes are translated with these concept maps before the loaded ones."""
+        self.maps[:] = maps
+        self.mapped.clear()
 
     def translated(self, system: str, code: str) -> list[Json]:
         """`translate`, remembered: for codes as they come in."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from conformance.outcome import bad_request
 from fhir_server.context import Context, Reply, Request
+from fhir_server.interactions.stored_terms import for_search
 from fhir_server.query.clauses import Clause
 from fhir_server.search.run import search
 from fhir_server.security.visible import required, shown, visible
@@ -13,14 +14,14 @@ async def search_type(ctx: Context, request: Request) -> Reply:
     """GET [type]?..., POST [type]/_search. Raises 400 naming the parameter, 403."""
     rtype = request.path[0]
     required(ctx, rtype, "s")
-    return Reply(200, await search(ctx, rtype, request.query, visible=_seen(ctx), beside=_beside(ctx), path=rtype))
+    return Reply(200, await search(await for_search(ctx, request), rtype, request.query, visible=_seen(ctx), beside=_beside(ctx), path=rtype))
 
 
 async def search_system(ctx: Context, request: Request) -> Reply:
     """GET [base]?..., POST _search: all types, or those of `_type`."""
     if not request.query:
         raise bad_request("a search of all types needs parameters; the CapabilityStatement is at /metadata")
-    return Reply(200, await search(ctx, None, request.query, visible=_seen(ctx), beside=_beside(ctx), path=""))
+    return Reply(200, await search(await for_search(ctx, request), None, request.query, visible=_seen(ctx), beside=_beside(ctx), path=""))
 
 
 async def search_compartment(ctx: Context, request: Request) -> Reply:
@@ -30,7 +31,12 @@ async def search_compartment(ctx: Context, request: Request) -> Reply:
     if rtype is not None:
         required(ctx, rtype, "s")
     path = "/".join((name, rid, rtype or "*"))
-    return Reply(200, await search(ctx, rtype, request.query, visible=_seen(ctx), beside=_beside(ctx), path=path, compartment=(name, rid)))
+    return Reply(
+        200,
+        await search(
+            await for_search(ctx, request), rtype, request.query, visible=_seen(ctx), beside=_beside(ctx), path=path, compartment=(name, rid)
+        ),
+    )
 
 
 def _seen(ctx: Context) -> Callable[[str], Clause]:

@@ -1,17 +1,19 @@
-"""What each worker does for terminology beside serving: take up new releases, share the shelf of the cluster, keep the counts of unknown codes."""
+"""What each worker does for terminology beside serving: take up new releases and stored maps, share the shelf of the cluster, keep the counts of unknown codes."""
 
 import asyncio
 import contextlib
 import fcntl
 import logging
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from conformance.outcome import Refusal
+from fhir_server.query.clauses import EVERYTHING
 from fhir_server.store.mongo import shelf, unknown_codes
 from fhir_server.store.mongo.client import Database
+from fhir_server.store.mongo.store import MongoStore
 from terminology.service import Terms
 
 log = logging.getLogger("fhir.terms")
@@ -22,19 +24,26 @@ Counts = dict[unknown_codes.Key, tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """One process's part. waiting: counts that could not be written yet."""
+    """One process's part. waiting: counts that could not be written yet; newest: the latest version of a stored ConceptMap that was taken up."""
 
     terms: Terms
-    database: Database
+    store: MongoStore
     folder: Path
-    waiting: Counts
+    waiting: Counts = field(default_factory=dict)
+    newest: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def database(self) -> Database:
+        """Where it is kept."""
+        return self.store.database
 
 
 @contextlib.asynccontextmanager
-async def running(terms: Terms, database: Database, folder: Path) -> AsyncIterator[None]:
-    """What each worker process holds while it serves."""
-    keeper = Keeper(terms, database, folder, {})
-    await unknown_codes.prepare(database)
+async def running(terms: Terms, store: MongoStore, folder: Path) -> AsyncIterator[None]:
+    """What each worker process holds while it serves; stored concept maps are known before the first request."""
+    keeper = Keeper(terms, store, folder)
+    await unknown_codes.prepare(store.database)
+    await take_maps(keeper)
     task = asyncio.create_task(serve(keeper))
     try:
         yield
@@ -51,6 +60,7 @@ async def serve(keeper: Keeper) -> None:
     while True:
         try:
             await keep(keeper)
+            await take_maps(keeper)
             await share(keeper)
         except Refusal as refusal:
             log.warning("terminology waits: %s", refusal)
@@ -69,6 +79,18 @@ async def keep(keeper: Keeper) -> None:
     if keeper.waiting:
         await unknown_codes.add(keeper.database, keeper.waiting, datetime.now(UTC))
         keeper.waiting.clear()
+
+
+async def take_maps(keeper: Keeper) -> None:
+    """Where the policy translates local codes: the active ConceptMaps that were stored over REST, as soon as one of them has changed."""
+    if not keeper.terms.policy.translating:
+        return
+    newest = [(each.rid, each.vid) for each in await keeper.store.history("ConceptMap", None, limit=1)]
+    if newest == keeper.newest:
+        return
+    found = [each.res async for each in keeper.store.export("ConceptMap", EVERYTHING) if each.res is not None]
+    keeper.terms.use_maps([res for res in found if res.get("status") == "active"])
+    keeper.newest[:] = newest
 
 
 async def share(keeper: Keeper) -> None:

@@ -6,7 +6,8 @@ With a name alone the table is (re-)initialised, with concepts it grows and answ
 from conformance.outcome import conflict, not_supported
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.operation import Operation
-from fhir_server.operations.terminology import BASE, parameters_of, with_stored
+from fhir_server.interactions.stored_terms import with_stored
+from fhir_server.operations.terminology import BASE, parameters_of
 from fhir_server.search.shelved import unshelved
 from fhir_server.store.mongo import closures
 from fhir_server.store.mongo.store import MongoStore

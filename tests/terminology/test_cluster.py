@@ -103,6 +103,6 @@ async def test_workers_take_up_the_shelf_in_the_background(store: MongoStore, tm
     monkeypatch.setattr(job, "EVERY", 0.02)
     await published(store, tmp_path / "here", write_loinc(tmp_path))
     terms = open_terms(tmp_path / "there")
-    async with job.running(terms, store.database, tmp_path / "there"), asyncio.timeout(10):
+    async with job.running(terms, store, tmp_path / "there"), asyncio.timeout(10):
         while look(terms) != "ok":
             await asyncio.sleep(0.02)

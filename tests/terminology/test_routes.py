@@ -103,3 +103,21 @@ async def test_stored_resources_stay_hidden_from_who_may_not_read_them(exchange:
     other = exchange.by(Right("Patient", frozenset("r")))
     assert (await other("GET", f"CodeSystem/$lookup?system={LOCAL}&code=b")).status == 404
     assert (await other("GET", "CodeSystem/$lookup?system=http://hl7.org/fhir/administrative-gender&code=male")).status == 200
+
+
+async def test_a_search_knows_stored_value_sets_and_hierarchies(exchange: Exchange) -> None:
+    for code in ("a", "b", "c"):
+        coded = {"coding": [{"system": LOCAL, "code": code}]}
+        assert (await exchange("POST", "Observation", {"resourceType": "Observation", "status": "final", "code": coded})).status == 201
+
+    async def found(query: str) -> list[str]:
+        answer = await exchange("GET", f"Observation?{query}")
+        assert answer.status == 200, answer.res
+        return sorted(each["resource"]["code"]["coding"][0]["code"] for each in answer.res.get("entry", []))
+
+    url = VALUES["url"]
+    assert await found(f"code:in={url}") == ["a", "b"]
+    assert await found(f"code:not-in={url}") == ["c"]
+    assert await found(f"code:below={LOCAL}|a") == ["a", "b"]
+    assert await found(f"code:above={LOCAL}|b") == ["a", "b"]
+    assert (await exchange("GET", "Observation?code:in=http://example.org/none")).status == 400
