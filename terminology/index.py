@@ -81,6 +81,8 @@ class IndexedSystem:
         spelled = (code,) if self.meta.case_sensitive else (code, code.upper(), code.lower())
         for each in spelled:
             wanted = each.encode()
+            if len(wanted) > codes.itemsize:
+                continue  # longer than any code; numpy would widen the whole array to compare
             at = int(codes.searchsorted(wanted))
             if at < len(codes) and codes[at] == wanted:
                 return at
@@ -224,8 +226,9 @@ class IndexedSystem:
 
     def _word(self, prefix: str) -> Members:
         words, ends = self.arrays["word"], self.arrays["word_at"]
-        start = prefix.encode("utf-8")[: words.dtype.itemsize]
-        low, high = int(np.searchsorted(words, start)), int(np.searchsorted(words, start + b"\xff"))
+        start = prefix.encode("utf-8")[: words.itemsize]
+        low = int(words.searchsorted(start))
+        high = int(words.searchsorted(start + b"\xff") if len(start) < words.itemsize else words.searchsorted(start, side="right"))
         if low >= high:
             return NOTHING
         postings = self.arrays["word_concept"][int(ends[low]) : int(ends[high])]

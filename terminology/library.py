@@ -50,8 +50,13 @@ class Library:
 
     def versions(self, url: str) -> list[str]:
         """The known versions of a code system, oldest first (supplements left out)."""
-        below = self.base.versions(url) if self.base is not None else []
-        return sorted({*(system.meta.version for system in self._systems(url)), *below}, key=key)
+        found: list[str] | None = self.memo.get(("versions", url))
+        if found is None:
+            below = self.base.versions(url) if self.base is not None else []
+            found = sorted({*(system.meta.version for system in self._systems(url)), *below}, key=key)
+            if found:
+                self.keep(("versions", url), found)
+        return found
 
     def system(self, url: str, version: str = "") -> System | None:
         """The version of a code system that `version` means ('': the newest; `1.0.x`), None if there is none."""
@@ -78,9 +83,9 @@ class Library:
     def _systems(self, url: str) -> tuple[System, ...]:
         found = self.memo.get(("systems", url))
         if found is None:
-            rows = [res for res in self.rows("CodeSystem", url) if has_concepts(res)]
-            found = (*self.systems.get(url, ()), *(open_system(res) for res in rows))
-            if found:
+            rows = self.rows("CodeSystem", url)
+            found = (*self.systems.get(url, ()), *(open_system(res) for res in rows if has_concepts(res)))
+            if found or rows:
                 self.keep(("systems", url), found)
         return tuple(found)
 

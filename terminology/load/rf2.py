@@ -4,6 +4,7 @@ https://confluence.ihtsdotools.org/display/DOCRELFMT/5+Component+Release+Files+S
 relationships, concrete values, and every reference set: language and association ones with their meaning, the others as membership.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ USES = {
     SYNONYM: {"system": SNOMED, "code": SYNONYM, "display": "Synonym"},
     "definition": {"system": SNOMED, "code": "definition"},
 }
+OTHER_KINDS = re.compile(r"(Full|Delta)(-[A-Za-z-]+)?_")  # a release has every file as Snapshot, Full and perhaps Delta; the Snapshot is what holds now
 COMMON = ("id", "effectiveTime", "active", "moduleId")
 CONCEPT = (*COMMON, "definitionStatusId")
 DESCRIPTION = (*COMMON, "conceptId", "languageCode", "typeId", "term", "caseSignificanceId")
@@ -61,7 +63,7 @@ class Release:
 def load_snomed(paths: Sequence[Path], folder: Path, progress: Progress = silent, *, module: str = "") -> Path:
     """Reads the release at `paths` into an index below `folder` and returns that. Raises BadRelease, naming file and line, or OSError."""
     with open_sources(paths) as sources:
-        named = [each for each in sources if "Snapshot" in each.name or "_Full_" not in each.name]
+        named = [each for each in sources if OTHER_KINDS.search(each.name) is None]
         columns, release = Columns(), Release()
         progress("language reference sets", 0.0)
         _languages(named, release)

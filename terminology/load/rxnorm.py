@@ -1,6 +1,6 @@
 """RxNorm: the RRF files of a release -> one index. https://www.nlm.nih.gov/research/umls/rxnorm/docs/techdoc.html, https://hl7.org/fhir/R4/rxnorm.html
 
-RXNCONSO is needed; RXNREL, RXNSAT, RXNSTY, RXNSAB and RXNATOMARCHIVE are read where they are there. `isa` makes the hierarchy.
+RXNCONSO is needed; RXNREL, RXNSAT, RXNSTY, RXNSAB, RXNATOMARCHIVE and RXNCUI are read where they are there. `isa` makes the hierarchy.
 """
 
 import re
@@ -13,7 +13,7 @@ from terminology.index import INACTIVE
 from terminology.load.files import BadRelease, Source, find, open_sources
 
 URL = "http://www.nlm.nih.gov/research/umls/rxnorm"
-WIDTHS = {"RXNCONSO.RRF": 18, "RXNREL.RRF": 16, "RXNSAT.RRF": 13, "RXNSTY.RRF": 6, "RXNSAB.RRF": 25, "RXNATOMARCHIVE.RRF": 16}
+WIDTHS = {"RXNCONSO.RRF": 18, "RXNREL.RRF": 16, "RXNSAT.RRF": 13, "RXNSTY.RRF": 6, "RXNSAB.RRF": 25, "RXNATOMARCHIVE.RRF": 16, "RXNCUI.RRF": 5}
 # which atom names the concept: the first term type of this list that RxNorm itself gives it
 DISPLAY = (
     "SBD",
@@ -96,11 +96,28 @@ def _names(sources: Sequence[Source], columns: Columns) -> None:
         columns.concepts[code] = 0 if code in live else INACTIVE
         for _, text, tty in sorted(names):
             columns.term(code, text, columns.language("en"), columns.use({"system": URL, "code": tty}))
-    for row in rows(sources, "RXNATOMARCHIVE.RRF"):
-        if row[11:13] and row[2] and row[12] == "RXNORM" and row[13] not in columns.concepts:
-            columns.concepts[row[13]] = INACTIVE
-            columns.term(row[13], row[2], columns.language("en"))
     columns.values += sorted(seen)
+    _retired(sources, columns)
+
+
+def _retired(sources: Sequence[Source], columns: Columns) -> None:
+    """Concepts that RxNorm took away: names and successors from the archive of atoms, further successors from the history of concepts (RXNCUI)."""
+    successor = columns.prop("replacedBy", "valueCode")
+    told: set[tuple[str, str]] = set()
+    for row in rows(sources, "RXNATOMARCHIVE.RRF"):
+        text, code, sab, merged = row[2], row[12], row[13], row[15]
+        if sab != "RXNORM" or not code or columns.concepts.get(code, INACTIVE) != INACTIVE:
+            continue
+        if code not in columns.concepts:
+            columns.concepts[code] = INACTIVE
+            columns.term(code, text, columns.language("en"))
+        if merged and merged != code:
+            told.add((code, merged))
+    for row in rows(sources, "RXNCUI.RRF"):
+        code, merged = row[0], row[4]
+        if code and merged and code != merged and columns.concepts.get(code) == INACTIVE:
+            told.add((code, merged))
+    columns.values += ((code, successor, merged) for code, merged in sorted(told))
 
 
 def _relations(sources: Sequence[Source], columns: Columns) -> None:

@@ -195,7 +195,13 @@ def write_rxnorm(folder: Path) -> Path:
     rrf("RXNSAT.RRF", ["11", "", "", "1", "AUI", "11", "", "", "NDC", "RXNORM", "00000000001", "N", ""])
     rrf("RXNSTY.RRF", ["11", "T200", "A1", "Clinical Drug", "", ""])
     rrf("RXNSAB.RRF", ["1", "2", "", "RXNORM", "RxNorm", "", "20AA_240101F", *[""] * 18])
-    rrf("RXNATOMARCHIVE.RRF", ["9", "", "ancient drug", "", "", "", "", "", "", "", "", "", "RXNORM", "13", "", ""])
+    rrf(
+        "RXNATOMARCHIVE.RRF",
+        ["9", "", "ancient drug", "", "", "", "13", "", "ENG", "", "", "RXNORM", "13", "RXNORM", "SCD", "11"],
+        ["8", "", "still there", "", "", "", "11", "", "ENG", "", "", "RXNORM", "11", "RXNORM", "SY", "11"],
+        ["7", "", "of another vocabulary", "", "", "", "x", "", "ENG", "", "", "MMSL", "77", "MMSL", "CD", "77"],
+    )
+    rrf("RXNCUI.RRF", ["13", "20AA_200101F", "20AA_210101F", "1", "11"], ["13", "20AA_200101F", "20AA_210101F", "2", "10"])
     return folder
 
 
@@ -212,6 +218,8 @@ def test_rxnorm_every_file(tmp_path: Path) -> None:
     assert system.display(clinical) == "drugol 5 MG Oral Tablet"
     assert subsumes(system, drug, clinical)
     assert [terms.check(url, code).finding for code in ("11", "12", "13", "14")] == ["ok", "inactive", "inactive", "unknown-code"]
+    assert terms.check(url, "13").text == "the code is inactive; 10 or 11 replaces it"
+    assert system.display(system.find("13") or 0) == "ancient drug"
     for prop, value in (("TTY", "SCD"), ("NDC", "00000000001"), ("STY", "Clinical Drug"), ("has_ingredient", "10")):
         assert clinical in system.select(prop, "=", value).tolist()
 
@@ -232,6 +240,19 @@ def test_snomed_editions_side_by_side_and_their_operations(tmp_path: Path) -> No
     assert (status, parents) == (200, set(made.parents[code]))
     assert set(codes(expand(terms, url=f"{url}?fhir_vs=refset/{made.refset}"))) == set(made.members)
     assert expand(terms, url=f"{url}?fhir_vs", count="3")["total"] == len(made.terms)
+
+
+def test_only_the_snapshot_of_a_release_counts(tmp_path: Path) -> None:
+    made = tinysnomed.write(tmp_path / "release")
+    code = made.active[30]
+    head = "id effectiveTime active moduleId conceptId languageCode typeId term caseSignificanceId".split()
+    row = ["999", "20200101", "1", "900000000000207008", code, "en", "900000000000013009", "superseded wording", "900000000000448009"]
+    for name in ("sct2_Description_Full-en_INT_20240101.txt", "sct2_Description_Delta-en_INT_20240101.txt"):
+        (tmp_path / "release" / name).write_text("\t".join(head) + "\n" + "\t".join(row) + "\n", encoding="utf-8")
+    load("snomed", [tmp_path / "release"], tmp_path / "data")
+    system = open_terms(tmp_path / "data").library.system("http://snomed.info/sct")
+    assert system is not None
+    assert "superseded wording" not in [each.value for each in system.names(system.find(code) or 0)]
 
 
 def test_a_load_is_taken_up_while_serving_and_can_be_repeated(tmp_path: Path) -> None:
