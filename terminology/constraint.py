@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from terminology.concepts import NOTHING, Members, members
+from terminology.concepts import members
 from terminology.drafting import folded
 from terminology.ecl import MANY, Attribute, Compound, Dotted, Filter, Focus, Group, Joined, Node, Refined, Refinement, Sub, parse
 from terminology.index import DEFINED, INACTIVE, IndexedSystem
 from terminology.language import Designation
-from terminology.sets import shared, united, without
+from terminology.sets import NOTHING, Members, shared, united, without
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]

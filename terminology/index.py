@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from terminology.concepts import NOTHING, BadFilter, Json, Members, Meta, contains, folded_words, members, select_concepts
+from terminology.concepts import BadFilter, Json, Meta, contains, folded_words, members, select_concepts
 from terminology.language import Designation
 from terminology.patterns import whole
-from terminology.sets import shared, without
+from terminology.sets import NOTHING, Members, shared, without
 
 ARRAYS = (
     "codes",  # S<n>: the codes, sorted
@@ -63,6 +63,7 @@ class IndexedSystem:
     meta: Meta
     folder: Path
     arrays: Mapping[str, Array]
+    views: Mapping[str, memoryview]  # the arrays of numbers again: one number is read in a third of numpy's time
     blobs: Mapping[str, memoryview]
     languages: Sequence[str]
     uses: Sequence[Json | None]
@@ -90,32 +91,34 @@ class IndexedSystem:
 
     def code(self, n: int) -> str:
         """The code."""
-        return str(self.arrays["codes"][n].decode())
+        return bytes(self.arrays["codes"][n]).decode()
 
     def _text(self, at: str, blob: str, n: int) -> str:
-        ends = self.arrays[at]
-        return str(self.blobs[blob][int(ends[n]) : int(ends[n + 1])], "utf-8")
+        ends = self.views[at]
+        return str(self.blobs[blob][ends[n] : ends[n + 1]], "utf-8")
 
     def display(self, n: int) -> str:
         """The display: the concept's first term."""
-        first = int(self.arrays["term_at"][n])
-        return self._text("text_at", "terms", first) if first < int(self.arrays["term_at"][n + 1]) else ""
+        ends = self.views["term_at"]
+        first = ends[n]
+        return self._text("text_at", "terms", first) if first < ends[n + 1] else ""
 
     def names(self, n: int) -> Sequence[Designation]:
         """The display and every other term; definitions left out."""
-        first, end = int(self.arrays["term_at"][n]), int(self.arrays["term_at"][n + 1])
+        first, end = self.views["term_at"][n], self.views["term_at"][n + 1]
+        use_of, language_of = self.views["term_use"], self.views["term_language"]
         found = []
         for term in range(first, end):
-            use = self.uses[self.arrays["term_use"][term]]
+            use = self.uses[use_of[term]]
             if use is None or use.get("code") != "definition":
-                language = self.languages[self.arrays["term_language"][term]]
+                language = self.languages[language_of[term]]
                 found.append(Designation(self._text("text_at", "terms", term), language, use, display=term == first))
         return found
 
     def definition(self, n: int) -> str:
         """The definition, '' if there is none."""
-        for term in range(int(self.arrays["term_at"][n]), int(self.arrays["term_at"][n + 1])):
-            use = self.uses[self.arrays["term_use"][term]]
+        for term in range(self.views["term_at"][n], self.views["term_at"][n + 1]):
+            use = self.uses[self.views["term_use"][term]]
             if use is not None and use.get("code") == "definition":
                 return self._text("text_at", "terms", term)
         return ""
@@ -123,11 +126,12 @@ class IndexedSystem:
     def properties(self, n: int) -> Sequence[Json]:
         """The property rows of a concept, then its relationships as properties."""
         rows = []
-        for row in range(int(self.arrays["value_at"][n]), int(self.arrays["value_at"][n + 1])):
-            code, kind = self.props[self.arrays["value_prop"][row]]
-            text = self._text("value_text_at", "values", int(self.arrays["value_id"][row]))
+        prop_of, value_of = self.views["value_prop"], self.views["value_id"]
+        for row in range(self.views["value_at"][n], self.views["value_at"][n + 1]):
+            code, kind = self.props[prop_of[row]]
+            text = self._text("value_text_at", "values", value_of[row])
             rows.append({"code": code, kind: _typed(kind, text)})
-        return rows + [{"code": self.code(int(a)), **self._related(int(t))} for a, t, _ in self.relations(n)]
+        return rows + [{"code": self.code(a), **self._related(t)} for a, t, _ in self.relations(n)]
 
     def _related(self, target: int) -> Json:
         if target >= 0:
@@ -144,8 +148,8 @@ class IndexedSystem:
         source = self.arrays["rel_source"]
         wanted = np.int32(n)  # of the array's own type: otherwise the whole array would be converted
         low, high = int(source.searchsorted(wanted)), int(source.searchsorted(wanted, side="right"))
-        columns = (self.arrays[name][low:high] for name in ("rel_attribute", "rel_target", "rel_group"))
-        return [(int(a), int(t), int(g)) for a, t, g in zip(*columns, strict=True)]
+        columns = (self.views[name][low:high] for name in ("rel_attribute", "rel_target", "rel_group"))
+        return list(zip(*columns, strict=True))
 
     def extensions(self, n: int) -> Sequence[Json]:
         """None are kept."""
@@ -153,11 +157,11 @@ class IndexedSystem:
 
     def inactive(self, n: int) -> bool:
         """True if the concept is inactive."""
-        return bool(self.arrays["flags"][n] & INACTIVE)
+        return bool(self.views["flags"][n] & INACTIVE)
 
     def abstract(self, n: int) -> bool:
         """True if the concept is not for data."""
-        return bool(self.arrays["flags"][n] & ABSTRACT)
+        return bool(self.views["flags"][n] & ABSTRACT)
 
     def status(self, n: int) -> str:
         """The STATUS property where there is one, else inactive or ''."""
@@ -168,8 +172,8 @@ class IndexedSystem:
         return "inactive" if self.inactive(n) else ""
 
     def _slice(self, at: str, data: str, n: int) -> Members:
-        ends = self.arrays[at]
-        return self.arrays[data][int(ends[n]) : int(ends[n + 1])]
+        ends = self.views[at]
+        return self.arrays[data][ends[n] : ends[n + 1]]
 
     def parents(self, n: int) -> Members:
         """Direct parents."""
@@ -324,10 +328,11 @@ def open_index(folder: Path) -> IndexedSystem:
     """Maps an index folder. Raises FileNotFoundError if it is not whole."""
     head = msgspec.json.decode((folder / "meta.json").read_bytes())
     arrays = {name: _array(folder / f"{name}.npy") for name in ARRAYS}
+    views = {name: memoryview(data) for name, data in arrays.items() if data.dtype.kind != "S"}  # type: ignore[arg-type]
     blobs = {name: _map(folder / f"{name}.bin") for name in BLOBS}
     props = [(code, kind) for code, kind in head["props"]]
     facts = head["facts"] | {"prop_numbers": {code: number for number, (code, _) in enumerate(props)}}
-    return IndexedSystem(Meta(**head["meta"]), folder, arrays, blobs, head["languages"], head["uses"], props, facts)
+    return IndexedSystem(Meta(**head["meta"]), folder, arrays, views, blobs, head["languages"], head["uses"], props, facts)
 
 
 def _array(path: Path) -> Array:

@@ -33,6 +33,8 @@ ECHOED = (
     ("includeDesignations", "valueBoolean"),
     ("includeDefinition", "valueBoolean"),
 )
+RULING = frozenset({"system-version", "force-system-version", "check-system-version", "default-valueset-version", "useSupplement"})
+PLAIN = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ def call(
 
 def rules_of(arguments: Arguments) -> Rules:
     """The version and supplement parameters."""
+    if RULING.isdisjoint(arguments.rows):
+        return PLAIN
 
     def table(*names: str) -> dict[str, str]:
         return dict(split(str(each)) for name in names for each in arguments.all(name))

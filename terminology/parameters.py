@@ -21,7 +21,11 @@ class Arguments:
 
     def one(self, *names: str) -> Any:
         """The first value of the first of these parameters that is there, None if none is."""
-        return next((_value(row) for name in names for row in self.rows.get(name, ())), None)
+        for name in names:
+            rows = self.rows.get(name)
+            if rows:
+                return _value(rows[0])
+        return None
 
     def text(self, *names: str) -> str:
         """A text ('' if absent)."""
@@ -65,9 +69,10 @@ class Arguments:
 
 
 def _value(row: Json) -> Any:
-    if "resource" in row:
-        return row["resource"]
-    return next((value for name, value in row.items() if name.startswith("value")), None)
+    for name, value in row.items():
+        if name.startswith("value") or name == "resource":
+            return value
+    return None
 
 
 def read_rows(rows: Iterable[Json]) -> Arguments:

@@ -25,12 +25,14 @@ from terminology.verdict import Verdict, judge
 
 MAX_CACHE = 65_536
 MAX_UNKNOWN = 10_000
+MAX_ANSWERS = 2048
 MAX_NAME = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
     """The terminology of this process. policy: what to do about findings; seen: verdicts kept; unknown: (source, system, code) -> [count, first display];
+    answers: those of operations, as long as the same terminology is in force;
     maps: concept maps of the site that were not loaded, before all others where codes are translated as they come in.
 
     live: the one library in force, replaced by `refresh` when another load has been switched in; stamped: (stamp of the shelf, when it was looked at).
@@ -45,6 +47,7 @@ class Terms:
     seen: dict[tuple[str, str, str | None, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
     maps: list[Json] = field(default_factory=list, compare=False, repr=False)
     mapped: dict[tuple[str, str], list[Json]] = field(default_factory=dict, compare=False, repr=False)
+    answers: dict[Any, tuple[int, Json]] = field(default_factory=dict, compare=False, repr=False)
     unknown: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -68,6 +71,13 @@ class Terms:
         """Drops what was remembered about codes: the library has changed."""
         self.seen.clear()
         self.mapped.clear()
+        self.answers.clear()
+
+    def remember(self, key: Any, answer: tuple[int, Json]) -> None:
+        """Keeps an answer that follows from the loaded terminology alone, until that changes; all are dropped before there are too many."""
+        if len(self.answers) >= MAX_ANSWERS:
+            self.answers.clear()
+        self.answers[key] = answer
 
     def renew(self, spec: Spec) -> None:
         """Takes up what the Spec's packages define now."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from terminology.concepts import BadFilter, Json, Members, System, contains, members
+from terminology.concepts import BadFilter, Json, System, contains, members
 from terminology.constraint import select
 from terminology.ecl import BadConstraint
 from terminology.implicit import implicit_value_set
 from terminology.index import IndexedSystem
 from terminology.library import Library, Supplement, split
 from terminology.patterns import BadPattern
-from terminology.sets import shared, without
+from terminology.sets import Members, shared, without
 from terminology.trouble import Stop, stop
 from terminology.versions import key, matches
 

@@ -31,6 +31,11 @@ NAMING = (
 )
 
 
+def loaded(terms: Terms, parameters: Resource, target: Resource | None) -> bool:
+    """True if everything that the call names is loaded, so that nothing has to be looked for among what was stored."""
+    return target is None and all(terms.knows(url) for url in _named(parameters))
+
+
 async def with_stored(ctx: Context, parameters: Resource, target: Resource | None) -> Terms:
     """The terms of this process, with the stored resources that the call and their own definitions name by canonical url."""
     terms: Terms = ctx.terms

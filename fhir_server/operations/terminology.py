@@ -12,34 +12,46 @@ from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.access import current
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.steps import checked_id
-from fhir_server.interactions.stored_terms import with_stored
+from fhir_server.interactions.stored_terms import loaded, with_stored
 from terminology.expand import DEFAULT_LIMIT
 from terminology.library import KINDS
 from terminology.operations import call
 from terminology.parameters import from_query
 
 BASE = "http://hl7.org/fhir/OperationDefinition/"
+REPEATED = frozenset({"CodeSystem/$lookup", "CodeSystem/$validate-code", "CodeSystem/$subsumes", "ValueSet/$validate-code"})
+LONGEST = 500  # characters of a question that is remembered
 
 
 def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Reply]]:
     """The handler of one operation on every level."""
 
+    operation = f"{rtype}/${name}"
+
     async def run(ctx: Context, request: Request) -> Reply:
+        ctx.terms.refresh()
+        accept = request.headers.get("accept-language", "")
+        key = _remembered(operation, request, accept)
+        kept = ctx.terms.answers.get(key) if key is not None else None
+        if kept is not None:
+            return Reply(*kept)
         target = await _target(ctx, request)
         parameters = parameters_of(request)
-        terms = await with_stored(ctx, parameters, target)
-        status, res = call(
-            terms,
-            f"{rtype}/${name}",
-            parameters,
-            now=ctx.now,
-            accept=request.headers.get("accept-language", ""),
-            limit=_limit(request.headers),
-            target=target,
-        )
+        whole = loaded(ctx.terms, parameters, target)
+        terms = ctx.terms if whole else await with_stored(ctx, parameters, target)
+        status, res = call(terms, operation, parameters, now=ctx.now, accept=accept, limit=_limit(request.headers), target=target)
+        if key is not None and whole and status == 200:  # from what is loaded alone: the same for every caller
+            ctx.terms.remember(key, (status, res))
         return Reply(status, res)
 
     return run
+
+
+def _remembered(operation: str, request: Request, accept: str) -> tuple[Any, ...] | None:
+    """The key under which the answer to a question that is asked again and again may be kept; None for what must be worked out each time."""
+    if operation not in REPEATED or request.res is not None or len(request.path) > 2 or sum(len(value) for _, value in request.query) > LONGEST:
+        return None
+    return operation, request.query, accept
 
 
 async def _target(ctx: Context, request: Request) -> Resource | None:

@@ -41,7 +41,9 @@ USES = {
     SYNONYM: {"system": SNOMED, "code": SYNONYM, "display": "Synonym"},
     "definition": {"system": SNOMED, "code": "definition"},
 }
-OTHER_KINDS = re.compile(r"(Full|Delta)(-[A-Za-z-]+)?_")  # a release has every file as Snapshot, Full and perhaps Delta; the Snapshot is what holds now
+OTHER_KINDS = re.compile(
+    r"(Full|Delta)(-[A-Za-z-]+)?_"
+)  # a release has every file as Snapshot, Full and perhaps Delta; the Snapshot is what holds now
 COMMON = ("id", "effectiveTime", "active", "moduleId")
 CONCEPT = (*COMMON, "definitionStatusId")
 DESCRIPTION = (*COMMON, "conceptId", "languageCode", "typeId", "term", "caseSignificanceId")

@@ -27,18 +27,19 @@ from tests.bench import processes
 from tests.bench.processes import http_request, load
 
 URL = "http://snomed.info/sct"
-SECONDS, ROUNDS, CONNECTIONS, REQUESTS = 3.0, 3, 16, 2000
+SECONDS, ROUNDS, CONNECTIONS = 2.0, 3, 16
+REQUESTS = {"hot": 1000, "cold": 20_000}  # different questions: fewer than the server remembers, and many more
 SETTLE = 10.0  # a new server puts its shelf into the database first
 PATHS = {"lookup": "CodeSystem/$lookup", "validate-code": "CodeSystem/$validate-code", "subsumes": "CodeSystem/$subsumes"}
 Pairs = list[tuple[str, str]]
 
 
-def queries(data: Path) -> dict[str, list[Pairs]]:
+def queries(data: Path, count: int = 2000) -> dict[str, list[Pairs]]:
     """The query of each request."""
     system = open_terms(data).library.system(URL)
     assert system is not None
     rng = random.Random(5)
-    codes = [system.code(rng.randrange(system.size)) for _ in range(REQUESTS)]
+    codes = [system.code(rng.randrange(system.size)) for _ in range(count)]
     return {
         "lookup": [[("system", URL), ("code", code)] for code in codes],
         "validate-code": [[("url", URL), ("code", code)] for code in codes],
@@ -89,23 +90,27 @@ def main(data: Path) -> None:
         folder, port = Path(name), processes.free_port()
         with server(folder, data.resolve(), answers, port) as process:
             time.sleep(SETTLE)
-            for name, path in PATHS.items():
-                rates: dict[str, float] = {}
-                for turn in range(ROUNDS):
-                    for side in ("constant", "real") if turn % 2 else ("real", "constant"):
-                        where = path if side == "real" else f"CodeSystem/$constant-{name}"
-                        done = load(port, CONNECTIONS, SECONDS, [request(where, pairs) for pairs in asked[name]], folder)
-                        assert set(done["statuses"]) == {"200"}, done["statuses"]
-                        rates[side] = max(rates.get(side, 0.0), done["rate"])
-                size = len(json.dumps(answers[name]))
-                print(
-                    f"${name}: {rates['real']:.0f}/s, constant answer of {size} bytes: {rates['constant']:.0f}/s, ratio {rates['real'] / rates['constant']:.2f}"
-                )
+            for kind, count in REQUESTS.items():
+                asked = queries(data, count)
+                for name in PATHS:
+                    print(f"${name}, {kind}: {duel(port, name, asked[name], folder)}, answer of {len(json.dumps(answers[name]))} bytes", flush=True)
             for pid in processes.family(process.pid)[1:]:
                 if "tests.bench.constant" in Path(f"/proc/{pid}/cmdline").read_text():
                     print(
                         f"worker: {processes.pss_without_files(pid) / 1e6:.0f} MB of its own, {mapped(pid) / 1e6:.0f} MB mapped from the shelf (shared)"
                     )
+
+
+def duel(port: int, name: str, asked: list[Pairs], folder: Path) -> str:
+    """The best rate of the operation and of its constant, in turn."""
+    rates: dict[str, float] = {}
+    for turn in range(ROUNDS):
+        for side in ("constant", "real") if turn % 2 else ("real", "constant"):
+            where = PATHS[name] if side == "real" else f"CodeSystem/$constant-{name}"
+            done = load(port, CONNECTIONS, SECONDS, [request(where, pairs) for pairs in asked], folder)
+            assert set(done["statuses"]) == {"200"}, done["statuses"]
+            rates[side] = max(rates.get(side, 0.0), done["rate"])
+    return f"{rates['real']:.0f}/s, constant {rates['constant']:.0f}/s, ratio {rates['real'] / rates['constant']:.2f}"
 
 
 def mapped(pid: int) -> int:

@@ -245,7 +245,7 @@ def test_snomed_editions_side_by_side_and_their_operations(tmp_path: Path) -> No
 def test_only_the_snapshot_of_a_release_counts(tmp_path: Path) -> None:
     made = tinysnomed.write(tmp_path / "release")
     code = made.active[30]
-    head = "id effectiveTime active moduleId conceptId languageCode typeId term caseSignificanceId".split()
+    head = ["id", "effectiveTime", "active", "moduleId", "conceptId", "languageCode", "typeId", "term", "caseSignificanceId"]
     row = ["999", "20200101", "1", "900000000000207008", code, "en", "900000000000013009", "superseded wording", "900000000000448009"]
     for name in ("sct2_Description_Full-en_INT_20240101.txt", "sct2_Description_Delta-en_INT_20240101.txt"):
         (tmp_path / "release" / name).write_text("\t".join(head) + "\n" + "\t".join(row) + "\n", encoding="utf-8")

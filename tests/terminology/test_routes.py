@@ -121,3 +121,18 @@ async def test_a_search_knows_stored_value_sets_and_hierarchies(exchange: Exchan
     assert await found(f"code:below={LOCAL}|a") == ["a", "b"]
     assert await found(f"code:above={LOCAL}|b") == ["a", "b"]
     assert (await exchange("GET", "Observation?code:in=http://example.org/none")).status == 400
+
+
+async def test_a_remembered_answer_does_not_outlive_what_it_rests_on(store: MongoStore) -> None:
+    exchange = exchange_on(store, open_terms())
+    asked = f"CodeSystem/$validate-code?url={LOCAL}&code=b"
+    assert value((await exchange("GET", asked)).res, "result") is False
+    rid = rid_of(await exchange("POST", "CodeSystem", SYSTEM))
+    assert value((await exchange("GET", asked)).res, "result") is True
+    await exchange("DELETE", f"CodeSystem/{rid}")
+    assert value((await exchange("GET", asked)).res, "result") is False
+    own = "CodeSystem/$lookup?system=http://hl7.org/fhir/administrative-gender&code=male"
+    first, second = await exchange("GET", own), await exchange("GET", own)
+    assert first.res == second.res
+    german = await exchange("GET", own, accept_language="de")
+    assert german.status == 200
