@@ -18,7 +18,8 @@ def shared(left: Members, right: Members) -> Members:
         return NOTHING
     if len(few) * FEW < len(many):
         places = np.minimum(many.searchsorted(few), len(many) - 1)
-        return few[many[places] == few]
+        found: Members = few[many[places] == few]
+        return found
     return few[_mask(many, int(few[-1]) + 1)[few]]
 
 
