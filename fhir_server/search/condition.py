@@ -36,7 +36,7 @@ class Budget:
     """What one query may still ask for: steps through references (a chain without a type takes one for each type it may mean), values in all."""
 
     steps: int = 100
-    values: int = 4000
+    values: int = 2000
 
     def step(self, name: str) -> None:
         """One more step of a chain. Raises 400."""

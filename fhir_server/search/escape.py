@@ -3,8 +3,8 @@ r"""Escapes of search values: `\,` `\|` `\$` `\\`. https://hl7.org/fhir/R4/searc
 
 def split(text: str, separator: str, most: int = -1) -> list[str]:
     """The pieces between unescaped separators, escapes kept; at most `most` splits."""
-    if separator not in text:
-        return [text]
+    if "\\" not in text:
+        return text.split(separator, most)
     pieces: list[str] = []
     start = at = 0
     while at < len(text):

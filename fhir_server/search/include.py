@@ -9,7 +9,7 @@ from typing import Any
 
 from conformance.path import search_path
 from fhir_server.context import Context
-from fhir_server.query.clauses import NOTHING, Clause, Ids, both
+from fhir_server.query.clauses import NOTHING, Clause, Ids, both, either
 from fhir_server.search.bundle import url
 from fhir_server.search.plan import Include
 from fhir_server.search.schema import Field, schema
@@ -121,10 +121,13 @@ async def _backward(
     fresh: list[Stored] = []
     for one in wanted:
         for source in sorted(stored) if one.source == "*" else [one.source]:
-            for asked in fields_of(ctx, source, one.param):
-                pointed = [ref for kind, found in refs.items() if _points(ctx, asked, kind, one.target) for ref in found]
-                if pointed and source in stored:
-                    fresh += await _referrers(ctx, source, asked, pointed, seen, included, visible)
+            pointed: list[tuple[Field, tuple[str, ...]]] = []
+            for asked in fields_of(ctx, source, one.param) if source in stored else ():
+                found = tuple(ref for kind, rows_ in refs.items() if _points(ctx, asked, kind, one.target) for ref in rows_)
+                if found:
+                    pointed.append((asked, found))
+            if pointed:
+                fresh += await _referrers(ctx, source, pointed, seen, included, visible)
     return fresh
 
 
@@ -133,12 +136,14 @@ def _points(ctx: Context, asked: Field, kind: str, target: str) -> bool:
 
 
 async def _referrers(
-    ctx: Context, source: str, asked: Field, pointed: list[str], seen: set[tuple[str, str]], included: Included, visible: Visible
+    ctx: Context, source: str, pointed: list[tuple[Field, tuple[str, ...]]], seen: set[tuple[str, str]], included: Included, visible: Visible
 ) -> list[Stored]:
+    """Resources of one type that point at these references by one of the parameters, in one search."""
     room = max(_room(ctx, included), 0)
-    clause = both(reference.to(asked, tuple(pointed)), visible(source))
+    clause = both(either(*(reference.to(asked, refs) for asked, refs in pointed)), visible(source))
     rows = await ctx.store.find(source, clause, limit=room + 1)
     if len(rows) > room:
-        for start in range(0, len(pointed), MOST_REFS):
-            included.links.append(url(ctx.base, source, [(asked.code, ",".join(pointed[start : start + MOST_REFS]))]))
+        for asked, refs in pointed:
+            for start in range(0, len(refs), MOST_REFS):
+                included.links.append(url(ctx.base, source, [(asked.code, ",".join(refs[start : start + MOST_REFS]))]))
     return _keep(rows[:room], seen, included)

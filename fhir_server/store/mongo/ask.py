@@ -1,12 +1,14 @@
 """Ask the database for rows or numbers: by the lean channel where there is one, each command within its time, heavy ones one after another.
 
 A command that is not answered within QUICK_SECONDS is stopped and asked again in the slow lane, where one runs at a time in each process, for
-at most SLOW_SECONDS: so searches that read much cannot take the database's processors from their neighbours. Inside a transaction there are
+at most SLOW_SECONDS, and the lane rests as long as it took: so searches that read much cannot take the database's processors from others. Inside a transaction there are
 no lanes; its own lifetime limits it. https://www.mongodb.com/docs/manual/tutorial/terminate-running-operations/#maxtimems
 """
 
 import asyncio
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,8 @@ from fhir_server.store.mongo.errors import OUT_OF_TIME, code_of
 if TYPE_CHECKING:
     from fhir_server.store.mongo.read import Place
 
-QUICK_SECONDS, SLOW_SECONDS = 0.25, 30.0
-BATCH = 200  # rows decoded at a stretch: about 3 ms, then others have their turn
+QUICK_SECONDS, SLOW_SECONDS, LONGEST_REST = 0.15, 30.0, 2.0
+BATCH = 100  # rows decoded at a stretch: about a millisecond, then others have their turn
 Shape = dict[str, Any]
 
 
@@ -28,6 +30,16 @@ class Lanes:
     """The slow lane of one process."""
 
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Runs its block alone in the lane."""
+        await self.slow.acquire()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().call_later(min(time.perf_counter() - started, LONGEST_REST), self.slow.release)
 
 
 async def rows(place: "Place", command: Shape) -> list[Document]:
@@ -39,7 +51,7 @@ async def rows(place: "Place", command: Shape) -> list[Document]:
     except OperationFailure as error:
         if code_of(error) not in OUT_OF_TIME:
             raise
-    async with place.lanes.slow:
+    async with place.lanes.turn():
         return await _rows(place, command, SLOW_SECONDS)
 
 
@@ -52,7 +64,7 @@ async def count(place: "Place", command: Shape) -> int:
     found = await quick_count(place, command, QUICK_SECONDS)
     if found is not None:
         return found
-    async with place.lanes.slow:
+    async with place.lanes.turn():
         return await _count(place, command | {"maxTimeMS": int(SLOW_SECONDS * 1000)})
 
 

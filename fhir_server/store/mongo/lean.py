@@ -26,7 +26,7 @@ from fhir_server.store.mongo.errors import DUPLICATE_KEY, STOPPING
 
 OP_MSG = 2013
 MOST_CONNECTIONS = 64
-MORE_ROWS = 200
+MORE_ROWS = 100
 LONGEST_ANSWER_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
 MOST_UNDER_WAY = 2  # insert commands per collection at once: others wait for it and travel together, which costs both sides less than one by one

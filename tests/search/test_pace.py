@@ -1,0 +1,85 @@
+"""Searches that ask for much take turns; what a search may ask for is bounded."""
+
+import asyncio
+import time
+
+import pytest
+
+from conformance.outcome import Refusal
+from fhir_server.search.pace import asks_much, turn
+from tests.search.world import ask, context, fill
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "much"),
+    [
+        ("code", ",".join("abc" * 30), False),
+        ("code", ",".join("x" * 200), True),
+        ("_count", "100", False),
+        ("_count", "1000000", True),
+        ("_include", "Observation:subject", False),
+        ("_include", "Observation:*", True),
+        ("_revinclude:iterate", "Observation:subject", True),
+    ],
+)
+def test_what_asks_for_much(name, value, much):
+    assert asks_much([(name, value)]) is much
+
+
+async def test_much_runs_one_after_another_and_little_beside_it(store):
+    ctx = context(store)
+    running, most = 0, 0
+
+    async def one(pairs):
+        nonlocal running, most
+        async with turn(ctx, pairs):
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+
+    much = [("_count", "1000")]
+    await asyncio.gather(*(one(much) for _ in range(3)))
+    assert most == 1
+    await asyncio.gather(one(much), one([("code", "a")]), one([("code", "b")]))
+    assert most >= 2
+
+
+async def test_much_rests_afterwards(store):
+    ctx = context(store)
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        async with turn(ctx, [("_count", "1000")]):
+            await asyncio.sleep(0.05)
+        times.append(time.perf_counter() - started)
+    assert times[1] > 0.15 > times[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("Observation?" + ".".join(["subject"] * 30) + ".name=x", "subject"),
+        ("Observation?" + ".".join(["focus"] * 7) + ".code=x", "focus"),
+        ("Observation?date=" + ",".join(["ge2020"] * 101), "date"),
+        ("Observation?value-quantity=" + ",".join(["5"] * 101), "value-quantity"),
+        ("Observation?code=" + ",".join(["x"] * 1001), "code"),
+        ("Observation?" + "&".join("code=" + ",".join("x" * 900) for _ in range(3)), "code"),
+        ("Observation?" + "&".join(["code=x"] * 201), "parameters"),
+        ("Patient?_filter=" + "(" * 60 + "name co x" + ")" * 60, "_filter"),
+        ("Patient?_filter=general-practitioner[name co x].general-practitioner[name co x].name co x", "_filter"),
+    ],
+)
+async def test_too_much_is_refused_at_once_and_by_name(store, query, named):
+    started = time.perf_counter()
+    with pytest.raises(Refusal) as refused:
+        await ask(context(store), query)
+    assert refused.value.status == 400
+    assert named in str(refused.value)
+    assert time.perf_counter() - started < 2
+
+
+async def test_a_thousand_values_are_answered(store):
+    await fill(store, [{"resourceType": "Patient", "id": "a", "name": [{"family": "Q7"}]}])
+    bundle = await ask(context(store), "Patient?family=" + ",".join(f"q{number}" for number in range(1000)))
+    assert bundle["total"] == 1
