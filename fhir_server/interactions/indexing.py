@@ -15,7 +15,7 @@ from fhir_server.search.keys import OTHER, referenced
 
 def index_of(ctx: Context, res: Resource, texts: Sequence[str] | None = None) -> Index:
     """The index document to store beside `res`. texts: `references(res)`, if known already."""
-    index = extractor(ctx.spec, ctx.terms)(res)
+    index = extractor(ctx.spec, ctx.terms, ctx.base)(res)
     texts = references(res) if texts is None else texts
     known = referenced(index) if texts else set()
     rest = [text for text in texts if text not in known]

@@ -15,6 +15,7 @@ from fhir_server.search.types import composite, date, number, quantity, referenc
 Resource = dict[str, Any]
 Step = Callable[[Resource, Out], None]
 Evaluate = Callable[[Resource], list[Any]]
+MOST_BASES = 4  # that are kept compiled: on loopback the base is what the client called it
 MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
 
 
@@ -22,6 +23,8 @@ def extractor(spec: Spec, terms: Any = None, base: str = "") -> Callable[[Resour
     """The function `extract(res) -> Index`. terms: not needed now (UCUM is always there); base: own base URL if configured."""
     memo: dict[str, Callable[[Resource], Index]] = spec.memo.setdefault("search.extractors", {})
     if base not in memo:
+        if len(memo) >= MOST_BASES:
+            memo.clear()
         memo[base] = _extractor(spec, base)
     return memo[base]
 

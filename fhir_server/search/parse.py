@@ -72,7 +72,9 @@ def parse(ctx: Context, rtype: str | None, pairs: Sequence[Pair]) -> Plan:
                 raise
             draft.ignored += [Issue("warning", issue.code, f"ignored: {issue.text}", issue.expression) for issue in refusal.issues]
             continue
-        if name != "_cursor":
+        if name == "_count":
+            draft.applied.append((name, str(draft.given["count"])))  # as reduced
+        elif name != "_cursor":
             draft.applied.append((name, value))
     return _plan(ctx, draft)
 
@@ -119,10 +121,19 @@ def _take(ctx: Context, read: Reading, draft: Draft, name: str, value: str) -> N
         return
     if name == "_type":
         return
+    if not draft.types:
+        _of_every_type(ctx, name)
     if draft.lenient or not draft.types:  # else judged when the plan's condition is made
         for rtype in draft.types or _shared(ctx):
             node_of(read, rtype, [(name, value)])
     draft.plain.append((name, value))
+
+
+def _of_every_type(ctx: Context, name: str) -> None:
+    """Raises 400 for a parameter that not all types have, in a search of all types."""
+    code = name.split(":", 1)[0].split(".", 1)[0]
+    if not code.startswith("_") and any(code not in schema(ctx.spec, rtype).fields for rtype in _shared(ctx)):
+        raise not_supported(f"search parameter '{short(name)}': not every type has it; a search of all types needs '_type' to name those that do")
 
 
 def _shared(ctx: Context) -> tuple[str, ...]:

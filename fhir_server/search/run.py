@@ -3,6 +3,7 @@
 The caller's visibility comes in as a function `visible(rtype) -> Clause`, and limits every search this one needs: chains, `_has`, includes.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,14 @@ from conformance.published import kinds
 from fhir_server.context import Context
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Contained, both, either
 from fhir_server.query.indexes import HOT
+from fhir_server.query.match import matches
 from fhir_server.search import bundle, parse
 from fhir_server.search.cursor import seal, unseal
 from fhir_server.search.explain import explained
+from fhir_server.search.extract import extractor
 from fhir_server.search.include import include
 from fhir_server.search.keys import compartment as member_of
+from fhir_server.search.pace import turn
 from fhir_server.search.plan import Plan
 from fhir_server.search.resolve import resolve, selective, together
 from fhir_server.store import Sort, Stored
@@ -36,6 +40,7 @@ class Scope:
     rtype: str
     clause: Clause
     sort: tuple[Sort, ...]
+    inside: Clause = EVERYTHING  # what contained resources must meet, for `_contained`
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +67,27 @@ async def search(
     rtype: None for all types (or those of `_type`); beside: what may be included (None: as `visible`); path: what stands behind the base in links ('Observation', 'Patient/1/Observation', '');
     compartment: (name, id) to search in. Raises Refusal 400 naming the parameter.
     """
-    plan = parse.parse(ctx, rtype, pairs)
-    bound = bundle.url(ctx.base, path, plan.applied)
-    position = unseal(ctx, bound, plan.cursor) if plan.cursor else ()
-    scopes = await _scopes(ctx, plan, visible, compartment, str(position[1]) if position else None)
-    return await answer(ctx, plan, scopes, bound, position, beside or visible)
+    async with turn(ctx, pairs):
+        plan = parse.parse(ctx, rtype, pairs)
+        bound = bundle.url(ctx.base, path, plan.applied)
+        position = unseal(ctx, bound, plan.cursor) if plan.cursor else ()
+        scopes = await _scopes(ctx, plan, visible, compartment, str(position[1]) if position else None)
+        return await answer(ctx, plan, scopes, bound, position, beside or visible)
 
 
 async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, position: tuple[Any, ...], visible: Visible) -> Resource:
     """The page of these scopes at a position (() for the first). bound: the URL that cursors are bound to; scopes are read in their order."""
     if plan.summary == "count" or plan.count == 0:
-        return bundle.searchset(_told(ctx, plan), {"self": bound}, await _total(ctx, scopes))
+        counted = await _total(ctx, scopes)
+        return bundle.searchset(await _explanation(ctx, plan, scopes) + _told(ctx, plan), {"self": bound}, counted)
     page = await _page(ctx, plan, scopes, position)
     included = await include(ctx, page.rows, plan.includes, plan.revincludes, visible)
     total = await _stated_total(ctx, plan, scopes, page, position)
     trim = bundle.trimmer(ctx.spec, plan)
-    entries = _matches(ctx, plan, page.rows, trim)
+    await asyncio.sleep(0)  # a long page is read, then made: others have their turn between
+    entries = _matches(ctx, plan, scopes, page.rows, trim)
     entries += [bundle.entry(ctx.base, trim(one.res), "include") for one in included.found.values() if one.res is not None]
-    if plan.explain:
-        entries.append(bundle.outcome_entry(ctx.base, await explained(ctx, [(one.rtype, one.clause, one.sort) for one in scopes], plan.count)))
+    entries += await _explanation(ctx, plan, scopes)
     found = bundle.searchset(entries + _told(ctx, plan), _links(ctx, plan, bound, scopes, page, position), total)
     found["link"] += [{"relation": "related", "url": one} for one in included.links]
     return found
@@ -89,6 +96,13 @@ async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, posi
 async def criteria(ctx: Context, rtype: str, pairs: Sequence[Pair], visible: Visible) -> Clause:
     """The clause of criteria that may use chains, `_has` and `_list`."""
     return await resolve(ctx, parse.condition_of(ctx, rtype, pairs), visible)
+
+
+async def _explanation(ctx: Context, plan: Plan, scopes: list[Scope]) -> list[Resource]:
+    """`_explain=true`: for a count too, of the search that would find what is counted."""
+    if not plan.explain:
+        return []
+    return [bundle.outcome_entry(ctx.base, await explained(ctx, [(one.rtype, one.clause, one.sort) for one in scopes], plan.count))]
 
 
 def _told(ctx: Context, plan: Plan) -> list[Resource]:
@@ -127,7 +141,7 @@ async def _contained_scopes(ctx: Context, plan: Plan, visible: Visible, given: s
         inside: Clause = Contained(rtype, wanted)
         clause = both(either(inside, wanted) if plan.contained == "both" and one == rtype else inside, visible(one))
         if clause != NOTHING:
-            scopes.append(Scope(one, clause, _order(ctx, plan, rtype, clause, given, True)))
+            scopes.append(Scope(one, clause, _order(ctx, plan, rtype, clause, given, True), wanted))
     return scopes
 
 
@@ -228,12 +242,22 @@ async def _stated_total(ctx: Context, plan: Plan, scopes: list[Scope], page: Pag
     return None if position or not most else await _small_total(ctx, scopes, most)
 
 
-def _matches(ctx: Context, plan: Plan, rows: list[Stored], trim: bundle.Trim) -> list[Resource]:
+def _matches(ctx: Context, plan: Plan, scopes: list[Scope], rows: list[Stored], trim: bundle.Trim) -> list[Resource]:
     if plan.contained == "false" or plan.container:
         return [bundle.entry(ctx.base, trim(row.res), "match") for row in rows if row.res is not None]
-    return [
-        _contained_entry(ctx, row, inner) for row in rows if row.res for inner in row.res.get("contained", ()) if inner["resourceType"] in plan.types
+    wanted = {one.rtype: one.inside for one in scopes}
+    return [found for row in rows if row.res is not None for found in _inner_matches(ctx, plan, row, wanted[row.rtype], trim)]
+
+
+def _inner_matches(ctx: Context, plan: Plan, row: Stored, wanted: Clause, trim: bundle.Trim) -> list[Resource]:
+    """`_containedType=contained`: the contained resources that match, and with `_contained=both` the resource itself if it does."""
+    assert row.res is not None
+    extract = extractor(ctx.spec, ctx.terms, ctx.base)
+    whole = plan.contained == "both" and row.rtype in plan.types and matches(wanted, extract(row.res), rid=row.rid, at=row.at)
+    inner = [
+        one for one in row.res.get("contained", ()) if one["resourceType"] in plan.types and matches(wanted, extract(one), rid=one.get("id", ""))
     ]
+    return [bundle.entry(ctx.base, trim(row.res), "match")] * whole + [_contained_entry(ctx, row, one) for one in inner]
 
 
 def _contained_entry(ctx: Context, row: Stored, inner: Resource) -> Resource:

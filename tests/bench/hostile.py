@@ -2,7 +2,7 @@
 
     python -m tests.bench.hostile DATA [NAME ...]        (a folder of tests.bench.dataset; a part of a name runs only that)
 
-An exchange with two workers. The neighbour asks with four connections for one patient's newest results and for reads; first alone, then while two hostile clients send
+An exchange with two workers. The neighbour asks with one connection for one patient's newest results and for reads; first alone, then while two hostile clients send
 one kind of query again and again. Printed for each: the statuses and median seconds of the hostile query, the neighbour's p99 alone and beside it, and their ratio.
 """
 
@@ -71,7 +71,7 @@ def neighbour(one: Side, folder: Path) -> float:
     reads = [processes.http_request("GET", f"/fhir/Patient/planted{number}") for number in range(20)]
     path = folder / "requests.msgpack"
     path.write_bytes(msgspec.msgpack.encode([*requests_of(FAMILIES[NEWEST]), *reads]))
-    command = [sys.executable, "-m", "tests.bench.load", str(one.port), "4", str(SECONDS), str(path)]
+    command = [sys.executable, "-m", "tests.bench.load", str(one.port), "1", str(SECONDS), str(path)]
     done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, check=True, timeout=120)
     result = msgspec.json.decode(done.stdout)
     if set(result["statuses"]) != {"200"}:

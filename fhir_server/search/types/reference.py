@@ -117,7 +117,8 @@ def _candidates(asked: Asked, wanted: str) -> list[str]:
     if head in asked.spec.types:
         if not ID.fullmatch(tail):
             raise asked.wrong("the value is not a reference of the form type/id")
-        return [found] if head in kinds or not (asked.field.only or asked.modifier) else []
+        stored = [found] if found == wanted else [found, wanted]  # an absolute one may have been stored under another name of this server
+        return stored if head in kinds or not (asked.field.only or asked.modifier) else []
     if asked.field.only or asked.modifier:
         return [found] if f"/{asked.field.only or asked.modifier}/" in found else []
     return [found]

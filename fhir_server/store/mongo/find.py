@@ -15,7 +15,7 @@ from fhir_server.query.indexes import HOT
 from fhir_server.store import Sort, Stored
 from fhir_server.store.mongo import ask
 from fhir_server.store.mongo.document import CODEC, HIDDEN, SHOWN, stored
-from fhir_server.store.mongo.lower import Filter, index_by_date, lower
+from fhir_server.store.mongo.lower import Filter, index_by_date, index_by_id, lower
 from fhir_server.store.mongo.read import Place, with_blobs
 
 FIELDS = {"_lastUpdated": "at", "_id": "_id"}
@@ -29,7 +29,8 @@ async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], l
     wanted, shown = lower(clause, by_index), dict(HIDDEN if only_ids else SHOWN)
     if all(one.param in FIELDS for one in sort):
         keys = _keys(sort)
-        rows = await _plain(place, rtype, wanted, keys, limit, after, shown)
+        index = index_by_id(clause) if keys[0][0] == "_id" and rtype not in HOT else ""
+        rows = await _plain(place, rtype, Ordered(wanted, keys, index), limit, after, shown)
         positions = [tuple(row[name] for name, _ in keys) for row in rows]
     elif by_index:
         rows = await by_date(Dates(place, rtype, shown, sort[0].descending, index_by_date(clause)), wanted, limit, after)
@@ -79,7 +80,7 @@ async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort]
     by_index = all(one.param in FIELDS or one.kind == "d" for one in sort)
     order = {"d" if one.kind == "d" else FIELDS[one.param]: -1 if one.descending else 1 for one in sort} if by_index else {}
     command = {"find": rtype, "filter": wanted, "sort": order or {"_id": 1}, "limit": limit}
-    index = index_by_date(clause) if "d" in order else ""
+    index = index_by_date(clause) if "d" in order else index_by_id(clause) if order in ({}, {"_id": 1}) and rtype not in HOT else ""
     if index:
         command["hint"] = index
     question = {"explain": command, "verbosity": "executionStats"}
@@ -87,11 +88,20 @@ async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort]
     return {"filter": wanted, "sort": order, "plan": answer}
 
 
-async def _plain(place: Place, rtype: str, wanted: Filter, keys: list[tuple[str, int]], limit: int, after: Position, shown: Row) -> list[Row]:
-    if after:
-        wanted = {"$and": [wanted, _behind(keys, after)]}
-    projection = shown | {name: 1 for name, _ in keys}
-    return await ask.rows(place, {"find": rtype, "filter": wanted, "projection": projection, "sort": dict(keys), "limit": limit})
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A filter, the keys of an order that an index gives, and the name of the index to use, '' for the database's choice."""
+
+    wanted: Filter
+    keys: list[tuple[str, int]]
+    index: str
+
+
+async def _plain(place: Place, rtype: str, asked: Ordered, limit: int, after: Position, shown: Row) -> list[Row]:
+    wanted = {"$and": [asked.wanted, _behind(asked.keys, after)]} if after else asked.wanted
+    projection = shown | {name: 1 for name, _ in asked.keys}
+    command = {"find": rtype, "filter": wanted, "projection": projection, "sort": dict(asked.keys), "limit": limit}
+    return await ask.rows(place, command | ({"hint": asked.index} if asked.index else {}))
 
 
 def _keys(sort: Sequence[Sort]) -> list[tuple[str, int]]:

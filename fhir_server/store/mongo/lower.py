@@ -28,7 +28,7 @@ from fhir_server.query.clauses import (
     both,
     either,
 )
-from fhir_server.query.indexes import KEY_DATE, PATIENT_KEY_DATE, UNIVERSAL, WIDE
+from fhir_server.query.indexes import KEY_DATE, KEY_ID, PATIENT_KEY_DATE, UNIVERSAL, WIDE
 from fhir_server.query.match import EARTH_KM
 
 Filter = dict[str, Any]
@@ -66,6 +66,11 @@ def index_by_date(clause: Clause) -> str:
     if all(any(isinstance(part, Patient) for part in _parts(branch)) for branch in branches):
         return PATIENT_KEY_DATE.name
     return KEY_DATE.name if all(_narrows(_parts(branch)) for branch in branches) else ""
+
+
+def index_by_id(clause: Clause) -> str:
+    """The index of keys of a type without patient, if some key is asked for: it gives the rows by id, and the database need not try the index of ids."""
+    return KEY_ID.name if all(any(isinstance(part, Keys) for part in _parts(branch)) for branch in _branches(clause, False)) else ""
 
 
 def _parts(clause: Clause) -> tuple[Clause, ...]:

@@ -1,0 +1,75 @@
+"""What an answer says beside its resources: `self`, contained matches, explanations, references to this server."""
+
+import json
+
+import pytest
+
+from conformance.outcome import Refusal
+from fhir_server.interactions.indexing import index_of
+from fhir_server.query.match import matches
+from fhir_server.search.parse import criteria
+from tests.search.world import BASE, ask, context, fill, found, link
+
+DRUGS = [{"resourceType": "Medication", "id": code, "code": {"coding": [{"system": "http://rx", "code": code}]}} for code in ("99", "77")]
+ORDER = {
+    "resourceType": "MedicationRequest",
+    "id": "m",
+    "status": "active",
+    "intent": "order",
+    "subject": {"reference": "Patient/a"},
+    "contained": DRUGS,
+}
+OWN = {"resourceType": "Medication", "id": "own", "code": {"coding": [{"system": "http://rx", "code": "99"}]}, "contained": [DRUGS[1]]}
+
+
+async def test_self_shows_the_count_that_was_applied(store):
+    bundle = await ask(context(store, max_page_size=200), "Patient?_count=1000000")
+    assert link(bundle, "self") == "Patient?_count=200"
+
+
+async def test_only_contained_resources_that_match_are_returned(store):
+    await fill(store, [ORDER, OWN])
+    ctx = context(store)
+    bundle = await ask(ctx, "Medication?code=99&_contained=true&_containedType=contained")
+    assert [one["fullUrl"] for one in bundle["entry"]] == [f"{BASE}/MedicationRequest/m#99"]
+    bundle = await ask(ctx, "Medication?code=99&_contained=both&_containedType=contained")
+    assert [one["fullUrl"] for one in bundle["entry"]] == [f"{BASE}/Medication/own", f"{BASE}/MedicationRequest/m#99"]
+    bundle = await ask(ctx, "Medication?code=77&_contained=both&_containedType=contained")
+    assert [one["fullUrl"] for one in bundle["entry"]] == [f"{BASE}/Medication/own#77", f"{BASE}/MedicationRequest/m#77"]
+
+
+async def test_counts_are_explained_too(store):
+    await fill(store, [{"resourceType": "Patient", "id": "a", "identifier": [{"value": "7"}]}])
+    bundle = await ask(context(store), "Patient?identifier=7&_summary=count&_explain=true")
+    assert bundle["total"] == 1
+    assert "k_id" in json.dumps(bundle["entry"])
+
+
+@pytest.mark.parametrize("query", ["date=ge2013", "date=lt2013-05-01T10:00:00Z", "date=ap2013", "patient=a&date=sa2013"])
+async def test_open_bounds_are_explained(store, query):
+    await fill(store, [{"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "x"}, "effectiveDateTime": "2013"}])
+    bundle = await ask(context(store), f"Observation?{query}&_explain=true")
+    assert "_d" in json.dumps(bundle["entry"][-1])
+
+
+async def test_a_search_of_all_types_says_what_it_needs(store):
+    with pytest.raises(Refusal, match="_type"):
+        await ask(context(store), "?name=peter")
+
+
+async def test_absolute_references_to_this_server_are_found_as_relative_ones(store):
+    ctx = context(store)
+    res = {"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "x"}, "subject": {"reference": f"{BASE}/Patient/a"}}
+    index = index_of(ctx, res)
+    for value in ("Patient/a", "a", f"{BASE}/Patient/a"):
+        assert matches(criteria(ctx, "Observation", [("subject", value)]), index), value
+    assert not matches(criteria(ctx, "Observation", [("subject", "http://other/fhir/Patient/a")]), index)
+
+
+async def test_totals_count_what_fits_and_what_is_asked(store):
+    await fill(store, [{"resourceType": "Patient", "id": f"p{number}", "gender": "male"} for number in range(12)])
+    ctx = context(store, search_total=10)
+    assert (await ask(ctx, "Patient?gender=male&_count=20"))["total"] == 12
+    assert "total" not in await ask(ctx, "Patient?gender=male&_count=5")
+    assert (await ask(ctx, "Patient?gender=male&_count=5&_total=accurate"))["total"] == 12
+    assert len(found(await ask(ctx, "Patient?gender=male&_count=5&_total=none"))) == 5
