@@ -17,9 +17,11 @@ from typing import Any
 
 from conformance.outcome import Issue
 from mappers.v2 import ack
+from mappers.v2.batch import Batch
 from mappers.v2.message import Message, Segment, parse
 from mappers.v2.problem import Problem, erl
 
+MOST_ROWS = 500  # problems of one message that are kept
 COMMIT = MappingProxyType({"AA": "CA", "AE": "CE", "AR": "CR"})
 
 
@@ -62,9 +64,11 @@ def answer(message: Message, code: str, problems: Sequence[Problem], expected: s
     return ack.build(message, code, problems, control_id=new_control_id(), now=datetime.now(UTC), expected_sequence=expected)
 
 
-def batched(given: Sequence[bytes], header: str) -> bytes:
-    """A response batch around these answers; `header` is the raw BHS of what is answered."""
-    return ack.batch(given, header, now=datetime.now(UTC), control_id=new_control_id())
+def batched(given: Sequence[bytes], asked: Batch) -> bytes:
+    """A response batch (for a file: in a response file) around these answers; one that says in BTS-1 how many it holds and holds others is told so."""
+    note = "" if asked.counted in (None, len(asked.messages)) else f"BTS-1 says {asked.counted} messages, {len(asked.messages)} came"
+    now = datetime.now(UTC)
+    return ack.batch(given, asked.batch_header, asked.file_header, now=now, control_id=new_control_id(), note=note, codec=asked.codec)
 
 
 def reject(head: bytes, reason: str) -> bytes | None:
@@ -80,7 +84,7 @@ def reject(head: bytes, reason: str) -> bytes | None:
 
 def as_rows(problems: Sequence[Problem]) -> tuple[dict[str, Any], ...]:
     """Problems as the inbox keeps them."""
-    return tuple({"severity": one.severity, "code": one.code, "place": one.location, "text": one.text} for one in problems)
+    return tuple({"severity": one.severity, "code": one.code, "place": one.location, "text": one.text} for one in problems[:MOST_ROWS])
 
 
 FieldOf = Callable[[str, str, str], int]  # (segment, type, element) -> the field that fills it, 0 if no table says

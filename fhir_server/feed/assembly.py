@@ -19,8 +19,9 @@ from fhir_server.query.clauses import either
 from fhir_server.search.keys import refers, token_clause
 from fhir_server.store import Stored, Tx
 from fhir_server.store.inbox import Inbox
-from mappers.v2.convert import Conversion, convert
+from mappers.v2.convert import Conversion, convert, unsupported
 from mappers.v2.message import Message
+from mappers.v2.problem import Problem
 from mappers.v2.source import Source as MapperSource
 from mappers.v2.tables import Tables, load_tables
 
@@ -29,7 +30,13 @@ MATCHES = 20  # more than one match is a conflict already
 
 def open_feed(ctx: Context, inbox: Inbox, registry: Registry) -> Feed:
     """The feed of one tenant in this process. `ctx` acts for all sources; each message gets its own copy with its source's name."""
-    return Feed(ctx.store, inbox, registry, _converter(ctx), lru_cache(1000)(lambda source: _means(ctx, inbox, source)))
+    mean = lru_cache(1000)(lambda source: _means(ctx, inbox, source))
+    return Feed(ctx.store, inbox, registry, _converter(ctx), mean, unsupported=_unsupported(ctx))
+
+
+def _unsupported(ctx: Context) -> Callable[[Message, Source], Problem | None]:
+    site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
+    return lambda message, source: unsupported(message, _tables(site, source))
 
 
 def _converter(ctx: Context) -> Callable[[Message, Source], Conversion]:

@@ -31,6 +31,7 @@ URL = re.compile(r"(https?|urn|ftp|tag):\S+", re.IGNORECASE)
 PATIENT_FIELDS = (3, 2, 4)  # PID-3; PID-2 and PID-4 are what 2.1 to 2.3 senders use when PID-3 is empty
 MERGED_FIELDS = (1, 4, 2)  # MRG-1; MRG-4 and MRG-2 before 2.5
 PATIENT_LINKS = ("subject", "patient", "beneficiary", "individual")
+MOST_TEXT = 65_536  # characters of an identifier field; nobody is named by more
 UNNAMED = frozenset({"", "unknown", "unk", "unbekannt", "nn", "none", "notavailable", "test"})
 # Identifier types that many people may share or that name something else than a person; HL7 table 0203.
 SHARED = frozenset(
@@ -76,6 +77,8 @@ def patient_keys(source: Source, segment: Segment, numbers: Iterable[int] = PATI
     Where no identifier is of a type that the source trusts, the first one that is not shared by nature is taken.
     """
     for number in numbers:
+        if len(segment.text(number)) > MOST_TEXT:
+            continue
         rows = [
             (segment.get(f"{number}({place}).5").strip().upper(), f"{number}({place})") for place in range(1, len(segment.repetitions(number)) + 1)
         ]

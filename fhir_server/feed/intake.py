@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,15 +23,15 @@ from fhir_server.feed.apply import Deferred, Means
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import Registry, Source, recognise
 from fhir_server.feed.statistics import Statistics
-from fhir_server.feed.work import Mapped, apply_all, map_message
+from fhir_server.feed.work import Mapped, apply_all, check, kind_of, map_message
 from fhir_server.store import Store, Tx
-from fhir_server.store.inbox import ACCEPTED, FAILED, REUSED, Busy, Entry, Inbox
+from fhir_server.store.inbox import ACCEPTED, FAILED, RESENT, REUSED, Busy, Entry, Inbox
 from mappers.v2 import batch
 from mappers.v2.convert import Conversion
 from mappers.v2.message import Message, parse
 from mappers.v2.problem import Problem
 
-LOG = logging.getLogger("fhir_server.feed")
+LOG = logging.getLogger("fhir.feed")
 WAIT_SECONDS = 25.0  # longest wait for an earlier message of the same patient, or for another process at the same message
 POLL_SECONDS = 0.02
 TRANSIENT = frozenset({429, 500, 503, 507})
@@ -43,11 +43,16 @@ def owner_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"
 
 
+def nothing_wrong(message: Message, source: Source) -> Problem | None:
+    """An `unsupported` that supports every type of message."""
+    return None
+
+
 @dataclass(slots=True, eq=False)
 class Feed:
     """The running feed of one tenant in one process.
 
-    convert: (message, source) -> Conversion of mappers.v2; mean: source name -> what `apply` writes with; wake: set when the background
+    convert: (message, source) -> Conversion of mappers.v2; unsupported: what is said of a type of message that no table maps; mean: source name -> what `apply` writes with; wake: set when the background
     worker has something to do; waiting, writing: receipts that go together into the next write.
     """
 
@@ -61,6 +66,7 @@ class Feed:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[tuple[Entry, "asyncio.Future[tuple[Entry, bool]]"]] = field(default_factory=list)
     writing: bool = False
+    unsupported: Callable[[Message, Source], Problem | None] = nothing_wrong
     connections: dict[str, str] = field(default_factory=dict)  # source name -> its latest MLLP connection
 
 
@@ -87,17 +93,21 @@ async def receive(
         return await _receive_one(feed, split.messages[0], sender, stored, charset)
     given = [await _receive_one(feed, piece, sender, nothing_more, charset) for piece in split.messages]
     await stored()
-    return answers.batched([answer for answer in given if answer is not None], split.batch_header or split.file_header)
+    return answers.batched([answer for answer in given if answer is not None], split)
 
 
-async def _unreadable(feed: Feed, raw: bytes, sender: Sender, stored: Callable[[], Awaitable[None]]) -> bytes | None:
+async def _unreadable(
+    feed: Feed, raw: bytes, sender: Sender, stored: Callable[[], Awaitable[None]], reason: str = "unreadable", message: Message | None = None
+) -> bytes | None:
+    """Kept, but not to be taken for a message: `reason` is a row of the failure table, `message` what could be read of it."""
     (entry, is_new) = await _store(feed, receipt.unreadable_entry(raw, sender, feed.owner))
     await stored()
     feed.statistics.count("unreadable", "received")
-    answer = answers.reject(b"", "unreadable")
+    failure = FAILURES[reason]
+    problem = Problem("E", "MSH^1^18" if message else "", failure.condition, failure.text)
+    answer = answers.answer(message, failure.code, [problem]) if message else answers.reject(b"", reason)
     if is_new:
-        failure = FAILURES["unreadable"]
-        problems = answers.as_rows([Problem("E", "", failure.condition, failure.text)])
+        problems = answers.as_rows([problem])
         await feed.inbox.finish(None, entry, {"status": failure.status, "problems": problems, "answer": answer or b"", "done": datetime.now(UTC)})
     feed.statistics.count("unreadable", "answer:AR")
     return answer
@@ -107,14 +117,18 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
     message = parse(raw, charset)
     if message.code in SILENT_CODES:
         feed.statistics.count("answers", "received")
+        await stored()
         return None
+    if sender.transport == "mllp" and message.charset.startswith(("utf-16", "utf-32")):
+        return await _unreadable(feed, raw, sender, stored, "wide", replace(message, charset="ascii"))
     source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"), certificate=sender.certificate, client=sender.client)
     feed.statistics.count(source.name, "received")
     accept, application = message.get("MSH-15").upper(), message.get("MSH-16").upper()
     enhanced = accept in ("AL", "ER", "SU") or (accept == "NE" and application == "NE")
     feed.connections[source.name] = sender.connection
+    refused = _refused(feed, message, source) if enhanced else None
     commit = answers.answer(message, "CA", []) if enhanced else b""
-    made = receipt.entry_of(message, raw, source, sender, "" if enhanced else feed.owner, commit)
+    made = receipt.entry_of(message, raw, source, sender, "" if enhanced and refused is None else feed.owner, commit)
     try:
         entry, is_new = await _store(feed, made)
     except Refusal:
@@ -122,8 +136,10 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
         code = COMMIT["AE"] if enhanced else failure.code
         return _say(feed, source, message, code, [Problem("E", "", failure.condition, failure.text)], accept if enhanced else application)
     await stored()
+    if refused is not None:
+        return await _rejected(feed, entry, is_new, message, source, refused)
     if enhanced:
-        return await _committed(feed, entry, is_new, source, accept)
+        return await _committed(feed, entry, is_new, message, source, accept)
     answer = await work_out(feed, entry, message, source) if is_new else await _again(feed, entry, message, source)
     return answer if _wanted(application, answer) else None
 
@@ -174,15 +190,43 @@ async def _store_waiting(feed: Feed) -> None:
         future.set_result(result)
 
 
-async def _committed(feed: Feed, entry: Entry, is_new: bool, source: Source, accept: str) -> bytes | None:
+def _refused(feed: Feed, message: Message, source: Source) -> Failed | None:
+    """Why a message is rejected on sight (CR) although it can be stored: its header, its type or its sender is not acceptable. HL7 v2.8 2.9.3.1"""
+    try:
+        check(message, source)
+    except Failed as failed:
+        return failed if failed.failure.code == "AR" else None
+    problem = feed.unsupported(message, source)
+    return Failed(kind_of([problem]), [problem]) if problem is not None else None
+
+
+async def _rejected(feed: Feed, entry: Entry, is_new: bool, message: Message, source: Source, why: Failed) -> bytes | None:
+    """Enhanced mode: kept, but rejected at once; sent again after the reason is gone, it is taken."""
+    code = COMMIT[why.failure.code]
+    if is_new:
+        answer = answers.answer(message, code, why.problems)
+        final = _final(why.failure.status, why.problems, answer, entry, message, ())
+        await feed.inbox.finish(None, entry, {**final, "commit": answer, "due": False})
+        feed.statistics.count(source.name, why.failure.status)
+    return _say(feed, source, message, code, why.problems, message.get("MSH-15").upper())
+
+
+async def _flag_resent(feed: Feed, entry: Entry) -> None:
+    """A message that was not accepted came again."""
+    if RESENT not in entry.flags:
+        await feed.inbox.mark(entry.id, {"flags": (*entry.flags, RESENT)})
+
+
+async def _committed(feed: Feed, entry: Entry, is_new: bool, message: Message, source: Source, accept: str) -> bytes | None:
     """Enhanced mode: the message is stored, say so; the background worker does the rest."""
     if not is_new:
         feed.statistics.count(source.name, "duplicate")
-        if entry.status in FAILED:
-            await feed.inbox.take(entry.id, "", None, datetime.now(UTC))
+        if entry.status in FAILED and await feed.inbox.take(entry.id, "", None, datetime.now(UTC)) is not None:
+            await _flag_resent(feed, entry)
     feed.wake.set()
     feed.statistics.count(source.name, "answer:CA")
-    return entry.commit if _wanted(accept, entry.commit) else None
+    answer = entry.commit if answer_code(entry.commit) == "CA" else answers.answer(message, "CA", [])  # it was rejected before
+    return answer if _wanted(accept, answer) else None
 
 
 async def _again(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
@@ -199,6 +243,8 @@ async def _again(feed: Feed, entry: Entry, message: Message, source: Source) -> 
         until = now + receipt.LEASE
         taken = await feed.inbox.take(entry.id, feed.owner, until, receipt.FOREVER if is_gone(current.owner) else now)
         if taken is not None:
+            if current.status in FAILED:
+                await _flag_resent(feed, current)
             return await work_out(feed, taken, message, source)
         if asyncio.get_running_loop().time() > deadline:
             failure = FAILURES["store"]
@@ -327,10 +373,10 @@ async def _failed(feed: Feed, entry: Entry, message: Message, source: Source, er
     failure = FAILURES["conflict"] if isinstance(error, Deferred) else error.failure
     problems = list(error.problems)
     answer = answers.answer(message, failure.code, problems, "" if isinstance(error, Deferred) else error.expected)
-    LOG.warning("message not accepted", extra={"source": source.name, "entry": entry.id, "status": failure.status, "code": failure.code})
+    LOG.warning("message not accepted", extra={"fields": {"source": source.name, "entry": entry.id, "status": failure.status, "code": failure.code}})
     feed.statistics.count(source.name, failure.status)
     try:
         await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, message, ()))
     except Refusal:
-        LOG.warning("the failure could not be stored; the message is taken up again when its lease ends", extra={"entry": entry.id})
+        LOG.warning("the failure could not be stored; the message is taken up again when its lease ends", extra={"fields": {"entry": entry.id}})
     return answer

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import os
-import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,17 +37,14 @@ def new_id() -> str:
 def digest(message: Message) -> str:
     """What a resend has in common with the first: everything but MSH-7, MSH-13 and trailing delimiters."""
     marks = message.delimiters
-    trailing = re.compile("[" + re.escape(marks.component + marks.subcomponent + marks.repetition) + " ]+(?=" + re.escape(marks.field) + "|$)")
+    trailing = marks.component + marks.subcomponent + marks.repetition + " "
     hashed = hashlib.sha256()
     for segment in message.segments:
-        line = segment.line
+        fields = segment.fields
         if segment.name == "MSH":
-            fields = list(segment.fields)
-            for number in (7, 13):
-                if number < len(fields):
-                    fields[number] = ""
-            line = marks.field.join(["MSH", *fields[3:]])
-        hashed.update(trailing.sub("", line).rstrip(marks.field).encode("utf-8", "surrogatepass") + b"\r")
+            fields = ["MSH", *("" if number in (7, 13) else text for number, text in enumerate(fields) if number > 2)]
+        line = marks.field.join([text.rstrip(trailing) for text in fields])
+        hashed.update(line.rstrip(marks.field).encode("utf-8", "surrogatepass") + b"\r")
     return hashed.hexdigest()
 
 

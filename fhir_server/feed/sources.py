@@ -130,7 +130,7 @@ def recognise(known: Registry, application: str, facility: str, *, certificate: 
     for source in known.sources:
         if not source.certificates and not source.clients and _sends(source, application, facility):
             return source
-    return _unknown(known.unknown, application, facility)
+    return _unknown(known.unknown, application, facility, frozenset(source.name for source in known.sources))
 
 
 def _sends(source: Source, application: str, facility: str) -> bool:
@@ -142,10 +142,12 @@ def _sends(source: Source, application: str, facility: str) -> bool:
 
 
 @lru_cache(maxsize=10_000)
-def _unknown(policy: str, application: str, facility: str) -> Source:
-    if policy == "default":
-        return Source("default")
-    return Source(sender_name(application, facility), policy="" if policy == "own" else policy)
+def _unknown(policy: str, application: str, facility: str, taken: frozenset[str]) -> Source:
+    """A source for a sender that nobody configured; never one with the name of a configured source, whose facts it would then own."""
+    name = "default" if policy == "default" else sender_name(application, facility)
+    while name in taken:
+        name = f"{name}-unknown"
+    return Source(name, policy="" if policy in ("own", "default") else policy)
 
 
 def sender_name(application: str, facility: str) -> str:

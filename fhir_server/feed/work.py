@@ -41,18 +41,19 @@ class Mapped:
 
 def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, message: Message, source: Source) -> Mapped:
     """Check and map by `convert`, the mapper. Raises Failed with the row of the failure table that applies."""
-    _check(message, source)
+    check(message, source)
     if source.processing and message.processing_id not in source.processing:
         note = Problem("W", "MSH^1^11", "202", "kept, but not processed: the processing id is not one of production")
         return Mapped(entry.id, message, source, {}, Facts("", ()), (*message.problems, note), entry.received, excluded=True)
     conversion = convert(message, source)
-    problems = (*message.problems, *conversion.problems)
+    problems = tuple(conversion.problems)  # those of the message's form among them
     if failed(list(problems)):
-        raise Failed(_kind(conversion.problems), problems)
+        raise Failed(kind_of(conversion.problems), problems)
     return Mapped(entry.id, message, source, conversion.bundle, conversion.facts, problems, entry.received, attempt=entry.attempt)
 
 
-def _check(message: Message, source: Source) -> None:
+def check(message: Message, source: Source) -> None:
+    """Raises Failed for a message that is not even to be mapped: its form, its header or its sender is not acceptable."""
     if message.header is None:
         raise Failed("unreadable", message.problems)
     if not message.control_id.strip():
@@ -64,7 +65,7 @@ def _check(message: Message, source: Source) -> None:
         raise Failed("header" if header else "parse", message.problems)
 
 
-def _kind(problems: Sequence[Problem]) -> str:
+def kind_of(problems: Sequence[Problem]) -> str:
     """Unsupported types and events are rejected (AR), other mapping errors are errors (AE)."""
     codes = {problem.code for problem in problems if problem.severity == "E"}
     return "unsupported-type" if "200" in codes else "unsupported-event" if "201" in codes else "mapping"

@@ -14,7 +14,7 @@ from fhir_server.feed.intake import Feed, is_gone, resume
 from fhir_server.feed.sources import Source
 from fhir_server.store.inbox import Busy, Entry
 
-LOG = logging.getLogger("fhir_server.feed")
+LOG = logging.getLogger("fhir.feed")
 PARALLEL = 8
 IDLE_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
@@ -30,7 +30,7 @@ async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: S
             try:
                 busy = await step(feed, push, send)
             except Refusal as refusal:
-                LOG.warning("background work waits for the store", extra={"status": refusal.status})
+                LOG.warning("background work waits for the store", extra={"fields": {"status": refusal.status}})
                 busy = False
             if not busy:
                 await _pause(feed, stop)
@@ -94,10 +94,10 @@ async def _orphans(feed: Feed, limit: int) -> list[Entry]:
 async def _not_done(feed: Feed, entry: Entry, error: BaseException) -> None:
     """A message that could not be finished; its kind of failure is logged, never its text."""
     if isinstance(error, Busy):
-        LOG.info("another process finished the message", extra={"entry": entry.id})
+        LOG.info("another process finished the message", extra={"fields": {"entry": entry.id}})
     elif isinstance(error, Exception):
         feed.statistics.count(entry.source, "failure")
-        LOG.error("message failed in the background", extra={"entry": entry.id, "error": type(error).__name__})
+        LOG.error("message failed in the background", extra={"fields": {"entry": entry.id, "error": type(error).__name__}})
         await _give_up(feed, entry)
     else:
         raise error

@@ -19,7 +19,7 @@ from typing import Any
 from fhir_server.mllp.framing import Broken, Event, Frame, Framer, Noise, wrap
 from fhir_server.settings import Settings
 
-LOG = logging.getLogger("fhir_server.mllp")
+LOG = logging.getLogger("fhir.mllp")
 CHUNK = 65536
 LARGE = 1024 * 1024  # a block beyond this needs one of the few places for large blocks
 LARGE_PLACES = 8
@@ -166,7 +166,7 @@ async def _connection(door: Door, reader: asyncio.StreamReader, writer: asyncio.
         del door.tasks[task]
         door.writers.pop(peer.connection, None)
         door.counts[f"closed:{reason}"] += 1
-        LOG.info("connection closed", extra={"peer": peer.address, "reason": reason, "connection": peer.connection})
+        LOG.info("connection closed", extra={"fields": {"peer": peer.address, "reason": reason, "connection": peer.connection}})
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(writer.wait_closed(), 2.0)
@@ -241,7 +241,11 @@ async def _answer(door: Door, writer: asyncio.StreamWriter, event: Event, peer: 
         return True
     if isinstance(event, Broken):
         door.counts[f"broken:{event.reason}"] += 1
-        LOG.warning("block not taken", extra={"peer": peer.address, "reason": event.reason, "size": event.size, "connection": peer.connection})
+        LOG.warning(
+            "block not taken", extra={"fields": {"peer": peer.address, "reason": event.reason, "size": event.size, "connection": peer.connection}}
+        )
+        if not await _not_taken(door, writer):
+            return False
         answer = door.reject(event.head, event.reason)
     elif event.data in COMMIT_BYTES:
         door.counts["commit_bytes"] += 1
@@ -255,25 +259,38 @@ async def _answer(door: Door, writer: asyncio.StreamWriter, event: Event, peer: 
     return await _write(door, writer, answer)
 
 
+async def _not_taken(door: Door, writer: asyncio.StreamWriter) -> bool:
+    """MLLP release 2: say by the commit byte NAK that a block is not in safe storage; False if it could not be written in time."""
+    return not door.settings.mllp_commit_bytes or await _write(door, writer, COMMIT_BYTES[1])
+
+
 async def _handled(door: Door, writer: asyncio.StreamWriter, event: Frame, peer: Peer) -> bytes | None:
     """The answer to one block. The border of this door: whatever fails behind it is logged by its kind and answered."""
+    committed = False
 
     async def stored() -> None:
+        nonlocal committed
+        committed = True
         if door.settings.mllp_commit_bytes:
             await _write(door, writer, COMMIT_BYTES[0])
 
     try:
-        return await door.handle(event.data, peer, stored)
+        answer = await door.handle(event.data, peer, stored)
+        if not committed:
+            await _not_taken(door, writer)
+        return answer
     except Exception as error:
         door.counts["failures"] += 1
-        LOG.error("message failed", extra={"error": type(error).__name__, "connection": peer.connection}, exc_info=_without_text(error))
+        LOG.error("message failed", extra={"fields": {"error": type(error).__name__, "connection": peer.connection}}, exc_info=_without_text(error))
+        if not committed:
+            await _not_taken(door, writer)
         return door.reject(event.data[:4096], "failure")
 
 
 def _without_text(error: BaseException) -> Any:
-    """The exception with its place but without its text, which could repeat a patient's data."""
-    bare = RuntimeError(type(error).__name__)
-    return (RuntimeError, bare, error.__traceback__)
+    """The exception with its kind and place but without its text, which could repeat a patient's data."""
+    kind = type(type(error).__name__, (Exception,), {})
+    return (kind, kind(), error.__traceback__)
 
 
 async def _write(door: Door, writer: asyncio.StreamWriter, content: bytes) -> bool:

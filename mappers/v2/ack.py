@@ -16,6 +16,7 @@ from mappers.v2.problem import CONDITIONS, Problem
 _VERSION = re.compile(r"2\.(\d+)")
 CODES = ("AA", "AE", "AR", "CA", "CE", "CR")
 MAX_ERRORS = 200
+_BOM = "".encode("utf-16")
 
 
 def build(message: Message, code: str, problems: Sequence[Problem], *, control_id: str, now: datetime, expected_sequence: str = "") -> bytes:
@@ -40,15 +41,29 @@ def unreadable(problems: Sequence[Problem], *, control_id: str, now: datetime) -
     return build(Message((), Delimiters(), "utf-8", (), str), "AR", problems, control_id=control_id, now=now)
 
 
-def batch(answers: Sequence[bytes], header: str, *, now: datetime, control_id: str) -> bytes:
-    """A response batch around acknowledgements; `header` is the raw BHS of the batch that is answered ('' if it had none)."""
+def batch(
+    answers: Sequence[bytes], header: str, file_header: str = "", *, now: datetime, control_id: str, note: str = "", codec: str = "latin_1"
+) -> bytes:
+    """A response batch around acknowledgements, in a response file where a file is answered. HL7 v2.8 chapter 2, 2.10.3.
+
+    header, file_header: the raw BHS and FHS that are answered ('' if there was none), decoded by `codec`; note: comment of BTS-2.
+    """
+    mark, top = _response_header("BHS", header or file_header, now, control_id)
+    ends = f"BTS{mark}{len(answers)}" + (f"{mark}{note}" if note else "") + "\r"
+    if file_header:
+        _, file_top = _response_header("FHS", file_header, now, control_id)
+        top, ends = file_top + top, ends + f"FTS{mark}1\r"
+    body = b"".join(answer.removeprefix(_BOM) for answer in answers) if codec == "utf-16" else b"".join(answers)
+    return top.encode(codec, "replace") + body + ends.encode(codec, "replace").removeprefix(_BOM if codec == "utf-16" else b"")
+
+
+def _response_header(name: str, header: str, now: datetime, control_id: str) -> tuple[str, str]:
+    """(field separator, BHS or FHS line): sender and receiver swapped, field 12 the control id of what is answered."""
     mark = header[3:4] or "|"
     sent = header.split(mark) if header else []
     field = [sent[place] if place < len(sent) else "" for place in range(12)]
-    characters = field[1] or "^~\\&"
-    top = ["BHS", characters, field[4], field[5], field[2], field[3], stamp(now), "", "", "", control_id, field[10]]
-    ends = f"BTS{mark}{len(answers)}\r"
-    return (mark.join(top).rstrip(mark) + "\r").encode() + b"".join(answers) + ends.encode()
+    row = [name, field[1] or "^~\\&", field[4], field[5], field[2], field[3], stamp(now), "", "", "", control_id, field[10]]
+    return mark, mark.join(row).rstrip(mark) + "\r"
 
 
 def minor_version(message: Message) -> int:

@@ -21,6 +21,7 @@ class Batch:
     batch_header: str
     counted: int | None
     batched: bool
+    codec: str = "latin_1"  # of the header lines: they were read by it, and are answered in it
 
 
 def split(raw: bytes) -> Batch:
@@ -31,7 +32,7 @@ def split(raw: bytes) -> Batch:
     messages = tuple(piece for head, piece in heads if head.startswith("MSH"))
     rest = [head for head, _ in heads if head[:3] in ("FHS", "BHS", "BTS", "FTS")]
     trailer = next((head for head in rest if head.startswith("BTS")), "")
-    return Batch(messages, _first(rest, "FHS"), _first(rest, "BHS"), _count(trailer), bool(rest))
+    return Batch(messages, _first(rest, "FHS"), _first(rest, "BHS"), _count(trailer), bool(rest), codec or "latin_1")
 
 
 def _cut(raw: bytes) -> list[bytes]:

@@ -6,6 +6,7 @@ https://terminology.hl7.org/CodeSystem/v2-0211
 
 import codecs
 import csv
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_UNITS = frozenset({"utf-16", "utf-32"})
 _WIDE = ((b"M\0\0\0S\0\0\0", "utf-32-le"), (b"\0\0\0M\0\0\0S", "utf-32-be"), (b"M\0S\0", "utf-16-le"), (b"\0M\0S", "utf-16-be"))
 
 
@@ -36,6 +38,16 @@ def codec_of(declared: str) -> str | None:
     if any(codec.startswith("iso2022") for codec in found):
         return "iso2022_jp_2"
     return found[0] if found else None
+
+
+def hinted(hint: str) -> str | None:
+    """The codec of a transport's charset name (IANA), None for all but those of table 0211: others of Python's codecs are no character sets."""
+    found = codec_of(hint)
+    if found is None:
+        with suppress(LookupError):
+            name = codecs.lookup(hint).name
+            found = next((codec for codec in names().values() if codecs.lookup(codec).name == name), None)
+    return None if found in _UNITS else found
 
 
 def wide(raw: bytes) -> str | None:
@@ -70,9 +82,10 @@ def decode(raw: bytes, hint: str | None = None) -> tuple[str, str, list[Problem]
     if not declared:
         return _undeclared(raw, hint)
     codec = codec_of(declared)
-    if codec is None:
+    if codec is None or codec in _UNITS:  # bytes of 16- or 32-bit units would have been found out above
         text, used, _ = _undeclared(raw, hint)
-        return text, used, [Problem(WARNING, "MSH^1^18", "103", f"the character set of MSH-18 is not known; read as {used}")]
+        why = "the character set of MSH-18 is not known" if codec is None else "MSH-18 names 16- or 32-bit units, which the bytes are not"
+        return text, used, [Problem(WARNING, "MSH^1^18", "103", f"{why}; read as {used}")]
     return _declared(raw, codec)
 
 
@@ -81,19 +94,20 @@ def _declared(raw: bytes, codec: str) -> tuple[str, str, list[Problem]]:
         return raw.decode("ascii"), codec, []
     if codec == "latin_1" and any(0x80 <= byte <= 0x9F for byte in raw):
         return raw.decode("cp1252", "replace"), "cp1252", [Problem(WARNING, "MSH^1^18", "102", "bytes outside ISO 8859-1; read as Windows-1252")]
-    try:
+    with suppress(UnicodeDecodeError):
         return raw.decode(codec), codec, []
-    except UnicodeDecodeError:
-        text, used, _ = _undeclared(raw, None)
-        return text, used, [Problem(WARNING, "MSH^1^18", "102", f"bytes that the declared character set does not have; read as {used}")]
+    if codec == "iso2022_jp_2":  # half-width katakana after ESC ( I: ISO IR13 switched by escape sequences
+        with suppress(UnicodeDecodeError):
+            return raw.decode("iso2022_jp_ext"), "iso2022_jp_ext", []
+    text, used, _ = _undeclared(raw, None)
+    return text, used, [Problem(WARNING, "MSH^1^18", "102", f"bytes that the declared character set does not have; read as {used}")]
 
 
 def _undeclared(raw: bytes, hint: str | None) -> tuple[str, str, list[Problem]]:
-    if hint:
-        try:
-            return raw.decode(hint), hint, []
-        except (UnicodeDecodeError, LookupError):
-            hint = None
+    known = hinted(hint) if hint else None
+    if known:
+        with suppress(UnicodeDecodeError):
+            return raw.decode(known), known, []
     try:
         return raw.decode("utf-8"), "utf-8", []
     except UnicodeDecodeError:

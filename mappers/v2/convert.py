@@ -3,7 +3,10 @@
 Pure: nothing is looked up or stored. https://hl7.org/fhir/R4/http.html#transaction, https://build.fhir.org/ig/HL7/v2-to-fhir/
 """
 
+import csv
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from mappers.v2 import authority, finish, times
@@ -16,7 +19,8 @@ from mappers.v2.run import Draft, Element, Run, ToUcum, Translate, Unmapped
 from mappers.v2.source import Source
 from mappers.v2.tables import MessageRow, Ref, Structure, Tables
 
-MAX_SEGMENTS = 100_000
+MAX_SEGMENTS = 20_000
+MAX_REPETITIONS = 20_000
 _SOURCE = Source()
 _TIMED = frozenset({"OBR", "ORC", "PID"})
 _NONE: frozenset[str] = frozenset()
@@ -74,10 +78,14 @@ def convert(
     translate(system, code) -> further Codings for a code; to_ucum(unit text) -> UCUM code or None.
     """
     problems = list(message.problems)
-    structure = tables.structure_for(message.code, message.trigger) if message.segments else None
-    if structure is None or message.header is None or len(message.segments) > MAX_SEGMENTS:
-        problems.append(_refused(message, tables))
-        return Conversion(_bundle([]), problems, Facts("", ()), ())
+    structure = tables.structure_for(message.code, message.trigger)
+    refused = unsupported(message, tables) or _too_much(message)
+    if structure is None or refused is not None:
+        return Conversion(_bundle([]), [*problems, *([refused] if refused else [])], Facts("", ()), ())
+    missing = [segment for segment in required().get(message.code, ()) if message.nth(segment) is None]
+    if missing:
+        absent = [Problem(ERROR, name, "100", f"{message.code} messages need the segment {name}, which is missing") for name in missing]
+        return Conversion(_bundle([]), [*problems, *absent], Facts("", ()), ())
     run = Run(message, tables, source, translate, to_ucum)
     authority.learn(run)
     links = _Walk(run, structure, tables).walk()
@@ -89,13 +97,39 @@ def convert(
     return Conversion(_bundle([_entry(draft) for draft in drafts]), problems + run.problems, Facts(event_time, facts), tuple(run.unmapped))
 
 
-def _refused(message: Message, tables: Tables) -> Problem:
+@cache
+def required() -> dict[str, tuple[str, ...]]:
+    """Message code -> segments without which its messages say nothing (tables/required.csv). Sites may leave out what else HL7 requires."""
+    with (Path(__file__).parent / "tables" / "required.csv").open(encoding="utf-8", newline="") as rows:
+        found: dict[str, tuple[str, ...]] = {}
+        for row in csv.DictReader(rows):
+            found[row["code"]] = (*found.get(row["code"], ()), row["segment"])
+        return found
+
+
+def unsupported(message: Message, tables: Tables) -> Problem | None:
+    """Why no table maps a message of this type and event; None if one does."""
     if message.header is None:
         return Problem(ERROR, "", "100", "no MSH segment")
-    if len(message.segments) > MAX_SEGMENTS:
-        return Problem(ERROR, "", "207", f"more than {MAX_SEGMENTS} segments")
+    if tables.structure_for(message.code, message.trigger) is not None:
+        return None
     known = any(name.split("^")[0] == message.code for name in tables.triggers)
     return Problem(ERROR, "MSH^1^9", "201" if known else "200", "the trigger event has no mapping" if known else "the message type has no mapping")
+
+
+def _too_much(message: Message) -> Problem | None:
+    """A message that would keep the mapper busy for minutes: far more segments or repetitions than any real one has."""
+    if len(message.segments) > MAX_SEGMENTS:
+        return Problem(ERROR, "", "198", f"more than {MAX_SEGMENTS} segments")
+    marks = message.delimiters
+    for segment in message.segments:
+        if len(segment.line) > MAX_REPETITIONS and _most_parts(segment, (marks.repetition, marks.component, marks.subcomponent)) > MAX_REPETITIONS:
+            return Problem(ERROR, erl(segment.name, segment.occurrence), "198", f"more than {MAX_REPETITIONS} repetitions or components")
+    return None
+
+
+def _most_parts(segment: Segment, marks: tuple[str, ...]) -> int:
+    return max(segment.line.count(mark) for mark in (segment.delimiters.field, *marks) if mark)
 
 
 class _Walk:

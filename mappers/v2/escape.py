@@ -1,6 +1,6 @@
 """Escape sequences of HL7 v2 text, decoded once, at the leaf; and encoded when a message is built.
 
-`\\F\\ \\S\\ \\T\\ \\R\\ \\E\\ \\P\\` stand for delimiters, `\\Xdd..\\` for bytes in the message's charset, `\\.br\\ \\.sp\\ \\.ce\\` for
+`\\F\\ \\S\\ \\T\\ \\R\\ \\E\\ \\P\\` stand for delimiters, `\\Xdd..\\` for bytes in the message's charset (control characters are left out), `\\.br\\ \\.sp\\ \\.ce\\` for
 line ends, `\\H\\ \\N\\` for highlighting (dropped); what is not known stays as it was sent. HL7 v2.8 chapter 2, 2.7.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _LINES = re.compile(r"\.(br|sp|ce|sk)\+?(\d{0,3})$")
 _FORMAT = re.compile(r"\.(fi|nf|in|ti)[+-]?\d{0,3}$")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what a FHIR string must not hold: https://hl7.org/fhir/R4/datatypes.html#string
 _HEX = re.compile(r"X([0-9A-Fa-f]{2})+$")
 
 
@@ -70,7 +71,7 @@ def _special(body: str, whole: str, codec: str) -> str:
     if _FORMAT.match(body):
         return ""
     if _HEX.match(body):
-        return bytes.fromhex(body[1:]).decode(codec, "replace")
+        return _CONTROL.sub("", bytes.fromhex(body[1:]).decode(codec, "replace"))
     return whole
 
 

@@ -16,6 +16,7 @@ from mappers.v2.problem import ERROR, WARNING, Problem, erl
 NULL = '""'
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_VERSION = re.compile(r"2(\.\d){0,2}(\.\d)?$")
 _NAME = re.compile(r"[A-Z][A-Z0-9]{2}$")
 _HEADERS = ("MSH", "FHS", "BHS")
 _PATH = re.compile(r"(?:([A-Z][A-Z0-9]{2})(?:\((\d+)\))?-)?(\d+)(?:\((\d+)\))?(?:\.(\d+))?(?:\.(\d+))?$")
@@ -235,18 +236,21 @@ def _segments(lines: list[str], delimiters: Delimiters, decode: Callable[[str], 
 
 
 def _joined(lines: list[str], delimiters: Delimiters, problems: list[Problem]) -> list[str]:
-    out: list[str] = []
+    out: list[list[str]] = []
     for line in lines:
         if is_segment(line, delimiters.field):
-            out.append(line)
+            out.append([line])
         elif is_segment(line.lstrip(), delimiters.field):
-            out.append(line.lstrip())
+            out.append([line.lstrip()])
         elif out:
-            out[-1] += "\n" + line
-            problems.append(Problem(WARNING, erl(out[-1][:3], 1), "100", "a line end inside a field; the line was joined to the segment before it"))
+            if len(out[-1]) == 1:
+                problems.append(
+                    Problem(WARNING, erl(out[-1][0][:3], 1), "100", "a line end inside a field; what follows was joined to the segment before it")
+                )
+            out[-1].append(line)
         else:
             problems.append(Problem(WARNING, "", "100", "a line before the first segment was left out"))
-    return out
+    return ["\n".join(parts) if len(parts) > 1 else parts[0] for parts in out]
 
 
 def is_segment(line: str, mark: str) -> bool:
@@ -258,6 +262,8 @@ def _header_problems(message: Message) -> Iterator[Problem]:
     if message.header is None:
         return
     for number, what in ((9, "message type"), (10, "control id"), (12, "version id")):
+        if number == 12 and message.version and not _VERSION.match(message.version):
+            yield Problem(WARNING, erl("MSH", 1, 12), "203", "MSH-12 names no version of HL7 2; the message is read as 2.x all the same")
         if not message.header.valued(number):
             severity = ERROR if number == 9 else WARNING
             yield Problem(severity, erl("MSH", 1, number), "101", f"MSH-{number} ({what}) is missing")

@@ -17,8 +17,9 @@ from mappers.v2.run import Element, Run
 from mappers.v2.values import NUMBER, first, number, string
 
 Value = Callable[[Run, str, At], Element | None]
-_RANGE = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*-\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))$")
-_BOUND = re.compile(r"(<=|>=|<|>)\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))$")
+MOST_DIGITS = 34
+_RANGE = re.compile(r"([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))\s*-\s*([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))$")
+_BOUND = re.compile(r"(<=|>=|<|>)\s*([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))$")
 _LINES = ("TX", "FT", "ST")
 _concept = codings.concept(None)
 
@@ -101,7 +102,7 @@ def _unit(run: Run, place: At) -> Element:
 
 
 def _numeric(run: Run, raw: str, place: At) -> Element | None:
-    if raw.isascii() and raw.replace(".", "", 1).isdecimal() and raw[0] != "." != raw[-1]:
+    if len(raw) <= MOST_DIGITS and raw.isascii() and raw.replace(".", "", 1).isdecimal() and raw[0] != "." != raw[-1]:
         return {"valueQuantity": {"value": Decimal(raw), **_unit(run, place)}}
     found = quantities.compared(first(run, raw))
     if found is None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from mappers.v2.codings import split, system_of
 from mappers.v2.place import At
 from mappers.v2.run import Element, Run
-from mappers.v2.values import NUMBER, number
+from mappers.v2.values import number
 
 UCUM = "http://unitsofmeasure.org"
 _COMPARED = re.compile(r"(<=|>=|<|>|=)?\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))$")
@@ -98,10 +98,11 @@ def money(run: Run, raw: str, place: At, level: int) -> Element | None:
     parts = raw.split(mark)
     inner = parts[0].split(sub) if sub else [parts[0]]
     amount = run.text(inner[0])
-    if not NUMBER.match(amount):
+    value = number(amount)
+    if value is None:
         return None
     currency = run.text(inner[1] if len(inner) > 1 else parts[1] if len(parts) > 1 else "").upper()
-    made: Element = {"value": Decimal(amount)}
+    made: Element = {"value": value}
     if re.fullmatch(r"[A-Z]{3}", currency):
         made["currency"] = currency
     return made

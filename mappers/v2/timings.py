@@ -97,7 +97,7 @@ def interval(run: Run, raw: str, place: At, level: int) -> Element | None:
 def duration(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@duration: CQ or `M10`-like TQ.3 -> Duration with a UCUM unit of time."""
     parts = split(run, raw, level)
-    match = re.match(r"([SMHDWL])(\d+)$", parts[0].upper())
+    match = re.match(r"([SMHDWL])(\d{1,9})$", parts[0].upper())
     if match:
         unit, amount = _UNITS[match[1]], Decimal(match[2])
     elif NUMBER.match(parts[0]) and unit_code(parts[1].split("&")[0]):

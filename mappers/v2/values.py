@@ -16,7 +16,7 @@ from mappers.v2 import times
 from mappers.v2.run import Run
 
 Leaf = Callable[[Run, str], Any]
-NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)$")
+NUMBER = re.compile(r"[+-]?(?=(?:\d\.?|\.){1,34}$)(?:\d+(?:\.\d*)?|\.\d+)$")  # 34 digits are what decimal128 holds
 _YES = {"Y": True, "N": False, "1": True, "0": False, "T": True, "F": False, "TRUE": True, "FALSE": False, "YES": True, "NO": False}
 
 
@@ -55,7 +55,7 @@ def boolean(run: Run, raw: str) -> bool | None:
 
 
 def number(text: str) -> Decimal | None:
-    """The exact decimal of an NM text, None if it is none."""
+    """The exact decimal of an NM text, None if it is none (or has more digits than decimal128 holds: text in the wrong place, an attack)."""
     return Decimal(text) if NUMBER.match(text) else None
 
 

@@ -20,7 +20,8 @@ from fhir_server.settings import Settings
 
 
 async def echo(raw: bytes, peer: Peer, stored: Stored) -> bytes | None:
-    await stored()
+    if raw != b"unstored":
+        await stored()
     if raw == b"fail":
         raise KeyError("sec" + "ret")
     return None if raw == b"silent" else b"ack:" + raw + peer.certificate.encode()
@@ -137,6 +138,15 @@ async def test_commit_bytes_come_before_the_answer_when_asked_for_and_are_never_
         assert await client.ask(wrap(b"\x06") + wrap(b"b")) == b"\x06"
         assert await client.answer() == b"ack:b"
         assert opened.counts["commit_bytes"] == 1
+
+
+async def test_a_block_that_is_not_in_safe_storage_gets_the_commit_byte_nak() -> None:
+    async with door(mllp_commit_bytes=True, mllp_max_frame=1000) as opened:
+        client = await Client.to(opened.port)
+        assert await client.ask(wrap(b"x" * 20_000)) == b"\x15"
+        assert await client.answer() == b"no:too-large:xxx"
+        assert await client.ask(wrap(b"unstored")) == b"\x15"
+        assert await client.answer() == b"ack:unstored"
 
 
 async def test_a_message_that_wants_no_answer_gets_none_and_is_counted() -> None:
