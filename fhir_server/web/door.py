@@ -26,7 +26,7 @@ from fhir_server.security.tokens import Verifier
 from fhir_server.settings import Settings, public_base
 from fhir_server.store import Store
 from fhir_server.web import negotiate
-from fhir_server.web.asgi import App, Receive, Scope, Send, header_map, respond
+from fhir_server.web.asgi import App, Headers, Receive, Scope, Send, header_map, respond
 from fhir_server.web.body import read_body
 from fhir_server.web.gate import PUBLIC
 from fhir_server.web.render import accepts_gzip, binary_of, render
@@ -37,6 +37,7 @@ PATCH_TYPES = frozenset({"application/json-patch+json", "application/xml-patch+x
 MAX_PAIRS = 1000
 FORMAT_PARAMS = frozenset({"_format", "_pretty"})
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+DEFECT = "the server failed to answer; the request id finds the cause in its log"
 PUBLIC_PATHS = frozenset({("metadata",)})
 
 Route = Callable[[Context, Request], Awaitable[Reply]]
@@ -97,14 +98,24 @@ def fhir_door(services: Services) -> App:
         except TimeoutError:
             reply = _broken(503, "timeout", "the request took longer than this server allows")
         except Exception:  # the HTTP border: a defect is logged by place and answered as 500, never shown
-            log.exception("request failed", extra={"fields": {"request_id": exchange.request_id}})
-            reply = _broken(500, "exception", "the server failed to answer; the request id finds the cause in its log")
+            log.exception("request failed", extra=_traced(exchange))
+            reply = _broken(500, "exception", DEFECT)
         finally:
             admitted[0] -= 1
-        await _answer(services, exchange, request, reply, want, pretty, send)
-        _note(services, exchange, reply.status, time.perf_counter() - started)
+        try:
+            status, headers, body = _rendered(services, exchange, request, reply, want, pretty)
+        except Exception:  # the same border: what was stored cannot be shown in this form
+            log.exception("answer cannot be rendered", extra=_traced(exchange))
+            broken = _broken(500, "exception", DEFECT)
+            status, headers, body = _rendered(services, exchange, None, broken, negotiate.Wanted(negotiate.JSON), False)
+        await respond(send, status, headers, body)
+        _note(services, exchange, status, time.perf_counter() - started)
 
     return door
+
+
+def _traced(exchange: Exchange) -> Mapping[str, Any]:
+    return {"fields": {"request_id": exchange.request_id}}
 
 
 def _broken(status: int, code: str, text: str) -> Reply:
@@ -208,15 +219,19 @@ def _binary(body: bytes, content_type: str, exchange: Exchange) -> Resource:
     return res
 
 
-async def _answer(
-    services: Services, exchange: Exchange, request: Request | None, reply: Reply, want: negotiate.Wanted, pretty: bool, send: Send
-) -> None:
+def _rendered(
+    services: Services, exchange: Exchange, request: Request | None, reply: Reply, want: negotiate.Wanted, pretty: bool
+) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of the answer. A refusal to show what was found is itself the answer."""
     binary = binary_of(request, reply, want) if request else None
     if binary:
         reply = Reply(reply.status, None, reply.headers, (binary[0], base64.b64decode(binary[1])))
     gzip = accepts_gzip(exchange.headers.get("accept-encoding", ""))
-    headers, body = render(reply, want, pretty=pretty, gzip=gzip, spec=services.spec)
-    await respond(send, reply.status, headers, body)
+    try:
+        return reply.status, *render(reply, want, pretty=pretty, gzip=gzip, spec=services.spec)
+    except Refusal as refusal:
+        shown = Reply(refusal.status, outcome(refusal.issues), refusal.headers)
+        return refusal.status, *render(shown, negotiate.Wanted(negotiate.JSON), pretty=pretty, gzip=gzip, spec=services.spec)
 
 
 def _note(services: Services, exchange: Exchange, status: int, seconds: float) -> None:
