@@ -4,12 +4,13 @@
 references that can be resolved.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from conformance.gate.compiler import type_check
 from conformance.gate.profiles import profile_check
-from conformance.gate.report import Report
+from conformance.gate.report import At, Report
 from conformance.gate.support import must_support
 from conformance.outcome import Issue, Refusal
 from conformance.spec import Spec
@@ -87,18 +88,45 @@ def layered(
             unknown.setdefault(url, "warning")
             levels[url] = "enforce" if "enforce" in (claims, levels.get(url)) else "warn"
     for url, level in levels.items():
-        before = len(report.issues)
-        _profile(spec, url, res, report, unknown[url])
-        if level == "warn":
-            report.issues[before:] = [_milder(issue) for issue in report.issues[before:]]
+        _at_level(level, report, partial(_profile, spec, url, (res, (None, rtype, None)), report, unknown[url]))
+    if claims != "off":
+        for inner in _inside(spec, res):
+            for url in _claimed(inner[0]):
+                _at_level(claims, report, partial(_profile, spec, url, inner, report, "warning"))
     if support:
         for url in levels:
             must_support(spec, url, res, report)
     return report.issues[:own], report.issues[own:]
 
 
-def _profile(spec: Spec, url: str, res: dict[str, Any], report: Report, unknown: str) -> None:
-    """Judge one profile; one that cannot be used is reported with the severity `unknown`."""
+Placed = tuple[dict[str, Any], At]
+"""A resource and its place."""
+
+
+def _inside(spec: Spec, res: dict[str, Any]) -> Iterator[Placed]:
+    """The resources in the entries of a Bundle and those contained in the resource, which may claim profiles of their own."""
+    root: At = (None, str(res["resourceType"]), None)
+    for name, key in (("contained", ""), ("entry", "resource")):
+        listed = res.get(name)
+        for index, each in enumerate(listed if isinstance(listed, list) else ()):
+            place: At = (root, name, index)
+            if key:
+                each, place = (each.get(key) if isinstance(each, dict) else None), (place, key, None)
+            if isinstance(each, dict) and each.get("resourceType") in spec.types:
+                yield each, place
+
+
+def _at_level(level: str, report: Report, judge: Callable[[], None]) -> None:
+    """Run a judgement whose errors are warnings at the level 'warn'."""
+    before = len(report.issues)
+    judge()
+    if level == "warn":
+        report.issues[before:] = [_milder(issue) for issue in report.issues[before:]]
+
+
+def _profile(spec: Spec, url: str, placed: Placed, report: Report, unknown: str) -> None:
+    """Judge one profile of a resource at its place; one that cannot be used is reported with the severity `unknown`."""
+    res, at = placed
     rtype = str(res["resourceType"])
     if url.split("|")[0] == f"http://hl7.org/fhir/StructureDefinition/{rtype}":
         return
@@ -106,9 +134,14 @@ def _profile(spec: Spec, url: str, res: dict[str, Any], report: Report, unknown:
         check = profile_check(spec, url)
     except Refusal as refusal:
         for issue in refusal.issues:
-            report.add(unknown, "not-found" if unknown == "error" else "informational", issue.text, ((None, rtype, None), "meta", None))
+            report.add(unknown, "not-found" if unknown == "error" else "informational", issue.text, (at, "meta", None))
         return
-    check(res, None, rtype, None, report)
+    outer = report.resource, report.root
+    report.resource = res
+    if at[1] != "contained":
+        report.root = res
+    check(res, *at, report)
+    report.resource, report.root = outer
 
 
 def _claimed(res: dict[str, Any]) -> list[str]:
