@@ -23,11 +23,15 @@ OPEN: Mapping[str, Callable[[str], Any]] = {
 }
 
 
+LIMITS: Mapping[str, str] = {"http://hl7.org/fhir/ValueSet/languages": "http://hl7.org/fhir/ValueSet/all-languages"}
+"""A preferred value set that the binding limits by another one (the extension elementdefinition-maxValueSet); languages are the only ones on codes."""
+
+
 def judge(spec: Spec, valueset: str, strength: str, fhir_type: str) -> Judge | None:
     """The check of one bound element of this type; None if there is nothing to judge here."""
-    if strength not in ("required", "extensible"):
-        return None
     url = valueset.split("|", 1)[0]
+    if strength not in ("required", "extensible"):
+        return _open(OPEN[LIMITS[url]], LIMITS[url]) if url in LIMITS and fhir_type == "code" else None
     make = MAKERS.get(fhir_type)
     codes = spec.codes(url)
     if make is None:

@@ -13,6 +13,7 @@ from conformance.spec import Spec, errata
 
 Judge = Callable[[Any, At, Report], None]
 
+CORE = "http://hl7.org/fhir/StructureDefinition/"
 HOLDERS = ("entry", "parameter", "part")  # elements whose `resource` is a resource (CapabilityStatement.rest.resource is none)
 NESTS = ("extension", "modifierExtension")
 
@@ -37,6 +38,12 @@ def check_extension(spec: Spec) -> Judge:
             if judge is None:
                 judge = known[url] = _definition_judge(spec, url)
             judge(value, at, report)
+        elif at[1] == "modifierExtension":
+            report.add(
+                "warning", "extension", "this server does not know the modifier extension, which may change the meaning of what it stands in", at
+            )
+        elif url.startswith(CORE):
+            report.add("warning", "extension", "R4 and the installed packages define no extension of this url, which is in HL7's name", at)
 
     return check
 

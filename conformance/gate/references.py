@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from conformance.gate.primitives import is_uri
 from conformance.gate.report import At, Report
 from conformance.spec import Spec
 
@@ -53,6 +54,8 @@ def _other_target(text: str, at: At, report: Report, types: frozenset[str]) -> s
     if not text or text[0] == "#":
         return _inside(text[1:], at, report)
     if text.startswith("urn:"):
+        if not is_uri(text):
+            report.error("value", "reference is a URN that is not well-formed", (at, "reference", None))
         return entry_type(report, text)
     conditional = _CONDITIONAL.match(text)
     if conditional and conditional[1] in types:
