@@ -109,6 +109,11 @@ def not_supported(text: str) -> Refusal:
     return refuse("not-supported", text)
 
 
+def too_costly(text: str) -> Refusal:
+    """400: what is asked is beyond a limit of this server; the text names the limit."""
+    return refuse("too-costly", text, status=400)
+
+
 def not_found(rtype: str, rid: str) -> Refusal:
     """404: no such resource, or none that the caller may know of."""
     return refuse("not-found", f"{rtype}/{rid} is not known")

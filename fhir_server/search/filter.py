@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from conformance.outcome import Refusal, bad_request, not_supported
+from conformance.outcome import Refusal, bad_request, not_supported, too_costly
 from fhir_server.query.clauses import NOTHING, Clause, Contains, Prefix, both, either, negated
 from fhir_server.search.asked import Asked
 from fhir_server.search.condition import OWN, Reading, ask, condition, missing, restrict, short, valued
@@ -46,7 +46,7 @@ def _words(text: str) -> list[str]:
         words.append(found.group(str(found.lastgroup)))
         at = found.end()
         if len(words) > MAX_TOKENS:
-            raise not_supported(f"search parameter '_filter': more than {MAX_TOKENS} words are not answered")
+            raise too_costly(f"search parameter '_filter': more than {MAX_TOKENS} words are not answered")
     if not words:
         raise malformed("the expression is empty")
     return words
@@ -81,7 +81,7 @@ class Parser:
     def term(self, rtype: str, depth: int) -> Node:
         """One comparison, group or negation."""
         if depth > MAX_DEPTH:
-            raise not_supported(f"search parameter '_filter': more than {MAX_DEPTH} levels are not answered")
+            raise too_costly(f"search parameter '_filter': more than {MAX_DEPTH} levels are not answered")
         word = self._next()
         if word == "not":
             return _not(self.term(rtype, depth + 1))

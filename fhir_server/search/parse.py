@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from conformance.outcome import Issue, Refusal, bad_request, not_supported
+from conformance.outcome import Issue, Refusal, bad_request, not_supported, too_costly
 from fhir_server.context import Context
 from fhir_server.query.clauses import Clause
 from fhir_server.search.condition import Limits, Pair, Reading, conditions, joined, short
@@ -58,8 +58,7 @@ def reading(ctx: Context) -> Reading:
 def parse(ctx: Context, rtype: str | None, pairs: Sequence[Pair]) -> Plan:
     """The plan of a query on one type, or on all types of `_type` (rtype None). Raises Refusal 400 naming the parameter."""
     read = reading(ctx)
-    if len(pairs) > read.limits.parameters:
-        raise bad_request(f"more than {read.limits.parameters} parameters in one search")
+    _bounded(read, pairs)
     lenient = ctx.prefer.get("handling") == "lenient"
     draft = Draft((rtype,) if rtype else _types(ctx, pairs), lenient)
     for name, value in pairs:
@@ -79,6 +78,16 @@ def parse(ctx: Context, rtype: str | None, pairs: Sequence[Pair]) -> Plan:
     return _plan(ctx, draft)
 
 
+def _bounded(read: Reading, pairs: Sequence[Pair]) -> None:
+    """Raises 400 for too many parameters or values, before any of them is read."""
+    if len(pairs) > read.limits.parameters:
+        raise too_costly(f"more than {read.limits.parameters} parameters in one search")
+    most = 2 * read.limits.values
+    if sum(value.count(",") for _, value in pairs) > most:
+        names = ", ".join(dict.fromkeys(short(name) for name, value in pairs if "," in value))
+        raise too_costly(f"search parameters {short(names)}: more than {most} values in one search")
+
+
 def criteria(ctx: Context, rtype: str, pairs: Sequence[Pair]) -> Clause:
     """The clause of conditional interactions, scopes and subscriptions: no result parameters, nothing that needs another search.
 
@@ -93,8 +102,7 @@ def criteria(ctx: Context, rtype: str, pairs: Sequence[Pair]) -> Clause:
 def condition_of(ctx: Context, rtype: str, pairs: Sequence[Pair]) -> Node:
     """The condition of pairs that may only be search criteria."""
     read = reading(ctx)
-    if len(pairs) > read.limits.parameters:
-        raise bad_request(f"more than {read.limits.parameters} parameters in one search")
+    _bounded(read, pairs)
     for name, value in pairs:
         if UNPRINTABLE.search(name) or UNPRINTABLE.search(value):
             raise bad_request("search parameters: control characters are not allowed")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from conformance.outcome import refuse
+from conformance.outcome import too_costly
 from fhir_server.context import Context
 from fhir_server.query.clauses import NOTHING, And, Clause, Dated, Ids, Keys, Or, Patient, both, either, negated
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotOf
@@ -85,7 +85,7 @@ async def _has(ctx: Context, node: Has, visible: Visible) -> Clause:
 
 
 def _too_costly(code: str, most: int) -> Exception:
-    return refuse("too-costly", f"the chain through '{code}' goes through more than {most} resources; narrow it", status=400)
+    return too_costly(f"the chain through '{code}' goes through more than {most} resources; narrow it")
 
 
 async def _listed(ctx: Context, node: Listed, visible: Visible) -> Clause:

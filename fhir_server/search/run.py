@@ -67,7 +67,7 @@ async def search(
     rtype: None for all types (or those of `_type`); beside: what may be included (None: as `visible`); path: what stands behind the base in links ('Observation', 'Patient/1/Observation', '');
     compartment: (name, id) to search in. Raises Refusal 400 naming the parameter.
     """
-    async with turn(ctx, pairs):
+    async with turn(pairs):
         plan = parse.parse(ctx, rtype, pairs)
         bound = bundle.url(ctx.base, path, plan.applied)
         position = unseal(ctx, bound, plan.cursor) if plan.cursor else ()

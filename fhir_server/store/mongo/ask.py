@@ -1,45 +1,28 @@
 """Ask the database for rows or numbers: by the lean channel where there is one, each command within its time, heavy ones one after another.
 
-A command that is not answered within QUICK_SECONDS is stopped and asked again in the slow lane, where one runs at a time in each process, for
+A command that is not answered within QUICK_SECONDS is stopped and asked again in the slow lane, where one runs at a time on this machine, for
 at most SLOW_SECONDS, and the lane rests as long as it took: so searches that read much cannot take the database's processors from others. Inside a transaction there are
 no lanes; its own lifetime limits it. https://www.mongodb.com/docs/manual/tutorial/terminate-running-operations/#maxtimems
 """
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pymongo.errors import AutoReconnect, OperationFailure
 
+from fhir_server.store.lane import Lane
 from fhir_server.store.mongo.document import Document
 from fhir_server.store.mongo.errors import OUT_OF_TIME, code_of
 
 if TYPE_CHECKING:
     from fhir_server.store.mongo.read import Place
 
-QUICK_SECONDS, SLOW_SECONDS, LONGEST_REST = 0.15, 30.0, 2.0
+QUICK_SECONDS, SLOW_SECONDS = 0.15, 30.0
 BATCH = 100  # rows decoded at a stretch: about a millisecond, then others have their turn
 Shape = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    """The slow lane of one process."""
-
-    slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Runs its block alone in the lane."""
-        await self.slow.acquire()
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            asyncio.get_running_loop().call_later(min(time.perf_counter() - started, LONGEST_REST), self.slow.release)
+SLOW = Lane(rest=1.0, longest=2.0)
 
 
 async def rows(place: "Place", command: Shape) -> list[Document]:
@@ -51,7 +34,7 @@ async def rows(place: "Place", command: Shape) -> list[Document]:
     except OperationFailure as error:
         if code_of(error) not in OUT_OF_TIME:
             raise
-    async with place.lanes.turn():
+    async with SLOW.turn():
         return await _rows(place, command, SLOW_SECONDS)
 
 
@@ -64,7 +47,7 @@ async def count(place: "Place", command: Shape) -> int:
     found = await quick_count(place, command, QUICK_SECONDS)
     if found is not None:
         return found
-    async with place.lanes.turn():
+    async with SLOW.turn():
         return await _count(place, command | {"maxTimeMS": int(SLOW_SECONDS * 1000)})
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +11,6 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import AutoReconnect
 
 from fhir_server.store import Stored
-from fhir_server.store.mongo.ask import Lanes
 from fhir_server.store.mongo.blob import Blobs
 from fhir_server.store.mongo.client import Database
 from fhir_server.store.mongo.document import RAW, SHOWN, Document, decoded, stored
@@ -31,7 +30,6 @@ class Place:
     blobs: Blobs
     session: AsyncClientSession | None = None
     lean: Lean | None = None  # the channel of the embedded server, outside of transactions
-    lanes: Lanes = field(default_factory=Lanes)
 
 
 def version_id(rtype: str, rid: str, vid: int) -> str:
