@@ -31,6 +31,11 @@ def build(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) 
 
     desks: by their place below /admin, (method, path, query, body, who) -> JSON value; they raise Refusal 404 where there is no such row.
     """
+    return edge(fhir_door(services), beside_fhir(services, receive_v2, desks), services.settings.cors_origins)
+
+
+def beside_fhir(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) -> FastAPI:
+    """Everything but FHIR itself; its `routes` are what a scan goes through."""
     beside = FastAPI(title="FHIR exchange", docs_url=None, redoc_url=None, openapi_url=None)
     _health(beside, services)
     _metrics(beside, services)
@@ -40,7 +45,7 @@ def build(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) 
     _auth(beside, services)
     beside.add_exception_handler(Refusal, _refused)
     beside.add_exception_handler(404, _unknown)
-    return edge(fhir_door(services), beside, services.settings.cors_origins)
+    return beside
 
 
 def _auth(app: FastAPI, services: Services) -> None:

@@ -25,7 +25,7 @@ from fhir_server.security.tokens import Verifier
 from fhir_server.settings import Settings
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore
-from fhir_server.web.app import build
+from fhir_server.web.app import beside_fhir, build
 from fhir_server.web.door import Services
 
 ROOT = "http://127.0.0.1:8080"
@@ -53,6 +53,7 @@ class Exchange:
     store: MongoStore
     http: httpx.AsyncClient
     verifier: Verifier
+    paths: list[str]
 
     def browser(self) -> "Browser":
         """A fresh browser without cookies."""
@@ -65,9 +66,10 @@ class Exchange:
 
 async def worker(store: MongoStore, folder: Path, **changes: Any) -> Exchange:
     """A worker on this store; several may share it."""
-    settings = Settings(auth="smart", secret=SECRET, data_dir=folder, rate=0, **changes)
+    settings = Settings(**{"auth": "smart", "secret": SECRET, "data_dir": folder, "rate": 0, **changes})
     spec = load_spec()
-    server = await open_server(settings, MongoRecords(store.database), spec.types)
+    opened = await open_server(settings, MongoRecords(store.database), spec.types)
+    server = opened if settings.auth == "smart" else None
     verifier = _verifier(Loaded(settings, spec, None, {}), server)
     services = Services(
         settings=settings,
@@ -88,8 +90,10 @@ async def worker(store: MongoStore, folder: Path, **changes: Any) -> Exchange:
     async def desk(method: str, path: tuple[str, ...], query: Mapping[str, str], body: bytes, who: str) -> Any:
         return {}
 
-    app = build(services, receive_v2, {"hl7v2": desk})
-    return Exchange(app, server, store, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ROOT), verifier)
+    desks = {"hl7v2": desk}
+    app = build(services, receive_v2, desks)
+    paths = [route.path for route in beside_fhir(services, receive_v2, desks).routes]  # type: ignore[attr-defined]
+    return Exchange(app, opened, store, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ROOT), verifier, paths)
 
 
 async def people_and_apps(exchange: Exchange) -> None:
