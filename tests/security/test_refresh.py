@@ -70,6 +70,17 @@ async def test_a_refresh_may_ask_for_less_and_not_for_more(exchange: Exchange) -
     assert (status, answer["scope"]) == (200, "patient/Patient.r openid")
 
 
+async def test_a_public_client_need_not_name_itself_to_refresh_and_a_confidential_one_must_authenticate(exchange: Exchange) -> None:
+    first = await tokens_of(exchange)
+    reply = await exchange.token(grant_type="refresh_token", refresh_token=first["refresh_token"])
+    assert reply.status_code == 200, reply.text
+    portal = await tokens_of(exchange, "portal")
+    reply = await exchange.token(grant_type="refresh_token", refresh_token=portal["refresh_token"])
+    assert (reply.status_code, reply.json()["error"]) == (401, "invalid_client")
+    reply = await exchange.token(grant_type="refresh_token", refresh_token="invented")
+    assert (reply.status_code, reply.json()["error"]) == (400, "invalid_grant")
+
+
 async def test_another_client_that_brings_a_refresh_token_ends_it(exchange: Exchange) -> None:
     first = await tokens_of(exchange)
     assert (await refreshed(exchange, first["refresh_token"], client_id="trusted"))[0] == 400

@@ -124,6 +124,14 @@ async def grant_of_refresh(server: AuthServer, token: str) -> GrantRow | None:
     return await live_grant(server, row["grant"]) if row else None
 
 
+async def client_of_refresh(server: AuthServer, token: str) -> str:
+    """The id of the client that a refresh token was given to. Raises OAuthError invalid_grant if there is no such token."""
+    row = await server.records.get(REFRESH, digest(token))
+    if row is None:
+        raise _invalid("the refresh token is unknown or has expired")
+    return str(row["client"])
+
+
 async def unspent(server: AuthServer, token: str) -> bool:
     """True for a refresh token that can still be used."""
     row = await server.records.get(REFRESH, digest(token))

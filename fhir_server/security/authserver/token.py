@@ -26,8 +26,16 @@ async def token(server: AuthServer, form: Form, authorization: str) -> Json:
     if exchange is None:
         code = "unsupported_grant_type" if "grant_type" in form else "invalid_request"
         raise OAuthError(code, "grant_type must be " + ", ".join(EXCHANGES))
-    client = await authenticate.client_of(server, form, authorization)
+    client = await authenticate.client_of(server, await _named(server, form, authorization), authorization)
     return await exchange(server, client, form)
+
+
+async def _named(server: AuthServer, form: Form, authorization: str) -> Form:
+    """The form, with the client id that a public client may leave out when it refreshes: the token says whose it is (RFC 6749 section 6)."""
+    anonymous = not authorization and not {"client_id", "client_assertion", "client_secret"} & set(form)
+    if form["grant_type"] != "refresh_token" or "refresh_token" not in form or not anonymous:
+        return form
+    return {**form, "client_id": await grants.client_of_refresh(server, form["refresh_token"])}
 
 
 async def _by_code(server: AuthServer, client: Client, form: Form) -> Json:
