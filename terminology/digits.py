@@ -45,11 +45,11 @@ def verhoeff(digits: str) -> int:
 
 
 def mod10(text: str) -> int:
-    """LOINC's check digit for the part before the hyphen (Luhn; a letter counts as its place in the alphabet: L is 12)."""
+    """LOINC's check digit for the part before the hyphen: Luhn, in which a letter counts as its character code less that of '0' (L is 28)."""
     total = 0
     for place, char in enumerate(reversed(text)):
-        value = int(char) if char.isdigit() else ord(char) - 64
-        total += sum(map(int, str(value * 2 if place % 2 == 0 else value)))
+        value = ord(char) - 48
+        total += sum(map(int, str(value * 2))) if place % 2 == 0 else value
     return -total % 10
 
 

@@ -17,6 +17,7 @@ from terminology.language import Designation, Languages, best
 from terminology.library import Supplement
 from terminology.sets import shared, united
 from terminology.trouble import stop
+from terminology.unitsystem import UnitSystem
 from terminology.valueset import Segment, Selection, canonical, expansion_parameters, narrow, without_inactive
 
 R5 = "http://hl7.org/fhir/5.0/StructureDefinition/extension-ValueSet.expansion."
@@ -68,6 +69,8 @@ def expand(value_set: Json, selection: Selection, wishes: Wishes, now: datetime)
     """The ValueSet with its expansion. Raises Stop if it is too large to give whole."""
     segments = [shaped for each in selection.segments if len((shaped := shape(each, wishes)).numbers)]
     total = sum(len(each.numbers) for each in segments)
+    if any(len(each.numbers) == each.system.size and isinstance(each.system, UnitSystem) for each in segments):
+        raise stop("too-costly", url=canonical(value_set), limit=wishes.limit, status=422)  # a grammar has no end
     paged = wishes.count is not None or wishes.offset is not None
     if total > wishes.limit and (wishes.count is None or wishes.count > wishes.limit):
         raise stop("too-costly", url=canonical(value_set), limit=wishes.limit, status=422)

@@ -20,6 +20,7 @@ from terminology.mapping import Sought, translate
 from terminology.policy import Policy, open_policy
 from terminology.shelf import read_resources, read_systems, stamp
 from terminology.trouble import Stop
+from terminology.unitsystem import UnitSystem
 from terminology.valueset import Rules, Scope, Selection, evaluate, find_value_set
 from terminology.verdict import Verdict, judge
 
@@ -99,7 +100,7 @@ class Terms:
         """What TerminologyCapabilities says: the code systems with content that are there, with their versions, and the parameters of $expand."""
         library = self.library
         versions = library.published_versions()
-        versions |= {url: library.versions(url)[::-1] for url in (*library.urls("CodeSystem"), units.SYSTEM)}
+        versions |= {url: [each for each in library.versions(url)[::-1] if each] for url in library.urls("CodeSystem")}
         return {"codeSystems": sorted(versions.items()), "parameters": list(EXPANSION_PARAMETERS)}
 
     def check(self, system: str, code: str, display: str | None = None, version: str | None = None) -> Verdict:
@@ -224,10 +225,11 @@ def open_terms(
     resources: what the server itself brings (tables of other standards), below what was loaded; aside: what is found by its url alone.
     """
     kept = list(resources)
+    ucum = {units.SYSTEM: (UnitSystem(),)}
 
     def lay(spec: Spec) -> Library:
         published = tabulate([*_every(spec, "ConceptMap"), *kept])
-        return Library(resources=published, definitions=definitions_of(spec, aside), published=tuple(spec.urls("CodeSystem")))
+        return Library(ucum, published, definitions=definitions_of(spec, aside), published=tuple(spec.urls("CodeSystem")))
 
     ground = lay(spec if spec is not None else load_spec())
     library = shelved(folder, ground) if stamp(folder) and folder is not None else ground

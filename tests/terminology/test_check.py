@@ -26,12 +26,15 @@ def test_sctid_check_digit_or_partition_wrong(code: str) -> None:
     assert digits.sctid(code) != ""
 
 
-@pytest.mark.parametrize("code", ["718-7", "2345-7", "85354-9", "LP14449-0", "LA6576-8", "LA33-6", "LL1162-8"])
+LETTERED = ["LP14449-0", "LP7786-9", "LA6576-8", "LA33-6", "LA18976-3", "LA18977-1", "LL1162-8", "LL358-3", "LG51018-6", "LG51017-8"]
+
+
+@pytest.mark.parametrize("code", ["718-7", "2345-7", "85354-9", *LETTERED])
 def test_loinc_check_digit_right(code: str) -> None:
     assert digits.loinc(code) == ""
 
 
-@pytest.mark.parametrize("code", ["718-8", "718", "LP14449-1", "XX33-6", "", "718-77"])
+@pytest.mark.parametrize("code", ["718-8", "718", "LP14449-1", "LA18976-4", "LG51018-5", "XX33-6", "", "718-77"])
 def test_loinc_check_digit_wrong(code: str) -> None:
     assert digits.loinc(code) != ""
 
