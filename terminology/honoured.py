@@ -3,10 +3,12 @@
 EXPANSION_PARAMETERS = (
     "activeOnly",
     "check-system-version",
+    "context",
     "count",
     "default-valueset-version",
     "designation",
     "displayLanguage",
+    "exclude-system",
     "excludeNested",
     "excludeNotForUI",
     "filter",

@@ -19,7 +19,8 @@ from terminology.parameters import Arguments, made, read
 from terminology.service import Terms
 from terminology.trouble import Stop, outcome, stop, trouble
 from terminology.unitsystem import check_unit, unit_value_set
-from terminology.valueset import Rules, Scope, canonical, evaluate, expansion_parameters, find_value_set
+from terminology.valueset import Rules, Scope, Selection, canonical, evaluate, expansion_parameters, find_value_set
+from terminology.versions import matches
 
 Json = dict[str, Any]
 ECHOED = (
@@ -110,8 +111,19 @@ def run_expand(of: Call) -> Json:
     arguments = of.arguments
     value_set = asked_value_set(of)
     rules = rules_of(arguments)
-    selection = evaluate(Scope(of.library, rules), value_set)
+    selection = _less(evaluate(Scope(of.library, rules), value_set), arguments)
     return expand(value_set, selection, wishes_of(of, value_set), of.now)
+
+
+def _less(selection: Selection, arguments: Arguments) -> Selection:
+    """The selection without the code systems, or versions of them, that `exclude-system` names."""
+    gone = [split(str(each)) for each in arguments.all("exclude-system")]
+    if not gone:
+        return selection
+    kept = [
+        each for each in selection.segments if not any(each.system.meta.url == u and (not v or matches(v, each.system.meta.version)) for u, v in gone)
+    ]
+    return replace(selection, segments=tuple(kept))
 
 
 def wishes_of(of: Call, value_set: Json) -> Wishes:
@@ -151,6 +163,7 @@ def echo(arguments: Arguments, asked: Languages) -> list[tuple[str, str, Any]]:
     if asked:
         rows.append(("displayLanguage", "valueCode", asked.text))
     rows += [("designation", "valueString", str(each)) for each in arguments.all("designation")]
+    rows += [("exclude-system", "valueUri", str(each)) for each in arguments.all("exclude-system")]
     return rows
 
 

@@ -13,6 +13,7 @@ from fhir_server.interactions.access import current
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.steps import checked_id
 from fhir_server.interactions.stored_terms import loaded, with_stored
+from fhir_server.operations.valueset_context import resolved
 from terminology.expand import DEFAULT_LIMIT
 from terminology.library import KINDS
 from terminology.operations import call
@@ -37,6 +38,8 @@ def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Rep
             return Reply(*kept)
         target = await _target(ctx, request)
         parameters = parameters_of(request)
+        if rtype == "ValueSet" and target is None:
+            parameters = resolved(ctx.spec, parameters)
         whole = loaded(ctx.terms, parameters, target)
         terms = ctx.terms if whole else await with_stored(ctx, parameters, target)
         status, res = call(terms, operation, parameters, now=ctx.now, accept=accept, limit=_limit(request.headers), target=target)

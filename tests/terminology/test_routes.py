@@ -136,3 +136,38 @@ async def test_a_remembered_answer_does_not_outlive_what_it_rests_on(store: Mong
     assert first.res == second.res
     german = await exchange("GET", own, accept_language="de")
     assert german.status == 200
+
+
+async def test_a_context_means_the_value_set_bound_there(exchange: Exchange) -> None:
+    context = "http://hl7.org/fhir/StructureDefinition/Patient%23Patient.gender"
+    listed = await exchange("GET", f"ValueSet/$expand?context={context}")
+    assert (listed.status, listed.res["expansion"]["total"]) == (200, 4)
+    for code, good in (("male", True), ("martian", False)):
+        answer = await exchange("GET", f"ValueSet/$validate-code?context={context}&system=http://hl7.org/fhir/administrative-gender&code={code}")
+        assert value(answer.res, "result") is good
+    for wrong, status in (("Patient.gender", 400), (context.replace("gender", "active"), 404), (context.replace("Patient", "Nothing"), 404)):
+        assert (await exchange("GET", f"ValueSet/$expand?context={wrong}")).status == status
+
+
+async def test_a_code_system_is_excluded_from_an_expansion(exchange: Exchange) -> None:
+    other = "http://hl7.org/fhir/administrative-gender"
+    both = {"resourceType": "ValueSet", "status": "active", "compose": {"include": [{"system": LOCAL}, {"system": other}]}}
+    rows = [{"name": "valueSet", "resource": both}]
+    body = {"resourceType": "Parameters", "parameter": rows}
+    assert (await exchange("POST", "ValueSet/$expand", body)).res["expansion"]["total"] == 7
+    rows.append({"name": "exclude-system", "valueCanonical": LOCAL})
+    assert (await exchange("POST", "ValueSet/$expand", body)).res["expansion"]["total"] == 4
+
+
+async def test_units_are_members_of_value_sets(exchange: Exchange) -> None:
+    asked = "ValueSet/$validate-code?system=http://unitsofmeasure.org&url="
+    for url, code, good in (
+        ("http://hl7.org/fhir/ValueSet/ucum-units", "mg/dL{creat}", True),
+        ("http://hl7.org/fhir/ValueSet/ucum-units", "furlongs", False),
+        ("http://hl7.org/fhir/ValueSet/ucum-vitals-common", "kg", True),
+        ("http://hl7.org/fhir/ValueSet/ucum-vitals-common", "mg/dL", False),
+        ("http://unitsofmeasure.org/vs", "10*3/uL", True),
+    ):
+        assert value((await exchange("GET", f"{asked}{url}&code={code}")).res, "result") is good, (url, code)
+    assert (await exchange("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/ucum-units&count=5")).status == 422
+    assert (await exchange("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/ucum-vitals-common&count=5")).status == 200
