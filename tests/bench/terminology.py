@@ -3,21 +3,29 @@
     python -m tests.bench.snomed_synthetic RELEASE
     python -m tests.bench.terminology load RELEASE DATA      loads it (time, size)
     python -m tests.bench.terminology engine DATA            lookup, validate, subsumes, expand, text filter
-    python -m tests.bench.terminology ingest DATA            microseconds per coding, and bulk drafts with terminology on and off
+    python -m tests.bench.terminology ingest DATA            microseconds per coding
+    python -m tests.bench.terminology bulk DATA              a bulk load into the embedded database with terminology on and off
 
 Over HTTP: `python -m tests.bench.terminology_http DATA`.
 """
 
+import asyncio
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from conformance.spec import load_spec
 from conformance.validate import checker
+from fhir_server.jobs.load import Target, _drafts, _write, blocks_of, context_of
+from fhir_server.settings import Settings
+from fhir_server.store import embedded
+from fhir_server.store.mongo.store import open_store
 from terminology.concepts import subsumes
 from terminology.ingest import codings_judge, codings_of
 from terminology.load import load
@@ -101,6 +109,41 @@ def ingest(data: Path) -> None:
     )
 
 
+def bulk(data: Path) -> None:
+    """Resources a second of one loading process into the embedded database, in turn with terminology on and off; the best of three runs each."""
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        folder = Path(name)
+        (folder / "terminology").symlink_to(data.resolve())
+        file = folder / "records.ndjson"
+        count = synthetic.write(150, file)
+        database = embedded.start(folder / "db")
+        try:
+            best = {"on": 0.0, "off": 0.0}
+            for turn in range(6):
+                side = "on" if turn in (0, 3, 4) else "off"
+                target = Target(database.uri, f"{side}{turn}", Settings(data_dir=folder), "http://127.0.0.1/fhir")
+                best[side] = max(best[side], count / asyncio.run(_loaded(target, file, on=side == "on")))
+        finally:
+            database.stop()
+        print(f"bulk load: {best['on']:.0f}/s with terminology, {best['off']:.0f}/s without, ratio {best['on'] / best['off']:.2f}")
+
+
+async def _loaded(target: Target, file: Path, *, on: bool) -> float:
+    """Seconds that the blocks of a file take."""
+    store = await open_store(target.uri, name=target.name)
+    try:
+        ctx = context_of(target, store)
+        ctx = ctx if on else replace(ctx, terms=None)
+        start = time.perf_counter()
+        for block in blocks_of(file):
+            errors: list[tuple[str, int, str]] = []
+            await _write(store, block, list(_drafts(ctx, block, errors)), errors)
+            assert not errors, errors[:3]
+        return time.perf_counter() - start
+    finally:
+        await store.close()
+
+
 def _condition(code: str) -> Json:
     return {"resourceType": "Condition", "code": {"coding": [{"system": URL, "code": code}]}, "subject": {"reference": "Patient/1"}}
 
@@ -111,7 +154,7 @@ def _all(terms: Terms, judge: Callable[[Json], object], resources: list[Json]) -
         judge(res)
 
 
-TOPICS: dict[str, Callable[..., None]] = {"load": loading, "engine": engine, "ingest": ingest}
+TOPICS: dict[str, Callable[..., None]] = {"load": loading, "engine": engine, "ingest": ingest, "bulk": bulk}
 
 if __name__ == "__main__":
     TOPICS[sys.argv[1]](*map(Path, sys.argv[2:]))
