@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from terminology import units, wording
-from terminology.concepts import BadFilter, Json, System, property_value, subsumes
+from terminology.concepts import BadFilter, Json, System, subsumes
 from terminology.language import Designation, Languages, best
 from terminology.library import Library, Supplement
 from terminology.patterns import BadPattern
@@ -15,6 +15,7 @@ from terminology.sets import shared
 from terminology.trouble import stop
 
 MAX_MATCHES = 1000
+OWN = frozenset({"inactive", "parent", "child"})  # told from the system itself, whatever its rows say
 
 
 def find_system(library: Library, url: str, version: str) -> System:
@@ -55,7 +56,8 @@ def _designation(one: Designation) -> Json:
         parts.append({"name": "use", "valueCoding": one.use})
     if one.source:
         parts.append({"name": "source", "valueCanonical": one.source})
-    return {"name": "designation", "part": [*parts, {"name": "value", "valueString": one.value}]}
+    parts.append({"name": "value", "valueString": one.value})
+    return {"name": "designation", "part": parts}
 
 
 def _property(code: str, kind: str, value: Any, text: str) -> Json:
@@ -68,23 +70,29 @@ def _property(code: str, kind: str, value: Any, text: str) -> Json:
 def _properties(system: System, n: int, wanted: Sequence[str], over: Sequence[Supplement]) -> list[tuple[str, str, Any, str]]:
     """(code, value name, value, description): inactive always; the declared ones by default or by name; parent and child."""
 
-    def asked(name: str) -> bool:
-        return not wanted or "*" in wanted or name in wanted
-
+    whole = not wanted or "*" in wanted
+    code_of, shown = system.code, system.display
     rows: list[tuple[str, str, Any, str]] = []
-    if asked("inactive"):
+    if whole or "inactive" in wanted:
         rows.append(("inactive", "valueBoolean", system.inactive(n), ""))
     for name, linked in (("parent", system.parents(n)), ("child", system.children(n))):
-        if asked(name):
-            rows += [(name, "valueCode", system.code(int(each)), system.display(int(each))) for each in linked]
+        if whole or name in wanted:
+            rows += [(name, "valueCode", code_of(each), shown(each)) for each in linked.tolist()]
     for prop in wording.properties(system, n, over):
-        code = str(prop.get("code", ""))
-        if asked(code) and code not in ("inactive", "parent", "child"):
-            kind = next((name for name in prop if name.startswith("value")), "valueString")
-            value = property_value(prop)
+        code = prop.get("code", "")
+        if (whole or code in wanted) and code not in OWN:
+            kind, value = value_of(prop)
             other = system.find(value) if kind == "valueCode" and isinstance(value, str) else None
-            rows.append((code, kind, value, system.display(other) if other is not None else ""))
+            rows.append((code, kind, value, shown(other) if other is not None else ""))
     return rows
+
+
+def value_of(prop: Json) -> tuple[str, Any]:
+    """(value name, value) of a property row."""
+    for name, value in prop.items():
+        if name.startswith("value"):
+            return name, value
+    return "valueString", None
 
 
 def lookup_unit(code: str) -> Json:

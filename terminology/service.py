@@ -48,6 +48,7 @@ class Terms:
     seen: dict[tuple[str, str, str | None, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
     maps: list[Json] = field(default_factory=list, compare=False, repr=False)
     mapped: dict[tuple[str, str], list[Json]] = field(default_factory=dict, compare=False, repr=False)
+    asked: set[int] = field(default_factory=set, compare=False, repr=False)
     answers: dict[Any, tuple[int, Json]] = field(default_factory=dict, compare=False, repr=False)
     unknown: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -75,7 +76,16 @@ class Terms:
         self.answers.clear()
 
     def remember(self, key: Any, answer: tuple[int, Json]) -> None:
-        """Keeps an answer that follows from the loaded terminology alone, until that changes; all are dropped before there are too many."""
+        """Keeps the answer to a question asked for the second time that follows from the loaded terminology alone, until that changes.
+
+        All are dropped before there are too many.
+        """
+        mark = hash(key)
+        if mark not in self.asked:
+            if len(self.asked) >= MAX_CACHE:
+                self.asked.clear()
+            self.asked.add(mark)
+            return
         if len(self.answers) >= MAX_ANSWERS:
             self.answers.clear()
         self.answers[key] = answer

@@ -41,6 +41,8 @@ def applicable(system: System, supplements: Iterable[Supplement]) -> list[Supple
 def names(system: System, n: int, row: Json | None, supplements: Sequence[Supplement]) -> list[Designation]:
     """The display first, then every designation: the system's, the supplements', the value set's."""
     found = list(system.names(n))
+    if not supplements and not row:
+        return found
     code = system.code(n)
     for each in supplements:
         extra = each.rows.get(code, {})
@@ -80,6 +82,8 @@ def extension_properties(found: Iterable[Json]) -> dict[str, tuple[str, Any]]:
 
 def properties(system: System, n: int, supplements: Sequence[Supplement]) -> list[Json]:
     """The properties of the concept, those of supplements included."""
+    if not supplements:
+        return list(system.properties(n))
     code = system.code(n)
     found = list(system.properties(n))
     for each in supplements:
