@@ -107,6 +107,7 @@ class Context:
     prefer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # parsed Prefer header: return, handling
     tenant: str = "default"
     operations: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))  # name -> rows: fhir_server.operations.TABLE
+    address: str = ""  # of the client, as the connection tells it
     admission: Admission | None = None  # None: for the exchange itself, and where consents and labels are not enforced
 
 

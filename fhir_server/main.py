@@ -32,7 +32,7 @@ from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.routes import route
 from fhir_server.interactions.validity import check_settings
-from fhir_server.jobs import packages, reindex, terms
+from fhir_server.jobs import packages, reindex, seal, terms, trail
 from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
@@ -91,6 +91,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
         shelved = Shelved(store, loaded.spec)
         system = _system(loaded, shelved)
         feed = await _feed(system, store)
+        recorder = trail.Trail(system)
         metrics = open_metrics(measured)
         feed.statistics.observe = lambda source, what: metrics.messages.labels(source, what).inc()
         services = Services(
@@ -104,6 +105,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
             access=logs.access_log(),
             authserver=authserver,
             verifier=verifier,
+            record=recorder.note,
         )
         guides = packages.begun(loaded.spec, loaded.terms, store, settings.data_dir / "packages")
         desks = {
@@ -114,8 +116,9 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
         server = uvicorn.Server(_config(settings, build(services, partial(_hl7v2, feed), desks)))
         shelf = settings.data_dir / "terminology"
         background = (packages.running(guides), reindex.running(system, store.database), terms.running(loaded.terms, store, shelf))
+        audited = (seal.running(seal.Sealer(system, store.database)), trail.running(recorder))
         async with contextlib.AsyncExitStack() as stack:
-            for one in (*background, _mllp(settings, feed)):
+            for one in (*background, *audited, _mllp(settings, feed)):
                 await stack.enter_async_context(one)
             await server.serve([listener])
     finally:

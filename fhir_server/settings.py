@@ -110,6 +110,9 @@ class Settings:
     consent_seconds: float = setting(0.5, "FHIR_CONSENT_SECONDS", "a consent counts in all processes after so long; its writer is answered then")
     clearance: str = setting("N", "FHIR_CLEARANCE", "highest confidentiality (U L M N R V) shown to who is not cleared for more by its token")
     break_glass: bool = setting(True, "FHIR_BREAK_GLASS", "practitioners may override consents and labels with a reason (X-Break-Glass); audited")
+    audit: str = setting("auto", "FHIR_AUDIT", "an AuditEvent for every access and change: on, off; auto records under --auth smart")
+    audit_seconds: float = setting(0.5, "FHIR_AUDIT_SECONDS", "the AuditEvent of a read is durable after so long; that of a change with the change")
+    audit_days: int = setting(0, "FHIR_AUDIT_DAYS", "AuditEvents are removed after so many days, whole sealed blocks at a time; 0: never")
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +13,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColum
 
 from fhir_server.commands import opened
 from fhir_server.interactions.indexing import index_of
+from fhir_server.jobs import seal
 from fhir_server.jobs.load import Report, Target, load
+from fhir_server.security.secret import kept_secret
 from fhir_server.settings import Settings, from_environment
 from fhir_server.store.mongo import archive
 from fhir_server.store.mongo.reindex import reindex
-from fhir_server.store.mongo.verify import verify
+from fhir_server.store.mongo.verify import Fault, verify
 
 SHOWN_ERRORS = 20
 REINDEX_STEP = 500
@@ -77,16 +80,24 @@ def _with_store(settings: Settings, act: Callable[..., object]) -> dict[str, int
         return asyncio.run(run(uri))
 
 
+def _tell(fault: Fault) -> None:
+    console.print(f"{fault.place}: {fault.rule}", highlight=False, soft_wrap=True, markup=False)
+
+
 def verify_command(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
-    """Check that index and content agree, and that versions are whole; exit code 1 if anything does not."""
+    """Check that index and content agree, that versions are whole, and that the audit trail is as it was sealed; exit code 1 if anything is not."""
     settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    settings = settings if settings.secret else replace(settings, secret=kept_secret(settings.data_dir))
 
     async def run(uri: str) -> int:
         faults = 0
         async with opened.store(settings, uri) as (store, ctx):
             async for fault in verify(store, partial(index_of, ctx)):
                 faults += 1
-                console.print(f"{fault.place}: {fault.rule}", highlight=False, soft_wrap=True, markup=False)
+                _tell(fault)
+            async for fault in seal.check(ctx, store.database):
+                faults += 1
+                _tell(fault)
         return faults
 
     with opened.database(settings) as uri:

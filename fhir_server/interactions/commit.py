@@ -10,10 +10,12 @@ from conformance.outcome import Issue, forbidden, refuse
 from fhir_server.context import Context, Resource
 from fhir_server.interactions import integrity
 from fhir_server.interactions.access import within
+from fhir_server.interactions.audited import records
 from fhir_server.interactions.indexing import index_of
 from fhir_server.interactions.validity import judge, level_of, translated
 from fhir_server.query.match import matches
-from fhir_server.security.visible import WORDS, required, scoped
+from fhir_server.security.audit import kept
+from fhir_server.security.visible import WORDS, measure, required
 from fhir_server.store import Change, Stored, Tx
 
 MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)  # what extraction meets where the gate did not look
@@ -62,7 +64,7 @@ def onto(made: Draft, prior: Stored | None) -> Draft:
 
 async def create(ctx: Context, made: Draft) -> Stored:
     """Write a plain create: one insert, unless references must be kept whole."""
-    if ctx.settings.referential_integrity == "enforce":
+    if ctx.settings.referential_integrity == "enforce" or kept(ctx):
         return (await ctx.store.transact(lambda tx: write(ctx, tx, [made])))[0]
     _authorise(ctx, [made.change])
     return await ctx.store.insert(made.change)
@@ -76,7 +78,7 @@ async def write(ctx: Context, tx: Tx, drafts: Sequence[Draft], *, cascade: bool 
     changes = [made.change for made in drafts]
     changes += await integrity.keep(ctx, tx, changes, cascade)
     _authorise(ctx, changes)
-    return await tx.put(changes)
+    return (await tx.put([*changes, *records(ctx, changes)]))[: len(changes)]
 
 
 def _with_id(res: Resource, rid: str) -> Resource:
@@ -101,8 +103,8 @@ def _authorise(ctx: Context, changes: Iterable[Change]) -> None:
     for change in changes:
         prior = change.prior if change.prior is not None and change.prior.res is not None else None
         action = "d" if change.res is None else "c" if change.method == "POST" else "u"  # the update scope covers update-as-create
-        clause, measure = required(ctx, change.rtype, action), scoped(ctx, change.rtype, action)
+        clause, content = required(ctx, change.rtype, action), measure(ctx, change.rtype, action)
         if prior is not None and not within(ctx, clause, prior):
             raise forbidden(f"this caller may not {WORDS[action]} this {change.rtype}")
-        if change.res is not None and not matches(measure, change.index, rid=change.rid, at=ctx.now):
+        if change.res is not None and not matches(content, change.index, rid=change.rid, at=ctx.now):
             raise forbidden(f"this caller may not {WORDS[action]} {change.rtype} with this content")

@@ -21,6 +21,7 @@ from conformance.outcome import Refusal, bad_request
 from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server.context import Context, Grant, Resource, Right
+from fhir_server.interactions.audited import records
 from fhir_server.interactions.commit import Draft, draft, onto
 from fhir_server.jobs.reindex import Reindexer, refresh
 from fhir_server.settings import Settings
@@ -158,7 +159,7 @@ async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Do
             drafts = list(_drafts(ctx, block, errors))  # while the block before is being written
             if pending is not None:
                 answers.put(await pending)
-            pending = asyncio.create_task(_write(store, block, drafts, errors))
+            pending = asyncio.create_task(_write(ctx, store, block, drafts, errors))
             await asyncio.sleep(0)
         if pending is not None:
             answers.put(await pending)
@@ -229,7 +230,7 @@ def _draft(ctx: Context, res: Resource) -> Draft:
     return draft(ctx, res, rid, "PUT")
 
 
-async def _write(store: MongoStore, block: Block, drafts: list[Draft], errors: list[tuple[str, int, str]]) -> Done:
+async def _write(ctx: Context, store: MongoStore, block: Block, drafts: list[Draft], errors: list[tuple[str, int, str]]) -> Done:
     """One transaction for the block; a resource twice in a block counts with its last line."""
     last = {(one.change.rtype, one.change.rid): one for one in drafts}
 
@@ -237,7 +238,7 @@ async def _write(store: MongoStore, block: Block, drafts: list[Draft], errors: l
         there = await tx.get_many(list(last))
         fresh = [_onto(one, there.get(key)) for key, one in last.items()]
         changes = [one.change for one in fresh if one is not None]
-        await tx.put(changes)
+        await tx.put([*changes, *records(ctx, changes)])
         return len(changes)
 
     loaded = await store.transact(body) if last else 0

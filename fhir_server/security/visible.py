@@ -12,7 +12,9 @@ from fhir_server.context import Context, Grant, Right
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Ids, Index, Nothing, both, either, negated
 from fhir_server.query.match import matches
 from fhir_server.search import parse
+from fhir_server.search.keys import token_clause
 from fhir_server.search.types import reference
+from fhir_server.security import audit
 from fhir_server.security.reach import of_patient
 
 WORDS = {"c": "create", "r": "read", "u": "update", "d": "delete", "s": "search"}
@@ -27,17 +29,30 @@ def visible(ctx: Context, rtype: str, action: str) -> Clause:
     Those rule what is shown. They also keep apps and users from changing what is not theirs to see; not who feeds the record (`system/`).
     """
     if ctx.admission is None or action == "c" or _reserved(ctx, rtype, action):
-        return scoped(ctx, rtype, action)
+        return both(scoped(ctx, rtype, action), _changeable(ctx, rtype, action))
     hidden = ctx.admission.withheld(rtype)
     if isinstance(hidden, Nothing):
-        return scoped(ctx, rtype, action)
+        return both(scoped(ctx, rtype, action), _changeable(ctx, rtype, action))
     kept = negated(hidden)
     rows = [(right, _meaning(ctx, right, rtype, action)) for right in ctx.grant.rights if action in right.actions and right.rtype in (rtype, "*")]
-    return either(*(clause if action in "ud" and right.level == "system" else both(clause, kept) for right, clause in rows))
+    free = either(*(clause if action in "ud" and right.level == "system" else both(clause, kept) for right, clause in rows))
+    return both(free, _changeable(ctx, rtype, action))
+
+
+def measure(ctx: Context, rtype: str, action: str) -> Clause:
+    """What new content must be: within the grant, and not posing as this exchange's audit trail."""
+    return both(scoped(ctx, rtype, action), _changeable(ctx, rtype, "u"))
+
+
+def _changeable(ctx: Context, rtype: str, action: str) -> Clause:
+    """Not the AuditEvents that this exchange made: nobody changes or deletes them."""
+    if rtype != audit.RTYPE or action not in "ud" or not audit.kept(ctx):
+        return EVERYTHING
+    return negated(token_clause(ctx.spec, rtype, "_tag", audit.TAGS, audit.MADE))
 
 
 def scoped(ctx: Context, rtype: str, action: str) -> Clause:
-    """What the grant alone covers: the measure of new content."""
+    """What the grant alone covers."""
     if _reserved(ctx, rtype, action):
         return NOTHING
     return either(*(_meaning(ctx, right, rtype, action) for right in ctx.grant.rights if action in right.actions and right.rtype in (rtype, "*")))

@@ -8,6 +8,7 @@ import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -41,6 +42,7 @@ DEFECT = "the server failed to answer; the request id finds the cause in its log
 PUBLIC_PATHS = frozenset({("metadata",)})
 
 Route = Callable[[Context, Request], Awaitable[Reply]]
+Record = Callable[[Context, Request, Reply], None]
 Authenticate = Callable[[Mapping[str, str]], Awaitable[Grant]]
 
 
@@ -58,6 +60,7 @@ class Services:
     access: Access
     authserver: AuthServer | None = None  # None in open mode: nothing of it is reachable or advertised
     verifier: Verifier | None = None
+    record: Record = lambda ctx, request, reply: None  # notes what was shown, in the audit trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Exchange:
     headers: Mapping[str, str]
     request_id: str
     base: str
+    address: str = ""
 
 
 def fhir_door(services: Services) -> App:
@@ -81,6 +85,7 @@ def fhir_door(services: Services) -> App:
         exchange = _exchange(scope, services.settings)
         want = negotiate.Wanted(negotiate.JSON)
         pretty = False
+        ctx: Context | None = None
         request: Request | None = None
         admitted[0] += 1
         try:
@@ -93,8 +98,10 @@ def fhir_door(services: Services) -> App:
                 ctx = await _context(services, exchange)
                 request = await _request(services, exchange, pairs, receive)
                 reply = await services.route(ctx, request)
+            services.record(ctx, request, reply)
         except Refusal as refusal:
             reply = Reply(refusal.status, outcome(refusal.issues), refusal.headers)
+            _record_refused(services, ctx, request, reply)
         except TimeoutError:
             reply = _broken(503, "timeout", "the request took longer than this server allows")
         except Exception:  # the HTTP border: a defect is logged by place and answered as 500, never shown
@@ -118,6 +125,13 @@ def _traced(exchange: Exchange) -> Mapping[str, Any]:
     return {"fields": {"request_id": exchange.request_id}}
 
 
+def _record_refused(services: Services, ctx: Context | None, request: Request | None, reply: Reply) -> None:
+    """A refused access leaves a trace too; where the trail is full, the refusal is answered all the same."""
+    if ctx is not None and request is not None and reply.status < 500:
+        with suppress(Refusal):
+            services.record(ctx, request, reply)
+
+
 def _broken(status: int, code: str, text: str) -> Reply:
     return Reply(status, outcome([Issue("fatal", code, text)]), {"Retry-After": "1"} if status == 503 else {})
 
@@ -128,7 +142,7 @@ def _exchange(scope: Scope, settings: Settings) -> Exchange:
     segments = raw.decode("latin-1").split("?", 1)[0].split("/")[2:]
     path = tuple(unquote(segment) for segment in segments if segment)
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
-    return Exchange(method, path, (), headers, scope["request_id"], _base(scope, headers, settings))
+    return Exchange(method, path, (), headers, scope["request_id"], _base(scope, headers, settings), (scope.get("client") or ("",))[0])
 
 
 def _base(scope: Scope, headers: Mapping[str, str], settings: Settings) -> str:
@@ -173,6 +187,7 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         now=datetime.now(UTC),
         prefer=negotiate.prefer(exchange.headers.get("prefer", "")),
         operations=TABLE,
+        address=exchange.address,
     )
     return await admit(ctx, exchange.headers)
 

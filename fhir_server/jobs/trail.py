@@ -1,0 +1,65 @@
+"""The AuditEvents of reads: collected in memory and written together, durable within FHIR_AUDIT_SECONDS of the answer.
+
+What a killed process had not written yet is lost, so no more than that time; a process that is stopped writes all. Where the database cannot be
+written to, they wait; when too many wait, reads are refused (503): nothing is shown without a trace.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from conformance.outcome import Refusal, unavailable
+from fhir_server.context import Context, Reply, Request, Resource
+from fhir_server.interactions.audited import accesses, drafts
+
+log = logging.getLogger("fhir.audit")
+AT_ONCE = 500
+MOST_WAITING = 20_000
+
+
+@dataclass(slots=True)
+class Trail:
+    """One process's part. ctx acts for the exchange; waiting: AuditEvents without ids, oldest first."""
+
+    ctx: Context
+    waiting: list[Resource] = field(default_factory=list)
+
+    def note(self, ctx: Context, request: Request, reply: Reply) -> None:
+        """Take down what was shown. Raises Refusal 503 if the trail cannot be written any more."""
+        made = accesses(ctx, request, reply)
+        if made and len(self.waiting) >= MOST_WAITING:
+            raise unavailable("accesses cannot be recorded at the moment")
+        self.waiting += made
+
+    async def flush(self) -> None:
+        """Write all that waits. Raises Refusal 503; what was not written goes on waiting."""
+        while self.waiting:
+            part = self.waiting[:AT_ONCE]
+            changes = drafts(self.ctx, part)
+            await self.ctx.store.transact(lambda tx, made=changes: tx.put(made))
+            del self.waiting[: len(part)]
+
+
+@contextlib.asynccontextmanager
+async def running(trail: Trail) -> AsyncIterator[None]:
+    """What each worker holds while it serves."""
+    task = asyncio.create_task(_serve(trail))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await trail.flush()
+
+
+async def _serve(trail: Trail) -> None:
+    """Write, at half the promised time, until cancelled; a write under way is never cut off."""
+    while True:
+        await asyncio.sleep(trail.ctx.settings.audit_seconds / 2)
+        try:
+            await asyncio.shield(trail.flush())
+        except Refusal as refusal:  # the database is away: they wait
+            log.warning("%d AuditEvents wait: %s", len(trail.waiting), refusal.status)

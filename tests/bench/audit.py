@@ -1,0 +1,103 @@
+"""What access and audit cost, through `route`: `python -m tests.bench.audit [bundles] [reads]`, embedded database, one process, 8 at once.
+
+bundles: resources per second in transactions of 100 creates; feed-like: transactions of 10 creates about one patient; creates: plain POSTs; reads,
+searches: by a caller of all rights, and by an app of one patient. Each with audit off and on; `on` is what is left of `off`.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fhir_server.context import Grant, Request
+from fhir_server.jobs.trail import Trail, running
+from fhir_server.security.admission import admit
+from fhir_server.security.scopes import rights_of
+from fhir_server.store import embedded
+from fhir_server.store.mongo.store import open_store
+from tests.bench.bundles import AT_ONCE, observation
+from tests.server.rest.calls import Exchange, exchange_on
+
+
+async def rate(times: int, one: Callable[[int], Awaitable[Any]]) -> tuple[float, float]:
+    """(per second, CPU microseconds each)."""
+    numbers = iter(range(times))
+
+    async def client() -> None:
+        for number in numbers:
+            await one(number)
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return times / wall, cpu / times * 1e6
+
+
+def entries(number: int, many: int, patient: str = "") -> dict[str, Any]:
+    """A transaction of creates."""
+    rows = [observation(number * many + at) for at in range(many)]
+    if patient:
+        rows = [row | {"subject": {"reference": patient}} for row in rows]
+    return {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [{"request": {"method": "POST", "url": "Observation"}, "resource": row} for row in rows],
+    }
+
+
+async def measure(uri: str, mode: str, bundles: int, reads: int) -> dict[str, tuple[float, float]]:
+    """All rates with audit off or on."""
+    store = await open_store(uri, name=f"audit_{mode}")
+    rest = exchange_on(store, audit=mode, consent="off", audit_seconds=0.5)
+    recorder = Trail(rest.ctx)
+    app = await _app(rest)
+    assert (await rest("PUT", "Patient/p1", {"resourceType": "Patient", "id": "p1"})).status == 201
+    rid = (await rest("POST", "Observation", observation(1))).res["id"]
+
+    async def shown(caller: Exchange, url: str, path: tuple[str, ...]) -> None:
+        reply = await caller("GET", url)
+        assert reply.status == 200
+        recorder.note(caller.ctx, Request("GET", path), reply)
+
+    async with running(recorder):
+        found = {
+            "bundles": await rate(bundles, lambda n: rest("POST", "", entries(n, 100))),
+            "feed-like": await rate(bundles * 5, lambda n: rest("POST", "", entries(n, 10, f"Patient/p{n % 100}"))),
+            "creates": await rate(reads // 2, lambda n: rest("POST", "Observation", observation(n))),
+            "read": await rate(reads, lambda n: shown(rest, f"Observation/{rid}", ("Observation", rid))),
+            "read, patient": await rate(reads, lambda n: shown(app, f"Observation/{rid}", ("Observation", rid))),
+            "search": await rate(reads // 4, lambda n: shown(rest, "Observation?patient=p1&_count=10", ("Observation",))),
+            "search, patient": await rate(reads // 4, lambda n: shown(app, "Observation?_count=10&_total=none", ("Observation",))),
+            "search, patient, all": await rate(reads // 4, lambda n: shown(rest, "Observation?patient=p1&_count=10&_total=none", ("Observation",))),
+        }
+    await store.close()
+    return found
+
+
+async def _app(rest: Exchange) -> Exchange:
+    grant = Grant("app", "app", rights_of(["patient/*.rs"], rest.ctx.spec.types, "p1"), patient="p1")
+    return Exchange(await admit(replace(rest.ctx, grant=grant)))
+
+
+async def main(bundles: int, reads: int) -> None:
+    """All figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = embedded.start(Path(folder), cache_gb=0.5)
+        try:
+            off = await measure(started.uri, "off", bundles, reads)
+            on = await measure(started.uri, "on", bundles, reads)
+        finally:
+            started.stop()
+    for name, (per_second, cpu) in off.items():
+        print(
+            f"{name:22} off {per_second:7.0f}/s {cpu:6.0f} us   on {on[name][0]:7.0f}/s {on[name][1]:6.0f} us   left {on[name][0] / per_second:.0%}"
+        )
+
+
+if __name__ == "__main__":
+    given = [int(text) for text in sys.argv[1:]]
+    asyncio.run(main(given[0] if given else 60, given[1] if len(given) > 1 else 3000))
