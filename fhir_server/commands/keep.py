@@ -64,7 +64,7 @@ def backup_command(target: Annotated[Path, typer.Argument(help="File to write.")
 
 
 def restore_command(source: Annotated[Path, typer.Argument(help="A backup.")], data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
-    """Fill an empty store from a backup."""
+    """Fill an empty store from a backup. Its audit trail can be verified with the secret it was sealed with (FHIR_SECRET, or the file `secret`)."""
     settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
     counts = _with_store(settings, partial(archive.restore, source=source))
     console.print(f"{sum(counts.values())} documents of {len(counts)} collections are restored", highlight=False)
@@ -80,7 +80,7 @@ def _with_store(settings: Settings, act: Callable[..., object]) -> dict[str, int
         return asyncio.run(run(uri))
 
 
-def _tell(fault: Fault) -> None:
+def _say(fault: Fault) -> None:
     console.print(f"{fault.place}: {fault.rule}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -94,10 +94,10 @@ def verify_command(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> No
         async with opened.store(settings, uri) as (store, ctx):
             async for fault in verify(store, partial(index_of, ctx)):
                 faults += 1
-                _tell(fault)
+                _say(fault)
             async for fault in seal.check(ctx, store.database):
                 faults += 1
-                _tell(fault)
+                _say(fault)
         return faults
 
     with opened.database(settings) as uri:

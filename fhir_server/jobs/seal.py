@@ -77,7 +77,7 @@ async def seal(sealer: Sealer) -> int:
             return sealed
         events = [[row.rid, digest(row.res)] for row in rows if row.res is not None and row.vid == 1 and made_here(row.res)]
         number, prev = (before["_id"] + 1, before["hash"]) if before else (1, FIRST)
-        block = {"_id": number, "prev": prev, "hash": _hash(sealer.ctx, number, prev, events), "events": events}
+        block = {"_id": number, "prev": prev, "hash": _hash(sealer.ctx, number, prev, events), "events": events, "key": _key_id(sealer.ctx)}
         block |= {"until": list(rows[-1].position), "newest": rows[-1].at, "gone": False}
         if not await seals.add(sealer.database, block):
             return sealed
@@ -110,6 +110,11 @@ def _hash(ctx: Context, number: int, prev: str, events: list[list[str]]) -> str:
     return hmac.new(f"audit:{ctx.settings.secret}".encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
+def _key_id(ctx: Context) -> str:
+    """Which secret it was sealed with, without telling it."""
+    return hmac.new(f"audit:{ctx.settings.secret}".encode(), b"key", hashlib.sha256).hexdigest()[:16]
+
+
 def _keep_head(folder: Path, number: int, text: str) -> None:
     """Replace the note of the newest block, whole or not at all."""
     if folder.is_dir():
@@ -122,9 +127,15 @@ async def check(ctx: Context, database: Database) -> AsyncIterator[Fault]:
     """What does not agree with the seals: a broken chain, events changed, removed or slipped in, an end cut off."""
     prev, number, newest = FIRST, 0, None
     sealed: set[str] = set()
+    told = False
     hashes: dict[int, str] = {}
     async for block in seals.blocks(database):
-        if block["_id"] != number + 1 or block["prev"] != prev or block["hash"] != _hash(ctx, block["_id"], block["prev"], block["events"]):
+        foreign = block["key"] != _key_id(ctx)
+        if foreign and not told:
+            told = True
+            yield Fault("audit trail", "was sealed with another secret than FHIR_SECRET or the file `secret` of the data directory")
+        hashed = foreign or block["hash"] == _hash(ctx, block["_id"], block["prev"], block["events"])
+        if block["_id"] != number + 1 or block["prev"] != prev or not hashed:
             yield Fault(f"audit block {block['_id']}", "does not continue the chain")
         number, prev, newest = block["_id"], block["hash"], block["newest"]
         hashes[number] = prev

@@ -1,6 +1,7 @@
 """The command line beside a running server: bulk load, verify, backup and restore, HL7 v2 messages."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ def test_a_backup_restores_into_an_empty_store_and_nowhere_else(server: Server, 
     command("backup", str(tmp_path / "backup"), "--data-dir", data_of(server))
     command("restore", str(tmp_path / "backup"), "--data-dir", data_of(server), code=2)
     command("restore", str(tmp_path / "backup"), "--data-dir", str(tmp_path / "other"))
+    shutil.copy(Path(data_of(server)) / "secret", tmp_path / "other" / "secret")  # what the audit trail was sealed with
     found = command("verify", "--data-dir", str(tmp_path / "other"))
     assert "nothing is wrong" in found.stderr
     assert rid

@@ -220,6 +220,8 @@ async def test_the_trail_is_sealed_and_every_tampering_found(audited: Exchange, 
     await database[seals.SEALS].insert_one(last)
     await database[seals.SEALS].update_one({"_id": 2}, {"$pop": {"events": 1}})
     assert "audit block 2: does not continue the chain" in await faults(audited)
+    other = await faults(audited.with_settings(secret="another"))
+    assert [one for one in other if "another secret" in one]
 
 
 async def test_one_process_seals_at_a_time_and_old_blocks_are_removed(audited: Exchange) -> None:

@@ -1,6 +1,6 @@
 """The seals on the audit trail: a chain of blocks, each with the digests of its AuditEvents and the keyed hash of the block before.
 
-Collection `audit_seals`: {_id: n, prev, hash, events: [[id, digest], ...], until: position of the last one in commit order, newest, gone: removed by
+Collection `audit_seals`: {_id: n, prev, hash, events: [[id, digest], ...], until: position of the last one in commit order, newest, key: which secret, gone: removed by
 retention}; and one row `lease` {owner, until}, so that one process at a time seals. AuditEvents themselves are never touched.
 """
 
