@@ -77,7 +77,13 @@ async def seal(sealer: Sealer) -> int:
             return sealed
         events = [[row.rid, digest(row.res)] for row in rows if row.res is not None and row.vid == 1 and made_here(row.res)]
         number, prev = (before["_id"] + 1, before["hash"]) if before else (1, FIRST)
-        block = {"_id": number, "prev": prev, "hash": _hash(sealer.ctx, number, prev, events), "events": events, "key": _key_id(sealer.ctx)}
+        block: seals.Row = {
+            "_id": number,
+            "prev": prev,
+            "hash": _hash(sealer.ctx, number, prev, events),
+            "events": events,
+            "key": _key_id(sealer.ctx),
+        }
         block |= {"until": list(rows[-1].position), "newest": rows[-1].at, "gone": False}
         if not await seals.add(sealer.database, block):
             return sealed

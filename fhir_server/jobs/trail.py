@@ -7,12 +7,14 @@ written to, they wait; when too many wait, reads are refused (503): nothing is s
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from conformance.outcome import Refusal, unavailable
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.audited import accesses, drafts
+from fhir_server.store import Change, Stored, Tx
 
 log = logging.getLogger("fhir.audit")
 AT_ONCE = 500
@@ -38,8 +40,12 @@ class Trail:
         while self.waiting:
             part = self.waiting[:AT_ONCE]
             changes = drafts(self.ctx, part)
-            await self.ctx.store.transact(lambda tx, made=changes: tx.put(made))
+            await self.ctx.store.transact(partial(_put, changes))
             del self.waiting[: len(part)]
+
+
+async def _put(changes: Sequence[Change], tx: Tx) -> list[Stored]:
+    return await tx.put(changes)
 
 
 @contextlib.asynccontextmanager

@@ -99,7 +99,7 @@ def _frame(ctx: Context) -> Frame:
     grant, admission = ctx.grant, ctx.admission
     user = reference.normal(grant.user, ctx.base)
     who: Resource | None = {"reference": user} if user else {"identifier": {"value": grant.subject}} if grant.subject and not grant.internal else None
-    purposes = [{"coding": [{"system": REASONS, "code": code}]} for code in (admission.purposes if admission else grant.purposes)]
+    purposes: list[Resource] = [{"coding": [{"system": REASONS, "code": code}]} for code in (admission.purposes if admission else grant.purposes)]
     if admission and admission.emergency:
         purposes.append({"coding": [{"system": REASONS, "code": "BTG"}], "text": admission.emergency})
     system = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType"
