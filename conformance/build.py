@@ -93,9 +93,7 @@ def build(examples: Path, expansions: Path) -> dict[str, bytes]:
         "valuesets.json": _lines(_valuesets(expanded, _bound(structures))),
         "SOURCE.md": _source(examples, expansions, package),
     }
-    for name in DEFINITIONS:
-        files[f"definitions/{name}.json.gz"] = _definitions(package[name])
-    return files | _published(package)
+    return files | _definitions(package) | _published(package)
 
 
 def _published(package: Mapping[str, list[Json]]) -> dict[str, bytes]:
@@ -261,17 +259,30 @@ def strip(value: Any) -> Any:
     return [strip(each) for each in value] if isinstance(value, list) else value
 
 
-def _definitions(resources: Iterable[Json]) -> bytes:
-    """gzip of a JSON object: canonical url -> stripped resource."""
-    rows: Json = {}
-    for each in sorted(resources, key=lambda one: (str(one["url"]), str(one["id"]))):
-        slim = strip(each)
-        if each["resourceType"] == "StructureDefinition":
-            slim.pop("differential", None)
-            if "snapshot" in slim:
-                slim["snapshot"] = {"element": [_slim_element(one) for one in slim["snapshot"]["element"]]}
-        rows.setdefault(each["url"], slim)
-    return gzip.compress(_lines(rows), 9, mtime=0)
+def _definitions(package: Mapping[str, list[Json]]) -> dict[str, bytes]:
+    """The definitions without prose by canonical, in blocks of BLOCK, each a gzip stream; index.json: kind -> [[offset, length, [canonicals]]]."""
+    files: dict[str, bytes] = {}
+    index: dict[str, list[Any]] = {}
+    for kind in DEFINITIONS:
+        rows: Json = {}
+        for each in sorted(package[kind], key=lambda one: (str(one["url"]), str(one["id"]))):
+            rows.setdefault(each["url"], _slim(each))
+        urls = list(rows)
+        blocks = [urls[at : at + BLOCK] for at in range(0, len(urls), BLOCK)]
+        streams = [gzip.compress(msgspec.json.encode([rows[url] for url in block]), 9, mtime=0) for block in blocks]
+        starts = accumulate((len(one) for one in streams), initial=0)
+        index[kind] = [[start, len(stream), block] for start, stream, block in zip(starts, streams, blocks, strict=False)]
+        files[f"definitions/{kind}.gz"] = b"".join(streams)
+    return files | {"definitions/index.json": _lines(index)}
+
+
+def _slim(resource: Json) -> Json:
+    slim: Json = strip(resource)
+    if resource["resourceType"] == "StructureDefinition":
+        slim.pop("differential", None)
+        if "snapshot" in slim:
+            slim["snapshot"] = {"element": [_slim_element(one) for one in slim["snapshot"]["element"]]}
+    return slim
 
 
 def _slim_element(element: Json) -> Json:

@@ -7,7 +7,7 @@ Paragraphs: https://hl7.org/fhir/R4/elementdefinition.html, https://hl7.org/fhir
 import gzip
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ R4 = Path(__file__).parent / "r4"
 EXTRA = Path(__file__).parent / "extra"
 DEFINITIONS = ("CodeSystem", "CompartmentDefinition", "ConceptMap", "OperationDefinition", "SearchParameter", "StructureDefinition", "ValueSet")
 CORE = "http://hl7.org/fhir/StructureDefinition/"
+BLOCKS_KEPT = 4
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 # https://hl7.org/fhir/R4/search.html#prefix and #modifiers: what a type allows where its definition names nothing narrower
@@ -215,7 +216,7 @@ class Spec:
     def urls(self, rtype: str) -> tuple[str, ...]:
         """Canonical urls of every definition of one kind ('CodeSystem', 'StructureDefinition' ...), packages first."""
         found = dict.fromkeys(url for package in self.packages for url in package.urls(rtype))
-        return tuple(found | dict.fromkeys(_definitions(rtype)))
+        return tuple(found | dict.fromkeys(_places(rtype)))
 
     def definition(self, url: str, rtype: str = "") -> dict[str, Any] | None:
         """The definition with this canonical ('url' or 'url|version'), the newest installed first, then R4's own; None if unknown.
@@ -228,9 +229,9 @@ class Spec:
             if found is not None:
                 return found
         for kind in (rtype,) if rtype else DEFINITIONS:
-            raw = _definitions(kind).get(bare)
-            if raw is not None and version in ("", self.version):
-                return decode_definition(raw)
+            place = _places(kind).get(bare)
+            if place is not None and version in ("", self.version):
+                return decode_definition(_block(kind, place[0])[place[1]])
         return None
 
     def with_package(self, package: Package | Path) -> "Spec":
@@ -254,12 +255,24 @@ class Spec:
 
 
 @cache
-def _definitions(rtype: str) -> dict[str, msgspec.Raw]:
-    """R4's own definitions of one kind, still encoded: canonical -> JSON."""
-    if rtype not in DEFINITIONS:
-        return {}
-    data = gzip.decompress((R4 / "definitions" / f"{rtype}.json.gz").read_bytes())
-    return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+def _index() -> Mapping[str, list[tuple[int, int, list[str]]]]:
+    """Kind -> blocks of R4's own definitions: (offset, length, canonicals)."""
+    return msgspec.json.decode((R4 / "definitions" / "index.json").read_bytes(), type=dict[str, list[tuple[int, int, list[str]]]])
+
+
+@cache
+def _places(kind: str) -> Mapping[str, tuple[int, int]]:
+    """Canonical -> (block, position in it)."""
+    return {url: (block, at) for block, row in enumerate(_index().get(kind, ())) for at, url in enumerate(row[2])}
+
+
+@lru_cache(BLOCKS_KEPT)
+def _block(kind: str, number: int) -> list[msgspec.Raw]:
+    """A block of definitions, still encoded: few are in use at a time, so that few lie in memory."""
+    start, length, _ = _index()[kind][number]
+    with (R4 / "definitions" / f"{kind}.gz").open("rb") as file:
+        file.seek(start)
+        return msgspec.json.decode(gzip.decompress(file.read(length)), type=list[msgspec.Raw])
 
 
 @cache

@@ -146,13 +146,23 @@ def _group(element: Element) -> frozenset[str]:
 
 def _fill(spec: Spec, name: str, shape: Shape) -> None:
     for key, (element, code) in spec.properties(name).items():
-        entries = _entries(spec, element, key, code)
+        entries = _shared_entries(spec, element, key, code)
         if element.choice:
             others = _group(element) - {key, f"_{key}"}
             entries = {each: (None, bool, _exclusive(entry[2], element.name, others)) for each, entry in entries.items()}
         shape.properties.update(entries)
     if name in spec.types:
         shape.properties["resourceType"] = (str, len, _nothing)
+
+
+def _shared_entries(spec: Spec, element: Element, key: str, code: str) -> dict[str, Entry]:
+    """The entries of an element, made once for all elements of which R4 says the same (`id`, `extension`, `text` ... of every type)."""
+    made: dict[Any, dict[str, Entry]] = spec.memo.setdefault("entries", {})
+    own = element.content == element.path
+    same = (key, element.name, code, element.max == 1, element.content, element.targets, element.binding, element.rules, element.profiles, own)
+    if same not in made:
+        made[same] = _entries(spec, element, key, code)
+    return made[same]
 
 
 def _nothing(value: Any, holder: dict[str, Any], at: At, report: Report) -> None:

@@ -8,12 +8,42 @@ from typing import Any
 
 from conformance.gate.profiles import profile_check
 from conformance.gate.report import At, Report
+from conformance.gate.tree import profile_tree
 from conformance.outcome import Refusal
 from conformance.spec import Spec, errata
 
 Judge = Callable[[Any, At, Report], None]
 
 CORE = "http://hl7.org/fhir/StructureDefinition/"
+# what an ElementDefinition may say of value[x] that asks nothing of the value beyond its type
+HARMLESS = frozenset(
+    [
+        "id",
+        "path",
+        "base",
+        "min",
+        "max",
+        "type",
+        "condition",
+        "constraint",
+        "isSummary",
+        "isModifier",
+        "isModifierReason",
+        "mustSupport",
+        "short",
+        "definition",
+        "comment",
+        "requirements",
+        "alias",
+        "mapping",
+        "example",
+        "label",
+        "code",
+        "meaningWhenMissing",
+        "orderMeaning",
+        "extension",
+    ]
+)
 HOLDERS = ("entry", "parameter", "part")  # elements whose `resource` is a resource (CapabilityStatement.rest.resource is none)
 NESTS = ("extension", "modifierExtension")
 
@@ -58,23 +88,43 @@ def _definition_judge(spec: Spec, url: str) -> Judge:
     except Refusal:  # its base is not installed: what it may hold cannot be told
         content = _anything
     contexts = _contexts(structure)
+    anywhere = ("element", "Element") in contexts
     modifier = _is_modifier(structure)
     places: dict[str, bool] = {}
+    plain = _plain(spec, url) if content is not _anything else frozenset()
 
     def judge(value: Any, at: At, report: Report) -> None:
         if modifier is not None and modifier != (at[1] == "modifierExtension"):
             report.error("extension", f"this extension stands in {'modifierExtension' if modifier else 'extension'}", at)
-        path = _place(at[0], report)
-        allowed = places.get(path) if path is not None else True
-        if allowed is None and path is not None:
-            allowed = _stands(spec, path, contexts)
-            if len(places) < 1000:
-                places[path] = allowed
-        if not allowed:
-            report.error("extension", "the definition of this extension does not allow it here", at)
-        content(value, at[0], at[1], at[2], report)
+        if not anywhere:
+            path = _place(at[0], report)
+            allowed = places.get(path) if path is not None else True
+            if allowed is None and path is not None:
+                allowed = _stands(spec, path, contexts)
+                if len(places) < 1000:
+                    places[path] = allowed
+            if not allowed:
+                report.error("extension", "the definition of this extension does not allow it here", at)
+        if len(value) != 2 or plain.isdisjoint(value):
+            content(value, at[0], at[1], at[2], report)
 
     return judge
+
+
+def _plain(spec: Spec, url: str) -> frozenset[str]:
+    """The JSON names of the values that a definition allows without asking more of them: an extension of its url and one of these needs no closer look."""
+    root = profile_tree(spec, url).root
+    value, nested = root.children.get("value"), root.children.get("extension")
+    rules = {row["key"] for row in root.definition.get("constraint", ())}
+    if value is None or value.slices or value.children or rules - {"ele-1", "ext-1"}:
+        return frozenset()
+    if nested is not None and (nested.slices or nested.definition.get("min")):
+        return frozenset()
+    asked = value.definition
+    rows = asked.get("type", ())
+    if asked.get("max") == "0" or not rows or any(key not in HARMLESS for key in asked) or any(row.keys() - {"code"} for row in rows):
+        return frozenset()
+    return frozenset(f"value{row['code'][0].upper()}{row['code'][1:]}" for row in rows)
 
 
 def _anything(*_: Any) -> None:
