@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.outcome import Refusal
-from fhir_server.feed import identity, results, visits
+from fhir_server.feed import identity, numbers, results, visits
 from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
 from fhir_server.feed.items import Item, Work, linked
 from fhir_server.feed.ledger import KIND, Ledger
@@ -136,7 +136,9 @@ async def apply(means: Means, tx: Tx, work: Work, then: Then | None = None) -> A
     await _find_by_content(meeting, late, settled=True)
     pending = await _writes(meeting, items)
     if then is not None:
+        before = dict(pending)
         await then(meeting, pending)
+        pending = {ref: write for ref, write in pending.items() if before.get(ref) is write or _says_more(write)}
     writes = list(pending.values())
     refs = [version(write) for write in writes]
     if refs:
@@ -419,6 +421,10 @@ async def _writes(meeting: Meeting, items: Sequence[Item]) -> dict[str, Write]:
     return writes
 
 
+def _says_more(write: Write) -> bool:
+    return write.prior is None or write.prior.res is None or _differs(write.prior.res, write.res)
+
+
 def _differs(current: Resource, res: Resource) -> bool:
     return {name: value for name, value in current.items() if name != "meta"} != {name: value for name, value in res.items() if name != "meta"}
 
@@ -458,8 +464,10 @@ def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Re
         folded = visits.fold(steps)
         sent_class = {"class": sent["class"]} if "class" in sent else {}
         sent = {name: value for name, value in sent.items() if name not in visits.FOLDED}
-    said = Said(sent, meeting.work.source.name, at, item.nulls, lambda name: meeting.means.choice(item.rtype, name))
+    said = Said(numbers.current_only(sent, state), meeting.work.source.name, at, item.nulls, lambda name: meeting.means.choice(item.rtype, name))
     merged, after = reconcile(current, state, said)
+    merged = numbers.with_old(merged, state)
+    after.update({name: value for name, value in (state or {}).items() if name == "old"})
     if item.rtype == "Encounter":
         kept = {"status": visits.UNKNOWN, **{name: part["class"] for part in (sent_class, current or {}) for name in ("class",) if "class" in part}}
         merged = {name: value for name, value in merged.items() if name not in visits.FOLDED} | kept | folded

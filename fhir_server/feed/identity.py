@@ -177,7 +177,7 @@ def is_whole(rtype: str, keys: Iterable[str]) -> bool:
 def patient_of(res: Resource) -> str:
     """The patient a resource is about ('Patient/1'), '' if it is about none."""
     for name in PATIENT_LINKS:
-        reference = res.get(name)
+        reference = next(iter(_listed(res.get(name))), None)  # an Account has a list of subjects
         if isinstance(reference, dict) and str(reference.get("reference", "")).startswith("Patient/"):
             return str(reference["reference"])
     return ""

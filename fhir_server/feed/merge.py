@@ -9,19 +9,21 @@ HL7 v2.8 chapter 3, 3.3.39 ff. and 3.5 (merge fundamentals); https://hl7.org/fhi
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fhir_server.feed import identity
+from fhir_server.feed import identity, numbers
 from fhir_server.feed.answers import Failed
 from fhir_server.feed.apply import Deferred, Meeting, Write
 from fhir_server.feed.items import Item
 from fhir_server.feed.ledger import KIND as FEED
+from fhir_server.feed.numbers import identity_of
 from fhir_server.feed.rewrite import redirected, rewritten
 from fhir_server.feed.sources import Source
+from fhir_server.store import Stored
 from fhir_server.store.inbox import Document
 from mappers.v2.message import Message, Segment
 from mappers.v2.problem import Problem
@@ -124,7 +126,7 @@ async def _patient(meeting: Meeting, writes: dict[str, Write], pair: Pair, opera
     if operation in ("link", "unlink"):
         await _link(meeting, writes, survivor.ref, retired, operation, place)
     elif not retired:
-        _remember(meeting, keys, survivor.ref)
+        await _remember(meeting, writes, keys, survivor)
     elif operation == "change":
         await _change(meeting, writes, survivor, keys)
     elif retired == survivor.ref:
@@ -135,11 +137,23 @@ async def _patient(meeting: Meeting, writes: dict[str, Write], pair: Pair, opera
         await _merge_patients(meeting, writes, survivor.ref, retired)
 
 
-def _remember(meeting: Meeting, keys: Sequence[str], survivor: str) -> None:
-    """A retired number that nobody used here yet: its later messages land on the survivor."""
+async def _remember(meeting: Meeting, writes: dict[str, Write], keys: Sequence[str], survivor: Item) -> None:
+    """A retired number that nobody used here yet: its later messages land on the survivor, which has it as an old one."""
     for key in keys:
-        meeting.ledger.keep(key, survivor, survivor)
+        meeting.ledger.keep(key, survivor.ref, survivor.ref)
         meeting.ledger.retire(key)
+    await _grow_old(meeting, writes, survivor.ref, keys)
+
+
+async def _grow_old(meeting: Meeting, writes: dict[str, Write], ref: str, keys: Sequence[str], known: Sequence[Resource] = ()) -> None:
+    """Let the numbers of these keys stay on a resource as old ones; `known`: identifiers that say more of them."""
+    if ref not in meeting.states:
+        meeting.states.update(await meeting.ledger.load([], [ref]))
+    write = await _current(meeting, writes, ref)
+    stored = write.prior.res if write.prior is not None and write.prior.res is not None else {}
+    present = [*known, *stored.get("identifier", []), *write.res.get("identifier", [])]
+    _remember_old(meeting, ref, numbers.aged(present, numbers.named_by(keys)))
+    _replace(writes, Write(numbers.with_old(write.res, meeting.states[ref]), write.prior))
 
 
 def _refuse_cycle(meeting: Meeting, survivor: Item, keys: Sequence[str], place: str) -> None:
@@ -181,19 +195,34 @@ async def _merge_patients(meeting: Meeting, writes: dict[str, Write], survivor: 
     await _touch(meeting, survivor, retired)
     old, new = await _current(meeting, writes, retired), await _current(meeting, writes, survivor)
     before = {"old": _parts(old.res), "new": _parts(new.res)}
+    keys, aliases = await _move_keys(meeting, survivor, retired)
     replaced = [link["other"]["reference"] for link in old.res.get("link", []) if link.get("type") == "replaces"]
     _replace(writes, old, active=False, link=_with_link(old.res, survivor, "replaced-by"))
-    numbers = [*new.res.get("identifier", []), *_retired_numbers(old.res, new.res)]
-    _replace(writes, Write(new.res, new.prior), active=True, identifier=numbers, link=_with_link(new.res, retired, "replaces"))
+    come = _retired_numbers(old.res, new.res, numbers.named_by(keys))
+    _remember_old(meeting, survivor, [one for one in come if one.get("use") == "old"])
+    _replace(
+        writes,
+        Write(new.res, new.prior),
+        active=True,
+        identifier=[*new.res.get("identifier", []), *come],
+        link=_with_link(new.res, retired, "replaces"),
+    )
     for ref in replaced:  # chains are compressed: who was replaced by the retired one is replaced by the survivor
         earlier = await _current(meeting, writes, ref)
         links = [link for link in earlier.res.get("link", []) if link.get("other", {}).get("reference") != retired]
         _replace(writes, earlier, link=_with_link({"link": links}, survivor, "replaced-by"))
         again = await _current(meeting, writes, survivor)
         _replace(writes, again, link=_with_link(again.res, ref, "replaces"))
-    keys, aliases = await _move_keys(meeting, survivor, retired)
     touched = await rewritten(meeting.means, meeting.tx, retired, survivor, REWRITE_AT_ONCE, writes)
-    await _record(meeting, "merge", survivor, retired, {"keys": keys, "aliases": aliases, "before": before, "chain": replaced, "touched": touched})
+    done = {
+        "keys": keys,
+        "aliases": aliases,
+        "before": before,
+        "chain": replaced,
+        "touched": touched,
+        "numbers": [list(identity_of(one)) for one in come],
+    }
+    await _record(meeting, "merge", survivor, retired, done)
 
 
 async def _touch(meeting: Meeting, *patients: str) -> None:
@@ -211,14 +240,17 @@ def _parts(res: Resource) -> dict[str, Any]:
     return {"active": res.get("active"), "link": res.get("link", [])}
 
 
-def _retired_numbers(old: Resource, new: Resource) -> list[Resource]:
+def _retired_numbers(old: Resource, new: Resource, named: Collection[str]) -> list[Resource]:
+    """Numbers that the survivor takes over: those that named the retired patient as old ones, others (an insurance number) as they are."""
     present = {identity_of(one) for one in new.get("identifier", [])}
-    return [{**one, "use": "old"} for one in old.get("identifier", []) if identity_of(one) not in present]
+    come = [one for one in old.get("identifier", []) if identity_of(one) not in present]
+    return [{**one, "use": "old"} if "|".join(identity_of(one)) in named else one for one in come]
 
 
-def identity_of(identifier: Mapping[str, Any]) -> tuple[str, str]:
-    """System and value of an Identifier."""
-    return str(identifier.get("system", "")), str(identifier.get("value", ""))
+def _remember_old(meeting: Meeting, ref: str, old: Sequence[Resource]) -> None:
+    """Note replaced numbers in the state of a resource (loaded before)."""
+    meeting.states[ref] = numbers.remembering(meeting.states.get(ref, {"_id": ref, "sources": {}}), old)
+    meeting.changed.add(ref)
 
 
 async def _move_keys(meeting: Meeting, survivor: str, retired: str) -> tuple[list[str], list[str]]:
@@ -272,11 +304,8 @@ def _second(meeting: Meeting, place: str) -> str:
 
 async def _change(meeting: Meeting, writes: dict[str, Write], survivor: Item, keys: Sequence[str]) -> None:
     """A46 to A48: one patient, another number (`also_known` made both numbers find the same patient, or deferred the message)."""
-    write = await _current(meeting, writes, survivor.ref)
     kept = set(identity.patient_keys(meeting.work.source, survivor.segment)) if survivor.segment is not None else set()
-    old = {key.partition("|")[2] for key in keys if key not in kept}
-    numbers = [{**one, "use": "old"} if "|".join(identity_of(one)) in old else one for one in write.res.get("identifier", [])]
-    _replace(writes, write, identifier=numbers)
+    await _grow_old(meeting, writes, survivor.ref, [key for key in keys if key not in kept])
 
 
 def also_known(message: Message, source: Source) -> dict[tuple[str, int], tuple[str, ...]]:
@@ -340,6 +369,7 @@ async def _part(
             target = [ref for one in new_keys if (ref := await meeting.ledger.find(one, patient))]
             if target and operation != "move":
                 meeting.ledger.keep(key, target[0], patient)
+                await _grow_old(meeting, writes, target[0], [key])
         meeting.problems.append(Problem("W", place, "204", f"the {rtype} to {operation} is not known to {source.name}; its number is remembered"))
         return
     await _act_on_part(meeting, writes, rtype, operation, found[0], new_keys, old_keys, patient, owner)
@@ -376,32 +406,23 @@ async def _act_on_part(
         _replace(writes, write, status="inactive" if rtype == "Account" else "entered-in-error")
         for key in old_keys:
             meeting.ledger.move(key, ref, target)
+        await _grow_old(meeting, writes, target, old_keys, write.res.get("identifier", []))
         touched = await rewritten(meeting.means, meeting.tx, ref, target, REWRITE_AT_ONCE, writes)
         await _record(
             meeting, "merge", target, ref, {"keys": list(old_keys), "aliases": [], "touched": touched, "before": {"status": write.res.get("status")}}
         )
     else:
-        write = await _current(meeting, writes, ref)
-        numbers = _renumbered(write.res.get("identifier", []), old_keys, new_keys)
-        _replace(writes, write, identifier=numbers)
+        await _grow_old(meeting, writes, ref, [key for key in old_keys if key not in new_keys])
         for key in new_keys:
             meeting.ledger.keep(key, ref, patient)
 
 
-def _renumbered(identifiers: Sequence[Resource], old_keys: Sequence[str], new_keys: Sequence[str]) -> list[Resource]:
-    """The old number marked as old, the new one in front of it."""
-    value = new_keys[0].rpartition("|")[2] if new_keys else ""
-    old = {key.rpartition("|")[2] for key in old_keys}
-    if not value or any(one.get("value") == value for one in identifiers):
-        return [{**one, "use": "old"} if one.get("value") in old and one.get("value") != value else one for one in identifiers]
-    out: list[Resource] = []
-    for one in identifiers:
-        if one.get("value") in old:
-            out.append({**{name: part for name, part in one.items() if name != "use"}, "value": value})
-            out.append({**one, "use": "old"})
-        else:
-            out.append(one)
-    return out
+async def _members(meeting: Meeting, ref: str) -> list[Stored]:
+    """What belongs to a part: what refers to it, and what refers to the visits among that."""
+    found = await meeting.means.referrers(meeting.tx, ref, REWRITE_AT_ONCE + 1)
+    for visit in [one for one in found if one.rtype == "Encounter"]:
+        found += await meeting.means.referrers(meeting.tx, f"Encounter/{visit.rid}", REWRITE_AT_ONCE + 1)
+    return list({(one.rtype, one.rid): one for one in found}.values())
 
 
 async def _move_part(meeting: Meeting, writes: dict[str, Write], rtype: str, ref: str, old_keys: Sequence[str], patient: str, owner: str) -> None:
@@ -409,7 +430,7 @@ async def _move_part(meeting: Meeting, writes: dict[str, Write], rtype: str, ref
     await _touch(meeting, patient, owner)
     write = await _current(meeting, writes, ref)
     _replace(writes, Write(redirected(write.res, owner, patient), write.prior))
-    members = await meeting.means.referrers(meeting.tx, ref, REWRITE_AT_ONCE + 1)
+    members = await _members(meeting, ref)
     if len(members) > REWRITE_AT_ONCE:
         raise Deferred(Problem("E", "", "207", f"more than {REWRITE_AT_ONCE} resources belong to the {rtype}: a person must move it"))
     touched = []

@@ -11,7 +11,7 @@ from conformance.outcome import conflict, not_found
 from fhir_server.feed.apply import Means, Write, version
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.ledger import KIND
-from fhir_server.feed.merge import identity_of
+from fhir_server.feed.numbers import forgetting, identity_of
 from fhir_server.feed.provenance import merge_provenance
 from fhir_server.feed.rewrite import redirected
 from fhir_server.feed.sources import Source
@@ -40,7 +40,7 @@ async def undo(feed: Feed, id: str, who: str) -> Document:
 
 async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
     survivor, retired = merge["survivor"], merge["retired"]
-    await _touch(means, tx, survivor, retired)
+    await _touch(means, tx, merge)
     touched = list(dict.fromkeys(merge.get("touched", ())))
     if len(touched) > AT_ONCE:
         raise conflict(f"more than {AT_ONCE} resources were rewritten: this merge must be undone by hand")
@@ -64,11 +64,13 @@ async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
     return {"merge": merge["_id"], "survivor": survivor, "restored": retired, "resources": sorted(writes)}
 
 
-async def _touch(means: Means, tx: Tx, *patients: str) -> None:
-    """Count on the states of these patients: of this and any message about them one waits for the other."""
+async def _touch(means: Means, tx: Tx, merge: Document) -> None:
+    """Count on the states of both patients (of this and any message about them one waits for the other); the survivor's loses the old numbers."""
+    patients = (merge["survivor"], merge["retired"])
     states = await means.inbox.load(tx, KIND, patients)
-    counted = [{"sources": {}, **states.get(ref, {}), "_id": ref, "n": states.get(ref, {}).get("n", 0) + 1} for ref in patients]
-    await means.inbox.save(tx, KIND, counted)
+    counted = {ref: {"sources": {}, **states.get(ref, {}), "_id": ref, "n": states.get(ref, {}).get("n", 0) + 1} for ref in patients}
+    survivor = forgetting(counted[merge["survivor"]], [(system, value) for system, value in merge.get("numbers", ())])
+    await means.inbox.save(tx, KIND, [survivor, counted[merge["retired"]]])
 
 
 def _restore_patients(merge: Document, stored: Any, writes: dict[str, Write]) -> None:
@@ -77,8 +79,8 @@ def _restore_patients(merge: Document, stored: Any, writes: dict[str, Write]) ->
     if old is None or new is None:
         raise conflict("one of the two patients was deleted since")
     writes[retired] = Write(_with(old.res, active=before["old"].get("active"), link=before["old"].get("link", [])), old)
-    kept = {identity_of(one) for one in old.res.get("identifier", [])}
-    numbers = [one for one in new.res.get("identifier", []) if not (one.get("use") == "old" and identity_of(one) in kept)]
+    taken = {(system, value) for system, value in merge.get("numbers", ())}
+    numbers = [one for one in new.res.get("identifier", []) if identity_of(one) not in taken]
     gone = {retired, *merge.get("chain", ())}
     links = [link for link in new.res.get("link", []) if not (link.get("type") == "replaces" and link.get("other", {}).get("reference") in gone)]
     writes[survivor] = Write(_with(new.res, identifier=numbers, link=links), new)

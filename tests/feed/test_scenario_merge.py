@@ -48,6 +48,21 @@ async def test_a_patient_merge_retires_one_record_and_moves_everything(event: st
     assert len(exchange.all("Patient")) == 2
 
 
+async def test_messages_under_either_number_leave_the_current_and_the_old_number_as_they_are() -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A40", pid("1"), mrg("2")))
+    for number in "2121":
+        assert await exchange.send(adt("A08", pid(number))) == "AA"
+        assert [(one["value"], one.get("use")) for one in exchange.patient("1")["identifier"]] == [("1", None), ("2", "old")]
+
+
+async def test_an_insurance_number_of_the_retired_patient_stays_current() -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A08", pid("2") + "|" * 11 + "123-45-6789"))
+    await exchange.send(adt("A40", pid("1"), mrg("2")))
+    assert {(one["value"], one.get("use")) for one in exchange.patient("1")["identifier"]} == {("1", None), ("2", "old"), ("123-45-6789", None)}
+
+
 async def test_a_correction_of_a_moved_result_finds_it() -> None:
     exchange = await two_patients()
     await exchange.send(adt("A40", pid("1"), mrg("2")))
