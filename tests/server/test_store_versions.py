@@ -197,7 +197,7 @@ async def test_bodies_beyond_the_document_limit_are_kept_as_blobs(store: MongoSt
     assert [len(one.res["data"]) for one in await store.history("Binary", None, limit=5)] == [5, len(big["data"])]
 
 
-@pytest.mark.parametrize("res", [{"a\x00b": 1}, {"text": "\ud800"}])
+@pytest.mark.parametrize("res", [{"a\x00b": 1}, {"text": "\ud800"}, {"x": [{"$ref": "a", "$id": "b"}]}])
 async def test_what_cannot_be_stored_is_refused(store: MongoStore, res: dict):
     with pytest.raises(Refusal) as refused:
         await store.insert(change("a", res, method="POST"))
@@ -205,7 +205,7 @@ async def test_what_cannot_be_stored_is_refused(store: MongoStore, res: dict):
 
 
 async def test_unusual_names_are_stored_exactly(store: MongoStore):
-    res = {"$set": {"a.b": 1, "$where": "x"}, "": "empty", "a.b": [{"$gt": 1}]}
+    res = {"$set": {"a.b": 1, "$where": "x"}, "": "empty", "a.b": [{"$gt": 1}, "a text that ends in $ref"]}
     made = await store.insert(change("a", res, method="POST"))
     assert (await store.get("Patient", "a")).res == made.res
     await put(store, change("a", res, made))

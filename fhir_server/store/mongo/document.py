@@ -30,6 +30,7 @@ INLINE_BYTES = 15 * 1024 * 1024  # MongoDB's limit is 16 MiB for the whole docum
 SHOWN = {"res": 1, "vid": 1, "at": 1, "m": 1, "x": 1, "blob": 1}
 HIDDEN = {"vid": 1, "at": 1, "m": 1}
 CONTINUATION = 0x60
+DBREF = b"$ref\x00"
 
 
 @lru_cache(8192)
@@ -126,11 +127,20 @@ def encoded(document: Document) -> bytes:
         if _seen.spelt and "x" not in document and document.get("res"):
             document["x"] = [[text, *path] for path, text in _spellings(document["res"], ())]
             data = _encoded(document)
+        if DBREF in data and _names(document, "$ref"):  # PyMongo would read it back as a reference of its own, not as the object sent
+            raise refuse("structure", "an element is named $ref, which the database keeps for itself", status=422)
         return data
     except InvalidDocument as error:
         raise refuse("structure", "an element's name holds a NUL character or a value is of a kind that cannot be stored", status=422) from error
     except UnicodeEncodeError as error:
         raise refuse("structure", "a text holds half of a surrogate pair, which is not Unicode text", status=422) from error
+
+
+def _names(value: Any, name: str) -> bool:
+    """True if an object anywhere inside has an element of this name."""
+    if isinstance(value, dict):
+        return name in value or any(_names(inner, name) for inner in value.values())
+    return isinstance(value, list) and any(_names(inner, name) for inner in value)
 
 
 def _encoded(document: Document) -> bytes:
