@@ -210,3 +210,17 @@ async def test_unusual_names_are_stored_exactly(store: MongoStore):
     assert (await store.get("Patient", "a")).res == made.res
     await put(store, change("a", res, made))
     assert (await store.get("Patient", "a")).res["$set"] == res["$set"]
+
+
+async def test_a_search_does_not_need_the_index_it_would_use(store: MongoStore):
+    """Between the creation of a collection and that of its indexes, and in a snapshot older than them."""
+    await store.insert(change("a", method="POST", rtype="Organization", k=["x=1"]))
+    await store.database["Organization"].drop_index("k_id")
+    clause = Keys(("x=1",))
+
+    async def inside(tx: Tx) -> list[Stored]:
+        return await tx.find("Organization", clause, sort=[Sort("_id")], limit=2)
+
+    assert [one.rid for one in await store.find("Organization", clause, sort=[Sort("_id")], limit=2)] == ["a"]
+    assert [one.rid for one in await store.transact(inside)] == ["a"]
+    assert await store.count("Organization", clause) == 1

@@ -17,6 +17,7 @@ from fhir_server.store.mongo.errors import OUT_OF_TIME, code_of
 if TYPE_CHECKING:
     from fhir_server.store.mongo.read import Place
 
+BAD_VALUE = 2
 QUICK_SECONDS, SLOW_SECONDS = 0.15, 30.0
 BATCH = 100  # rows decoded at a stretch: about a millisecond, then others have their turn
 Shape = dict[str, Any]
@@ -27,11 +28,13 @@ SLOW = Lane(rest=1.0, longest=2.0)
 
 async def rows(place: "Place", command: Shape) -> list[Document]:
     """All rows of a `find` or `aggregate` command. Raises OperationFailure (out of time among others)."""
-    if place.session is not None:
-        return await _driver_rows(place, command)
+    if place.session is not None:  # its snapshot may be older than the index, and a failed command would end the transaction
+        return await _driver_rows(place, _unhinted(command))
     try:
         return await _rows(place, command, QUICK_SECONDS)
     except OperationFailure as error:
+        if _hint_missed(error, command):
+            return await rows(place, _unhinted(command))
         if code_of(error) not in OUT_OF_TIME:
             raise
     async with SLOW.turn():
@@ -56,9 +59,20 @@ async def quick_count(place: "Place", command: Shape, seconds: float) -> int | N
     try:
         return await _count(place, command | {"maxTimeMS": int(seconds * 1000)})
     except OperationFailure as error:
+        if _hint_missed(error, command):
+            return await quick_count(place, _unhinted(command), seconds)
         if code_of(error) not in OUT_OF_TIME:
             raise
     return None
+
+
+def _unhinted(command: Shape) -> Shape:
+    return {name: value for name, value in command.items() if name != "hint"}
+
+
+def _hint_missed(error: OperationFailure, command: Shape) -> bool:
+    """True if the index that the command names is not there, as between the creation of a collection and that of its indexes."""
+    return "hint" in command and code_of(error) == BAD_VALUE
 
 
 async def _count(place: "Place", command: Shape) -> int:
