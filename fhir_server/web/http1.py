@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 65_536
+PAUSE_SECONDS = 0.1
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -31,7 +32,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.head_timer is not None:
             self.head_bytes += len(data) if b"\r\n\r\n" not in data else data.index(b"\r\n\r\n")
             if self.head_bytes > HEAD_BYTES:
-                self._refuse(TOO_LONG)
+                self._refuse_later()
                 return
         super().data_received(data)
 
@@ -59,6 +60,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.head_timer is not None:
             self.head_timer.cancel()
             self.head_timer = None
+
+    def _refuse_later(self) -> None:
+        """After a pause, in which nothing more is read: who sends nothing but such heads cannot keep a processor busy."""
+        self._head_done()
+        self.transport.pause_reading()
+        self.head_timer = self.loop.call_later(PAUSE_SECONDS, self._refuse, TOO_LONG)
 
     def _refuse(self, answer: bytes) -> None:
         self._head_done()

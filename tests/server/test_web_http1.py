@@ -53,3 +53,10 @@ async def test_a_head_that_trickles_in_is_cut_off_with_408(port: int) -> None:
 
 async def test_a_head_without_end_is_cut_off_with_431(port: int) -> None:
     assert (await converse(port, b"GET / HTTP/1.1\r\n", b"x: " + b"y" * 70_000)).startswith(b"HTTP/1.1 431")
+
+
+async def test_a_head_without_end_is_refused_after_a_pause_in_which_nothing_is_read(port: int) -> None:
+    started = asyncio.get_running_loop().time()
+    said = await converse(port, b"GET /?" + b"code=x&" * 10_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 431")
+    assert asyncio.get_running_loop().time() - started >= http1.PAUSE_SECONDS
