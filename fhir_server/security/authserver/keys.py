@@ -112,8 +112,8 @@ async def rotate(records: Records, secret: str, overlap: int, *, lead: int = LEA
         return str((await records.get(KEYS, f"{known + 1:06d}") or document)["kid"])
     ends = starts + timedelta(seconds=overlap)
     for row in await records.find(KEYS):
-        if row["number"] <= known and row["ends"] is None:
-            await records.change(KEYS, row["_id"], {"ends": ends}, where={"ends": None}, until=ends)
+        if row["number"] <= known and (row["ends"] is None or row["ends"] > ends):
+            await records.change(KEYS, row["_id"], {"ends": ends}, until=ends)
     return kid
 
 
