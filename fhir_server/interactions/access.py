@@ -8,6 +8,8 @@ from fhir_server.context import Context
 from fhir_server.interactions.indexing import index_of
 from fhir_server.query.clauses import Clause, Everything
 from fhir_server.query.match import matches
+from fhir_server.search.extract import narrowed
+from fhir_server.search.keys import named
 from fhir_server.security.visible import required
 from fhir_server.store import Stored
 
@@ -16,7 +18,11 @@ def within(ctx: Context, clause: Clause, stored: Stored) -> bool:
     """True if the content of this version matches the clause; a tombstone has none and matches only Everything."""
     if isinstance(clause, Everything):
         return True
-    return stored.res is not None and matches(clause, index_of(ctx, stored.res), rid=stored.rid, at=stored.at)
+    if stored.res is None:
+        return False
+    names = named(clause)
+    index = index_of(ctx, stored.res) if names is None else narrowed(ctx.spec, stored.rtype, names)(stored.res)
+    return matches(clause, index, rid=stored.rid, at=stored.at)
 
 
 def sees(ctx: Context, action: str, stored: Stored) -> bool:

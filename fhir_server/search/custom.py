@@ -21,6 +21,7 @@ COMPILED = (
     "search.definitions",
     "interactions.metadata",
     "security.rights",
+    "search.narrowed",
 )  # what is made again when parameters change
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from conformance.path import search_path
@@ -17,6 +18,7 @@ Step = Callable[[Resource, Out], None]
 Evaluate = Callable[[Resource], list[Any]]
 MOST_BASES = 4  # that are kept compiled: on loopback the base is what the client called it
 MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
+DATE, PATIENT = "d", "p"  # in `narrowed`: the hot date, the patient reference
 
 
 def extractor(spec: Spec, terms: Any = None, base: str = "") -> Callable[[Resource], Index]:
@@ -42,8 +44,29 @@ def _extractor(spec: Spec, base: str) -> Callable[[Resource], Index]:
     return extract
 
 
-def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], Index]) -> Callable[[Resource], Index]:
+def narrowed(spec: Spec, rtype: str, names: frozenset[str]) -> Callable[[Resource], Index]:
+    """`extract` for these stored names only (MEMBER: all that makes a member, DATE, PATIENT): the rest of the index document is left out."""
+    memo: dict[tuple[str, frozenset[str]], Callable[[Resource], Index]] = spec.memo.setdefault("search.narrowed", {})
+    key = (rtype, names)
+    if key not in memo:
+        shape = schema(spec, rtype)
+        wanted = (
+            (names - {MEMBER, DATE, PATIENT}) | ({shape.date} if DATE in names else set()) | ({shape.patient} if names & {PATIENT, MEMBER} else set())
+        )
+        if MEMBER in names:
+            wanted |= {head.partition("=")[0] for head in _member_heads(spec, shape)}
+        wanted -= {""}  # a type without a date or a patient
+        known = wanted <= {one.name for one in shape.sources}  # else the whole document: nothing asked for may be missing
+        memo[key] = _compile(spec, "", rtype, extractor(spec), frozenset(wanted) if known else None)
+    return memo[key]
+
+
+def _compile(
+    spec: Spec, base: str, rtype: str, extract: Callable[[Resource], Index], only: frozenset[str] | None = None
+) -> Callable[[Resource], Index]:
     shape = schema(spec, rtype)
+    if only is not None:
+        shape = replace(shape, sources=tuple(one for one in shape.sources if one.name in only))
     steps, always = _dispatch(spec, base, rtype, shape)
     names, universal = special.text_names(spec), rtype in HOT
     members = _member_heads(spec, shape)
@@ -59,7 +82,8 @@ def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], In
                     step(res, out)
         for _, step in always:
             step(res, out)
-        special.emit_words(res, names, out)
+        if only is None:
+            special.emit_words(res, names, out)
         index: Index = {}
         patient = _take_patient(out, head) if shape.patient else ""
         if patient:
@@ -81,7 +105,7 @@ def _compile(spec: Spec, base: str, rtype: str, extract: Callable[[Resource], In
             place = special.position(res.get("position"))
             if place is not None:
                 index["g"] = place
-        if "contained" in res:
+        if "contained" in res and only is None:
             index["c"] = [_contained(extract, inner) for inner in res["contained"] if inner.get("resourceType") in spec.types]
         return index
 

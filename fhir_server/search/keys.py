@@ -1,13 +1,34 @@
 """Clauses and facts about stored keys, for those who must not know how keys are spelt: feed, referential integrity, access."""
 
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from conformance.spec import Spec
-from fhir_server.query.clauses import NOTHING, Clause, Ids, Index, Keys, Patient, either
-from fhir_server.search.extract import MEMBER
+from fhir_server.query.clauses import (
+    NOTHING,
+    And,
+    Clause,
+    Dated,
+    Everything,
+    HasPatient,
+    Ids,
+    Index,
+    Keys,
+    Not,
+    Nothing,
+    Or,
+    Patient,
+    Prefix,
+    Range,
+    Updated,
+    either,
+)
+from fhir_server.search.extract import DATE, MEMBER, PATIENT
 from fhir_server.search.schema import schema
 from fhir_server.search.types import reference, token
 
+NAME = re.compile(r"([A-Za-z0-9_-]+)[=~:]")
 OTHER = "_ref"  # 'k' entries of references that stand in no reference parameter
 
 
@@ -47,3 +68,42 @@ def compartment(spec: Spec, name: str, rid: str, rtype: str) -> Clause:
         members = Keys((MEMBER + ref,)) if any(not field.patient for field in fields) or not kept else NOTHING
         return either(own, Patient((ref,)) if kept else NOTHING, members if fields else NOTHING)
     return either(own, *(reference.to(field, (ref,)) for field in fields))
+
+
+def named(clause: Clause) -> frozenset[str] | None:
+    """The stored names that a clause asks for, as `extract.narrowed` takes them; None if it needs the whole index document."""
+    names: set[str] = set()
+    waiting: list[Clause] = [clause]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, And | Or):
+            waiting += one.parts
+        elif isinstance(one, Not):
+            waiting.append(one.part)
+        elif isinstance(one, Patient | HasPatient):
+            names.add(PATIENT)
+        elif isinstance(one, Dated):
+            names.add(DATE)
+        elif not isinstance(one, Everything | Nothing | Ids | Updated):
+            found = _names_of(one)
+            if not found or "" in found or OTHER in found:
+                return None
+            names |= found
+    return frozenset(names)
+
+
+@lru_cache(4096)
+def _names_of(clause: Clause) -> frozenset[str]:
+    """The names before the mark in keys; '' for what has none."""
+    if isinstance(clause, Keys):
+        return frozenset(MEMBER if value.startswith(MEMBER) else _head(value) for value in clause.values)
+    if isinstance(clause, Prefix):
+        return frozenset({_head(clause.text)})
+    if isinstance(clause, Range):
+        return frozenset({clause.key.partition("+")[0]})
+    return frozenset({""})
+
+
+def _head(text: str) -> str:
+    found = NAME.match(text)
+    return found.group(1) if found else ""

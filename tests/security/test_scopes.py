@@ -7,11 +7,15 @@ import pytest
 
 from conformance.spec import load_spec
 from fhir_server.context import Context
+from fhir_server.interactions.access import within
+from fhir_server.interactions.indexing import index_of
 from fhir_server.query.clauses import EVERYTHING, NOTHING
+from fhir_server.query.match import matches
 from fhir_server.search.extract import extractor
 from fhir_server.security.reach import sharing
 from fhir_server.security.scopes import rights_of
 from fhir_server.security.visible import covers, may_feed, visible
+from fhir_server.store import Stored
 from tests.server.rest.calls import exchange_on
 
 SPEC = load_spec()
@@ -168,3 +172,43 @@ def test_members(res: dict[str, Any], read: bool, write: bool) -> None:
     ctx = ctx_of("patient/*.cruds")
     index = extractor(SPEC)(res)
     assert (covers(ctx, res["resourceType"], "r", index, "x"), covers(ctx, res["resourceType"], "u", index, "x")) == (read, write)
+
+
+QUERIES = (
+    "category=laboratory",
+    "code=http://loinc.org|718-7",
+    "date=ge2024-01-01",
+    "date=lt2010",
+    "value-quantity=gt5||g/dL",
+    "code-value-quantity=http://loinc.org|718-7$gt5",
+    "combo-code=718-7",
+    "patient=Patient/mine",
+    "subject=Patient/mine,Patient/theirs",
+    "performer:missing=true",
+    "status:not=final",
+    "_security:missing=true",
+    "_lastUpdated=gt2020",
+    "code:text=hemoglobin",
+    "identifier=http://x|1",
+    "_tag=x,y",
+    "has-member=Observation/2",
+)
+
+
+@pytest.mark.parametrize("level", ["patient", "system"])
+@pytest.mark.parametrize("query", QUERIES)
+def test_judging_by_what_is_asked_for_is_judging_by_all(query: str, level: str) -> None:
+    ctx = ctx_of(f"{level}/Observation.rs?{query}")
+    clause = visible(ctx, "Observation", "r")
+    assert clause != NOTHING
+    for patient in ("mine", "theirs"):
+        res = observation(patient, "laboratory") | {
+            "id": "1",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "718-7"}], "text": "Hemoglobin"},
+            "valueQuantity": {"value": 7, "unit": "g/dL", "code": "g/dL", "system": "http://unitsofmeasure.org"},
+            "effectiveDateTime": "2024-03-01",
+            "performer": [{"reference": "Patient/mine"}],
+        }
+        for one in (res, {"resourceType": "Observation"}, res | {"status": "amended", "performer": []}):
+            stored = Stored("Observation", "1", 1, ctx.now, one)
+            assert within(ctx, clause, stored) is matches(clause, index_of(ctx, one), rid="1", at=ctx.now)
