@@ -18,7 +18,7 @@ run: setup
 	@$(PY) -m fhir_server.cli serve --auth open --demo
 
 test: setup
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n 2
 
 test-slow: setup
 	$(PY) -m pytest -m slow
