@@ -33,6 +33,7 @@ from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.routes import route
 from fhir_server.interactions.validity import check_settings
 from fhir_server.jobs import packages, reindex, seal, terms, trail
+from fhir_server.jobs.beside import beside
 from fhir_server.metrics import open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
@@ -156,14 +157,12 @@ async def _mllp(settings: Settings, feed: Feed) -> AsyncIterator[None]:
 
     door = await open_door(settings, handle, answers.reject, share_port=True) if settings.mllp_port >= 0 else None
     stop = asyncio.Event()
-    task = asyncio.create_task(worker.run(feed, stop, door.push if door else None, send_block))
-    try:
-        yield
-    finally:
-        if door:
-            await door.close()
-        stop.set()
-        await task
+    async with beside("the feed", lambda: worker.run(feed, stop, door.push if door else None, send_block), stop):
+        try:
+            yield
+        finally:
+            if door:
+                await door.close()
 
 
 async def _hl7v2(feed: Feed, body: bytes, headers: Mapping[str, str], client: str, address: str) -> tuple[bytes, str]:

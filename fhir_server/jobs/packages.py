@@ -19,6 +19,7 @@ from conformance.outcome import Issue, Refusal, conflict, refuse
 from conformance.package import Package, open_package
 from conformance.shelf import depends, file_of, install, installed, names, place
 from conformance.spec import Spec
+from fhir_server.jobs.beside import beside
 from fhir_server.search import custom
 from fhir_server.store.mongo import packages as table
 from fhir_server.store.mongo.store import MongoStore
@@ -57,13 +58,8 @@ def begun(spec: Spec, terms: Terms | None, store: MongoStore, shelf: Path) -> Pa
 async def running(part: Packages) -> AsyncIterator[None]:
     """What each worker holds while it serves: what the database names is there before the first request, later changes come by themselves."""
     await agree(part)
-    task = asyncio.create_task(_watch(part))
-    try:
+    async with beside("packages", lambda: _watch(part)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _watch(part: Packages) -> None:

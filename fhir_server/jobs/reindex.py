@@ -18,6 +18,7 @@ from conformance.outcome import Refusal
 from conformance.spec import Param
 from fhir_server.context import Context
 from fhir_server.interactions.indexing import index_of
+from fhir_server.jobs.beside import beside
 from fhir_server.search import custom
 from fhir_server.store.mongo import reindexing
 from fhir_server.store.mongo.client import Database
@@ -44,13 +45,8 @@ async def running(ctx: Context, database: Database) -> AsyncIterator[None]:
     """What each worker process holds while it serves: its custom parameters known before the first request, jobs done in the background."""
     job = Reindexer(ctx, database)
     await refresh(job)
-    task = asyncio.create_task(serve(job))
-    try:
+    async with beside("reindexing", lambda: serve(job)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def serve(job: Reindexer) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from conformance.outcome import Refusal
 from fhir_server.context import Context, Resource
+from fhir_server.jobs.beside import beside
 from fhir_server.search.keys import token_clause
 from fhir_server.security.audit import MADE, RTYPE, TAGS
 from fhir_server.store.mongo import seals
@@ -46,13 +47,8 @@ class Sealer:
 @contextlib.asynccontextmanager
 async def running(sealer: Sealer) -> AsyncIterator[None]:
     """What each worker holds while it serves."""
-    task = asyncio.create_task(_serve(sealer))
-    try:
+    async with beside("sealing", lambda: _serve(sealer)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _serve(sealer: Sealer) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conformance.outcome import Refusal
+from fhir_server.jobs.beside import beside
 from fhir_server.query.clauses import EVERYTHING
 from fhir_server.store.mongo import shelf, unknown_codes
 from fhir_server.store.mongo.client import Database
@@ -44,13 +45,10 @@ async def running(terms: Terms, store: MongoStore, folder: Path) -> AsyncIterato
     keeper = Keeper(terms, store, folder)
     await unknown_codes.prepare(store.database)
     await take_maps(keeper)
-    task = asyncio.create_task(serve(keeper))
     try:
-        yield
+        async with beside("terminology", lambda: serve(keeper)):
+            yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         with contextlib.suppress(Refusal):  # the database went first: the last counts go with it
             await keep(keeper)
 

@@ -14,6 +14,7 @@ from functools import partial
 from conformance.outcome import Refusal, unavailable
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.audited import accesses, drafts
+from fhir_server.jobs.beside import beside
 from fhir_server.store import Change, Stored, Tx
 
 log = logging.getLogger("fhir.audit")
@@ -51,13 +52,10 @@ async def _put(changes: Sequence[Change], tx: Tx) -> list[Stored]:
 @contextlib.asynccontextmanager
 async def running(trail: Trail) -> AsyncIterator[None]:
     """What each worker holds while it serves."""
-    task = asyncio.create_task(_serve(trail))
     try:
-        yield
+        async with beside("the audit trail", lambda: _serve(trail)):
+            yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         await trail.flush()
 
 
