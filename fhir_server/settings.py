@@ -89,6 +89,11 @@ class Settings:
     fetch_allow: str = setting(
         "", "FHIR_FETCH_ALLOW", "comma-separated hosts whose key sets may be fetched although they are in a private network or not https"
     )
+    oidc_provider: str = setting(
+        "",
+        "FHIR_OIDC_PROVIDER",
+        "JSON file {name, issuer, client_id, client_secret_file?, scope?, algorithms?} of an OpenID provider by which people may sign in",
+    )
     brands: str = setting("", "FHIR_BRANDS", "JSON file with the User-Access Brands Bundle that discovery points to; empty: none")
     brand_identifier: str = setting(
         "", "FHIR_BRAND_IDENTIFIER", "'system|value' of this server's Organization in FHIR_BRANDS, needed where it holds several"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fhir_server.security.authserver.keys import KeyRing
 from fhir_server.security.authserver.kinds import ALL
+from fhir_server.security.authserver.outside import Provider, read_provider
 from fhir_server.security.authserver.place import Place, place_of
 from fhir_server.settings import Settings, public_base
 from fhir_server.store.records import Records
@@ -25,6 +26,7 @@ class AuthServer:
     ring: KeyRing
     types: frozenset[str]
     settings: Settings
+    provider: Provider | None = None
 
     @property
     def fetchable(self) -> frozenset[str]:
@@ -37,4 +39,4 @@ async def open_server(settings: Settings, records: Records, types: frozenset[str
     await records.prepare(ALL)
     overlap = settings.token_seconds + LEEWAY_SECONDS + BACKEND_SECONDS
     ring = KeyRing(records, settings.secret, settings.key_days, overlap)
-    return AuthServer(place_of(public_base(settings)), records, ring, types, settings)
+    return AuthServer(place_of(public_base(settings)), records, ring, types, settings, read_provider(settings.oidc_provider))

@@ -43,10 +43,10 @@ def style_sheet() -> tuple[str, bytes]:
     return hashlib.sha256(body).hexdigest()[:12], body
 
 
-def page(place: Place, name: str, /, status: int = 200, *, returns_to: str = "", **values: object) -> Response:
-    """A rendered template. returns_to: the redirect address that a form on the page may end at."""
+def page(place: Place, name: str, /, status: int = 200, *, returns_to: tuple[str, ...] = (), **values: object) -> Response:
+    """A rendered template. returns_to: the addresses elsewhere that a form on the page may lead to."""
     body = _templates().get_template(name + ".html").render(style=style_sheet()[0], **values)
-    headers = {**SAFE, "Content-Security-Policy": POLICY + _action(returns_to)}
+    headers = {**SAFE, "Content-Security-Policy": POLICY + "".join(map(_action, returns_to))}
     if place.secure:
         headers["Strict-Transport-Security"] = HSTS
     return Response(body, status, headers, media_type="text/html; charset=utf-8")

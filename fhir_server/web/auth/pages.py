@@ -12,13 +12,14 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from conformance.outcome import Refusal
-from fhir_server.security.authserver import authorize, flow, grants, scope, sessions, users
+from fhir_server.security.authserver import authorize, flow, grants, outside, scope, sessions, users
 from fhir_server.security.authserver.authorize import SentBack
 from fhir_server.security.authserver.clients import Client
 from fhir_server.security.authserver.errors import OAuthError
 from fhir_server.security.authserver.flow import Flow
 from fhir_server.security.authserver.server import FLOW_SECONDS, AuthServer
 from fhir_server.security.authserver.sessions import Session
+from fhir_server.security.authserver.users import User
 from fhir_server.web.auth.forms import form_of, pairs_of
 from fhir_server.web.auth.page import browser_of, cookie, page, see_other, set_cookie, style_sheet
 from fhir_server.web.auth.picker import Picker, picker_for
@@ -48,8 +49,11 @@ class Visit:
 
     def show(self, name: str, /, status: int = 200, **values: Any) -> Response:
         """A page of this flow."""
+        provider = self.server.provider
+        known = provider.known.document if provider else None
+        leads = (self.flow.redirect_uri, *((str(known["authorization_endpoint"]),) if known else ()))
         common = {"flow_id": self.flow_id, "csrf": self.flow.csrf, "app": self.client.name, "error": "", **values}
-        return page(self.server.place, name, status, returns_to=self.flow.redirect_uri, **common)
+        return page(self.server.place, name, status, returns_to=leads, **common)
 
     async def go_on(self, changed: Flow) -> Response:
         """Keep what is known now and show what is next."""
@@ -58,20 +62,58 @@ class Visit:
 
 
 async def show_login(visit: Visit) -> Response:
-    """The sign-in form."""
-    return visit.show("login", name=visit.flow.login_hint)
+    """The sign-in form, and where an outside provider is configured the way to it."""
+    return await sign_in_page(visit, 200, visit.flow.login_hint, "")
+
+
+async def sign_in_page(visit: Visit, status: int, name: str, error: str) -> Response:
+    """The sign-in page; where the provider cannot be reached now, without it."""
+    provider, by = visit.server.provider, ""
+    if provider is not None:
+        try:
+            by = provider.name if await outside.ready(provider) else ""
+        except OAuthError as problem:
+            log.warning("the sign-in provider is not usable", extra={"fields": {"reason": problem.text}})
+    return visit.show("login", status, name=name, error=error, provider=by)
 
 
 async def login(visit: Visit) -> Response:
-    """Sign in with name and password; the session cookie is new each time."""
+    """Sign in with name and password, or go to the outside provider."""
+    if visit.form.get("by") == "outside" and visit.server.provider is not None:
+        address, kept = await outside.begin(visit.server.provider, visit.flow_id, visit.server.place.at("outside"))
+        await flow.save(visit.server, visit.flow_id, replace(visit.flow, outside=kept))
+        return see_other(address)
     name = visit.form.get("username", "")
     address = visit.request.client.host if visit.request.client else ""
     try:
         user = await users.sign_in(visit.server.records, name, visit.form.get("password", ""), address)
     except OAuthError as error:
-        return visit.show("login", 429, name=name, error=error.text)
+        return await sign_in_page(visit, 429, name, error.text)
     if user is None:
-        return visit.show("login", 401, name=name, error="The user name or the password is wrong.")
+        return await sign_in_page(visit, 401, name, "The user name or the password is wrong.")
+    return await signed_in(visit, user)
+
+
+async def come_back(visit: Visit) -> Response:
+    """The outside provider's answer."""
+    provider = visit.server.provider
+    if provider is None or flow.step(visit.flow, visit.client) != "login":
+        raise OAuthError("invalid_request", "This sign-in has ended. Go back to the app and start again.")
+    kept = visit.flow.outside or {}
+    visit = replace(visit, flow=replace(visit.flow, outside=None))
+    await flow.save(visit.server, visit.flow_id, visit.flow)  # an answer is looked at once
+    try:
+        who = await outside.finish(provider, visit.form, kept, visit.server.place.at("outside"))
+    except OAuthError as error:
+        return await sign_in_page(visit, 401, "", f"Signing in by {provider.name} did not work: {error.text}.")
+    user = await users.by_external(visit.server.records, who)
+    if user is None:
+        return await sign_in_page(visit, 403, "", f"{provider.name} knows you, but you have no account here.")
+    return await signed_in(visit, user)
+
+
+async def signed_in(visit: Visit, user: User) -> Response:
+    """Go on as this person; the session cookie is new each time."""
     value, session = await sessions.begin(visit.server, user)
     changed = await flow.signed_in(visit.server, visit.flow, session)
     answer = await replace(visit, session=session).go_on(await in_context(replace(visit, session=session), changed))
@@ -222,6 +264,15 @@ def add_pages(app: FastAPI, services: Services, server: AuthServer) -> None:
             if form.get("step") != step:  # sent twice, or from the browser's history: show where the flow is
                 return see_other(f"flow?id={visit.flow_id}")
             return await STEPS[step][1](visit)
+
+        return await shown(server, work)
+
+    @app.get("/auth/outside")
+    async def outside_answer(request: Request) -> Response:
+        async def work() -> Response:
+            given = authorize.once(pairs_of(request.url.query.encode()))
+            visit = await visited(services, server, request, {**given, "id": given.get("state", "").partition("~")[0]})
+            return await come_back(visit)
 
         return await shown(server, work)
 
