@@ -11,6 +11,7 @@ from tests.conformance.official import resources
 from tests.conformance.test_examples import ARGUED
 
 SPEC = load_spec()
+PARTS = 8
 MAX_BYTES = 12_000  # larger examples repeat the same elements
 
 
@@ -46,7 +47,11 @@ def test_mutations_of_the_five_main_types_are_found():
 
 
 @pytest.mark.slow
-def test_99_percent_of_the_mutations_of_all_types_are_found():
-    made, missed = run((), 3, 1)
-    assert made.total() > 15_000
+@pytest.mark.parametrize("part", range(PARTS))
+def test_99_percent_of_the_mutations_of_all_types_are_found(part, capsys):
+    """Three examples a type; in parts, so that each is run whole on a small machine."""
+    made, missed = run(sorted(SPEC.types)[part::PARTS], 3, 1)
+    with capsys.disabled():
+        print(f"\nmutations, part {part + 1} of {PARTS}: {made.total() - missed.total()} of {made.total()} found")
+    assert made.total() > 500
     assert missed.total() <= 0.01 * made.total(), missed.most_common(40)
