@@ -98,6 +98,7 @@ class Meeting:
     problems: list[Problem] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)  # states that were looked for
     withdrawn: dict[str, str] = field(default_factory=dict)  # 'Observation/1' -> why
+    late: dict[str, list[str]] = field(default_factory=dict)  # stored result -> the results it turns out to be derived from
     seen: dict[str, int] = field(default_factory=dict)
 
     def new_id(self, name: str) -> str:
@@ -177,6 +178,7 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
         if meeting.work.also_known and item.segment is not None:
             item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get((item.rtype, item.segment.index), ())]))
     orders = {anchor.id for anchor in found.values() if anchor.numbered}
+    orders |= {children_key(order) for anchor in found.values() for order in (*anchor.orders, *anchor.parents)}
     stateful = [key for item in items if _has_state(item) for key in item.keys]
     meeting.asked.update(guess for key in stateful if (guess := meeting.means.guesses.get(key)))
     meeting.states.update(await meeting.ledger.load([key for item in items for key in item.keys], orders | meeting.asked))
@@ -315,6 +317,7 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
         if item.ref:
             meeting.refs[item.url] = item.ref
     meeting.withdrawn.update({f"Observation/{rid}": "superseded" for rid in plan.withdrawn})
+    await _adopt_children(meeting, anchor, plan.track)
     for number, item in enumerate(reports):
         _report(meeting, item, plan, track, number)
     _keep_track(meeting, id, anchor, [*others, plan.track], {item.ref for item in reports if item.new})
@@ -324,6 +327,7 @@ async def _link_parents(meeting: Meeting, anchor: Anchor, observations: Sequence
     """Results of a child order (OBR-26, OBR-29: a culture's susceptibilities) are derived from the parent result, where that is known."""
     if not anchor.parents:
         return
+    _announce(meeting, anchor, patient)
     stored = {row["_id"]: row for row in await meeting.means.inbox.find(meeting.tx, STATE, "orders", anchor.parents)}
     stored.update({key: row for key, row in meeting.states.items() if not set(anchor.parents).isdisjoint(row.get("orders", ()))})
     found: list[str] = []
@@ -343,6 +347,41 @@ async def _link_parents(meeting: Meeting, anchor: Anchor, observations: Sequence
         item.res["derivedFrom"] = [*before, *({"reference": f"Observation/{rid}"} for rid in dict.fromkeys(found))]
         if not item.res["derivedFrom"]:
             del item.res["derivedFrom"]
+
+
+def children_key(order: str) -> str:
+    """The id of the document that lists the child orders of an order, which may come before it: {_id, children: [[results id, parent group]]}."""
+    return f"children|{order}"
+
+
+def _announce(meeting: Meeting, anchor: Anchor, patient: str) -> None:
+    """Note under each number of the parent order that this order is a child of it."""
+    row = [anchor.id if anchor.numbered else f"{anchor.id}|{patient}", anchor.parent_group]
+    for key in map(children_key, anchor.parents):
+        document = meeting.states.get(key, {"_id": key, "children": []})
+        if row not in document["children"]:
+            meeting.states[key] = {**document, "children": [*document["children"], row]}
+            meeting.changed.add(key)
+
+
+async def _adopt_children(meeting: Meeting, anchor: Anchor, track: results.Track) -> None:
+    """Child results that came before these parent results are derived from them from now on."""
+    rows = [tuple(row) for order in anchor.orders for row in meeting.states.get(children_key(order), {}).get("children", ())]
+    if not rows:
+        return
+    unread = {id for id, _ in rows} - meeting.states.keys()
+    meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, unread))
+    for id, wanted in dict.fromkeys(rows):
+        parents = [f"Observation/{item['id']}" for group in track["groups"] if wanted in ("", group["key"]) for item in group["items"]]
+        for child in meeting.states.get(id, {}).get("tracks", ()):
+            if parents and await meeting.ledger.alias(child["patient"]) == track["patient"]:
+                meeting.late.update({f"Observation/{rid}": parents for rid in results.all_ids(child)})
+
+
+def _derived(res: Resource, parents: Sequence[str]) -> Resource:
+    """The result with these among what it is derived from."""
+    known = [row.get("reference") for row in res.get("derivedFrom", ())]
+    return {**res, "derivedFrom": [*res.get("derivedFrom", ()), *({"reference": ref} for ref in parents if ref not in known)]}
 
 
 def _sent(observations: Sequence[Item]) -> list[results.Result]:
@@ -399,7 +438,7 @@ def _keep_track(meeting: Meeting, id: str, anchor: Anchor, tracks: Sequence[resu
 async def _writes(meeting: Meeting, items: Sequence[Item]) -> dict[str, Write]:
     """The versions to write by 'Type/id', from what is stored now."""
     wanted = [item for item in items if item.ref and item.write]
-    known = [item.ref for item in wanted if not item.new] + list(meeting.withdrawn)
+    known = [item.ref for item in wanted if not item.new] + list(meeting.withdrawn) + list(meeting.late)
     pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in dict.fromkeys(known))]
     stored = await meeting.tx.get_many(pairs)
     unread = {item.ref for item in wanted if not item.new and _has_state(item)} - meeting.asked
@@ -413,6 +452,11 @@ async def _writes(meeting: Meeting, items: Sequence[Item]) -> dict[str, Write]:
         res = {**_after(meeting, item, current), "id": item.rid}
         if current is None or _differs(current, res):
             writes[item.ref] = Write(res, prior)
+    for ref, parents in meeting.late.items():
+        rtype, _, rid = ref.partition("/")
+        base = writes.get(ref) or Write((prior.res if (prior := stored.get((rtype, rid))) is not None else None) or {}, stored.get((rtype, rid)))
+        if base.res and _derived(base.res, parents) != base.res:
+            writes[ref] = Write(_derived(base.res, parents), base.prior)
     for ref in meeting.withdrawn:
         rtype, _, rid = ref.partition("/")
         prior = stored.get((rtype, rid))

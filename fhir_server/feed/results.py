@@ -79,7 +79,9 @@ def result_stamp(event_time: str, status: str, entry: str) -> str:
 
 def content_digest(res: Resource) -> str:
     """A digest of an Observation without what changes when it is only reported again (ids, links, status, times of reporting)."""
-    plain = {name: value for name, value in res.items() if name not in ("id", "meta", "status", "issued", "identifier", "basedOn", "text")}
+    plain = {
+        name: value for name, value in res.items() if name not in ("id", "meta", "status", "issued", "identifier", "basedOn", "derivedFrom", "text")
+    }
     return _digest(plain)
 
 

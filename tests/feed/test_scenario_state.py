@@ -228,6 +228,37 @@ async def test_susceptibilities_are_derived_from_the_culture_s_result() -> None:
     assert found["CIP"]["derivedFrom"] == [{"reference": f"Observation/{found['ORG']['id']}"}]
 
 
+def susceptibility(filler: str = "F2", parent: str = "F1", value: str = "R") -> tuple[str, str]:
+    """A child order of a culture (OBR-26, OBR-29) and its result."""
+    child = obr(filler, "SUSC").split("|")
+    child += [""] * (30 - len(child))
+    child[26], child[29] = "ORG&Organism&L^1", f"^{parent}&LAB"
+    return "|".join(child), obx("AMP", value)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 0, 1), (1, 1, 0)])
+async def test_a_child_result_finds_its_parent_in_either_order(order: tuple[int, ...]) -> None:
+    exchange = Exchange()
+    messages = [(obr("F1", "CULT"), obx("ORG", "E. coli", sub="1")), susceptibility()]
+    for place in order:
+        assert await exchange.send(oru(*messages[place])) == "AA"
+    found = {res["code"]["coding"][0]["code"]: res for res in exchange.all("Observation")}
+    assert found["AMP"]["derivedFrom"] == [{"reference": f"Observation/{found['ORG']['id']}"}]
+    assert len(found) == 2
+
+
+async def test_a_child_before_its_parent_in_one_message_and_of_another_patient() -> None:
+    exchange = Exchange()
+    assert await exchange.send(oru(*susceptibility(), obr("F1", "CULT"), obx("ORG", "E. coli", sub="1"))) == "AA"
+    found = {res["code"]["coding"][0]["code"]: res for res in exchange.all("Observation")}
+    assert found["AMP"]["derivedFrom"] == [{"reference": f"Observation/{found['ORG']['id']}"}]
+    await exchange.send(oru(*susceptibility("G2", "G1"), patient=pid("7")))
+    await exchange.send(oru(obr("G1", "CULT"), obx("ORG", "S. aureus", sub="1"), patient=pid("8")))
+    seven = exchange.patient("7")["id"]
+    (orphan,) = [res for res in exchange.all("Observation") if res["subject"]["reference"] == f"Patient/{seven}"]
+    assert "derivedFrom" not in orphan, "another patient's order of the same number is no parent"
+
+
 async def test_the_sequence_number_protocol_refuses_gaps_and_says_what_is_expected() -> None:
     from mappers.v2.message import parse
 
