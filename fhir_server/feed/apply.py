@@ -9,14 +9,14 @@ import hashlib
 import itertools
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.outcome import Refusal
 from fhir_server.feed import identity, numbers, results, visits
 from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
-from fhir_server.feed.items import Item, Work, linked
+from fhir_server.feed.items import Item, Work, linked, targets
 from fhir_server.feed.ledger import KIND, Ledger
 from fhir_server.feed.orders import Anchor, anchors, group_key, result_uid
 from fhir_server.feed.provenance import provenance
@@ -243,13 +243,13 @@ def _settle(meeting: Meeting, item: Item, ref: str, patient: str) -> None:
 
 async def _find_by_content(meeting: Meeting, items: Sequence[Item], *, settled: bool) -> list[Item]:
     """Find items whose references are all decided, round by round. Unless `settled`, those that wait for results are returned."""
-    urls = {item.url for item in meeting.work.items}
+    urls = frozenset(item.url for item in meeting.work.items)
     pending = list(items)
     while pending:
         ready = [item for item in pending if all(target in meeting.refs for target in item.targets if target in urls)]
         if not ready and not settled:
             return pending
-        ready = ready or pending
+        ready = ready or list(_least_bound(meeting, pending, urls))
         for item in ready:
             item.keys = item.keys or (_natural(meeting, item),)
         await meeting.ledger.load([key for item in ready for key in item.keys])
@@ -259,6 +259,12 @@ async def _find_by_content(meeting: Meeting, items: Sequence[Item], *, settled: 
             _settle(meeting, item, ref, patient)
         pending = [item for item in pending if not item.ref]
     return []
+
+
+def _least_bound(meeting: Meeting, pending: Sequence[Item], urls: Collection[str]) -> Sequence[Item]:
+    """Of things that refer to each other (a visit and its diagnoses) those whose keys are decided; all, if there are none."""
+    bound = {item.url: set(targets(identity.told_apart_by(item.res))) & urls - meeting.refs.keys() for item in pending}
+    return [item for item in pending if not bound[item.url]] or pending
 
 
 def _natural(meeting: Meeting, item: Item) -> str:

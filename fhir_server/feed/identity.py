@@ -160,13 +160,19 @@ def natural_key(source: Source, res: Resource) -> str:
 
     Its references must be those of the store already.
     """
-    wanted = NATURAL.get(res["resourceType"])
     if res["resourceType"] == "Encounter":  # a visit without a number: known by its beginning, else one per patient and source
         return f"Encounter|{source.name}|~{res.get('period', {}).get('start', 'open')}"
-    told = {name: value for name, value in res.items() if (name in wanted if wanted else name not in ("id", "meta", "text"))}
-    if not told:
-        told = {name: value for name, value in res.items() if name not in ("id", "meta", "text")}
+    told = told_apart_by(res)
     return f"{res['resourceType']}|{source.name}|~{hashlib.blake2b(encode(told), digest_size=16).hexdigest()}"
+
+
+def told_apart_by(res: Resource) -> Resource:
+    """The elements of a resource without identifiers that its key is made of."""
+    wanted = NATURAL.get(res["resourceType"])
+    if res["resourceType"] == "Encounter":
+        return {"period": res["period"]} if "period" in res else {}
+    told = {name: value for name, value in res.items() if (name in wanted if wanted else name not in ("id", "meta", "text"))}
+    return told or {name: value for name, value in res.items() if name not in ("id", "meta", "text")}
 
 
 def is_whole(rtype: str, keys: Iterable[str]) -> bool:

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from fhir_server.feed.answers import Failed
-from fhir_server.feed.apply import Applied, Means, apply
+from fhir_server.feed.apply import Applied, Means, Meeting, Write, apply
+from fhir_server.feed.documents import relate
 from fhir_server.feed.items import Work, items_of
 from fhir_server.feed.merge import also_known, left_out, merge
 from fhir_server.feed.sources import Source
@@ -73,4 +74,10 @@ def kind_of(problems: Sequence[Problem]) -> str:
 
 async def apply_all(means: Means, tx: Tx, mapped: Mapped) -> Applied:
     """Everything a message does, in one transaction."""
-    return await apply(means, tx, mapped.work(), merge)
+    return await apply(means, tx, mapped.work(), _beyond)
+
+
+async def _beyond(meeting: Meeting, writes: dict[str, Write]) -> None:
+    """What a message does to resources that it does not carry itself."""
+    await merge(meeting, writes)
+    await relate(meeting, writes)
