@@ -84,11 +84,12 @@ def _element(row: Mapping[str, str], *, same: bool) -> Json:
 
 def code_systems(tables: Tables, spec: Spec) -> Iterator[Json]:
     """The HL7 tables that R4 publishes no CodeSystem for, as far as the maps know them."""
+    published = frozenset(spec.urls("CodeSystem"))
     known: dict[str, dict[str, str]] = {}
     for rows in tables.codes.values():
         for row in rows.values():
             url = system_of(row.get("table", ""))
-            if url and spec.definition(url, "CodeSystem") is None:
+            if url and url not in published:
                 own = row.get("system") == url and row.get("code") == row["from"]
                 known.setdefault(url, {}).setdefault(row["from"], row["display"] if own else "")
     for url, codes in sorted(known.items()):
