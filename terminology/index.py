@@ -4,6 +4,7 @@
 one offsets array and one data array. Layout of the folder: `meta.json`, and one `.npy` or `.bin` per name of ARRAYS and BLOBS.
 """
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -53,6 +54,7 @@ BLOBS = ("terms", "values")
 INACTIVE, ABSTRACT, DEFINED = 1, 2, 4
 SMALL = 16_384
 MAX_KEPT = 256
+MAX_PLACES = 16_384
 Array = npt.NDArray[Any]
 
 
@@ -64,12 +66,13 @@ class IndexedSystem:
     folder: Path
     arrays: Mapping[str, Array]
     views: Mapping[str, memoryview]  # the arrays of numbers again: one number is read in a third of numpy's time
-    blobs: Mapping[str, memoryview]
+    blobs: Mapping[str, mmap.mmap | bytes]
     languages: Sequence[str]
     uses: Sequence[Json | None]
     props: Sequence[tuple[str, str]]  # (code, value name)
     facts: Mapping[str, Any]
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    places: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # codes looked up lately
 
     @property
     def size(self) -> int:
@@ -78,6 +81,9 @@ class IndexedSystem:
 
     def find(self, code: str) -> int | None:
         """The number of a code, None if it is unknown."""
+        place = self.places.get(code)
+        if place is not None:
+            return place
         codes = self.arrays["codes"]
         spelled = (code,) if self.meta.case_sensitive else (code, code.upper(), code.lower())
         for each in spelled:
@@ -86,6 +92,9 @@ class IndexedSystem:
                 continue  # longer than any code; numpy would widen the whole array to compare
             at = int(codes.searchsorted(wanted))
             if at < len(codes) and codes[at] == wanted:
+                if len(self.places) >= MAX_PLACES:
+                    self.places.clear()
+                self.places[code] = at
                 return at
         return None
 
@@ -95,7 +104,7 @@ class IndexedSystem:
 
     def _text(self, at: str, blob: str, n: int) -> str:
         ends = self.views[at]
-        return str(self.blobs[blob][ends[n] : ends[n + 1]], "utf-8")
+        return self.blobs[blob][ends[n] : ends[n + 1]].decode()
 
     def display(self, n: int) -> str:
         """The display: the concept's first term."""
@@ -305,11 +314,11 @@ class IndexedSystem:
         low, high = 0, len(ends) - 1
         while low < high:
             middle = (low + high) // 2
-            if bytes(blob[int(ends[middle]) : int(ends[middle + 1])]) < wanted:
+            if blob[int(ends[middle]) : int(ends[middle + 1])] < wanted:
                 low = middle + 1
             else:
                 high = middle
-        found = low < len(ends) - 1 and bytes(blob[int(ends[low]) : int(ends[low + 1])]) == wanted
+        found = low < len(ends) - 1 and blob[int(ends[low]) : int(ends[low + 1])] == wanted
         return low if found else None
 
     def has(self, numbers: Members, n: int) -> bool:
@@ -341,8 +350,9 @@ def _array(path: Path) -> Array:
     return np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
 
 
-def _map(path: Path) -> memoryview:
+def _map(path: Path) -> mmap.mmap | bytes:
+    """The file as bytes that are read where they are (an empty one cannot be mapped)."""
     if not path.stat().st_size:
-        return memoryview(b"")
-    mapped: Any = np.memmap(path, np.uint8, "r")
-    return memoryview(mapped)
+        return b""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -30,10 +30,14 @@ NAMING = (
     "targetSystem",
 )
 
+CODINGS = frozenset({"coding", "codingA", "codingB", "context"})  # parameters of a query with a url inside
 
-def loaded(terms: Terms, parameters: Resource, target: Resource | None) -> bool:
-    """True if everything that the call names is loaded, so that nothing has to be looked for among what was stored."""
-    return target is None and all(terms.knows(url) for url in _named(parameters))
+
+def loaded(terms: Terms, request: Request) -> bool:
+    """True if it is clear from the query alone that everything the call names is loaded, so that nothing has to be looked for among what was stored."""
+    if request.res is not None or len(request.path) > 2:
+        return False
+    return all(terms.knows(split(value)[0]) if name in NAMING else name not in CODINGS for name, value in request.query)
 
 
 async def with_stored(ctx: Context, parameters: Resource, target: Resource | None) -> Terms:

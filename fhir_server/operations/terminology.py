@@ -40,7 +40,7 @@ def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Rep
         parameters = parameters_of(request)
         if rtype == "ValueSet" and target is None:
             parameters = resolved(ctx.spec, parameters)
-        whole = loaded(ctx.terms, parameters, target)
+        whole = loaded(ctx.terms, request)
         terms = ctx.terms if whole else await with_stored(ctx, parameters, target)
         status, res = call(terms, operation, parameters, now=ctx.now, accept=accept, limit=_limit(request.headers), target=target)
         if key is not None and whole and status == 200:  # from what is loaded alone: the same for every caller
