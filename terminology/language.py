@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 _RANGE = re.compile(r"\*|[A-Za-z]{1,8}(?:-(?:[A-Za-z0-9]{1,8}|\*))*")
 MAX_RANGES = 32
@@ -62,8 +62,7 @@ def fits(wanted: str, tag: str) -> bool:
     return tag == wanted or tag.startswith(wanted + "-")
 
 
-@dataclass(frozen=True, slots=True)
-class Designation:
+class Designation(NamedTuple):
     """One name of a concept. use: a Coding or None; source: canonical of the supplement it came from; extension: as loaded; display: it is the display itself."""
 
     value: str

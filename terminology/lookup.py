@@ -45,7 +45,7 @@ def lookup(system: System, code: str, wanted: Sequence[str], languages: Language
         rows.append({"name": "definition", "valueString": system.definition(n)})
     if not wanted or "designation" in wanted or "*" in wanted:
         rows += [_designation(each) for each in names]
-    rows += [_property(code, kind, value, text) for code, kind, value, text in _properties(system, n, wanted, over)]
+    rows += _properties(system, n, wanted, over)
     rows += [{"name": "used-supplement", "valueCanonical": each.meta.canonical} for each in over]
     return {"resourceType": "Parameters", "parameter": rows}
 
@@ -67,23 +67,23 @@ def _property(code: str, kind: str, value: Any, text: str) -> Json:
     return {"name": "property", "part": parts}
 
 
-def _properties(system: System, n: int, wanted: Sequence[str], over: Sequence[Supplement]) -> list[tuple[str, str, Any, str]]:
-    """(code, value name, value, description): inactive always; the declared ones by default or by name; parent and child."""
+def _properties(system: System, n: int, wanted: Sequence[str], over: Sequence[Supplement]) -> list[Json]:
+    """The `property` parameters: inactive always; the declared ones by default or by name; parent and child."""
 
     whole = not wanted or "*" in wanted
     code_of, shown = system.code, system.display
-    rows: list[tuple[str, str, Any, str]] = []
+    rows: list[Json] = []
     if whole or "inactive" in wanted:
-        rows.append(("inactive", "valueBoolean", system.inactive(n), ""))
+        rows.append(_property("inactive", "valueBoolean", system.inactive(n), ""))
     for name, linked in (("parent", system.parents(n)), ("child", system.children(n))):
         if whole or name in wanted:
-            rows += [(name, "valueCode", code_of(each), shown(each)) for each in linked.tolist()]
+            rows += [_property(name, "valueCode", code_of(each), shown(each)) for each in linked.tolist()]
     for prop in wording.properties(system, n, over):
         code = prop.get("code", "")
         if (whole or code in wanted) and code not in OWN:
             kind, value = value_of(prop)
             other = system.find(value) if kind == "valueCode" and isinstance(value, str) else None
-            rows.append((code, kind, value, shown(other) if other is not None else ""))
+            rows.append(_property(code, kind, value, shown(other) if other is not None else ""))
     return rows
 
 

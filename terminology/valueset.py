@@ -374,7 +374,10 @@ def _across(kept: Sequence[Segment], gone: Sequence[Segment]) -> bool:
 
 
 def subtract(segments: Sequence[Segment], gone: Sequence[Segment], merge: bool) -> list[Segment]:
-    """The segments without what the excludes hold; an enumerated exclude of one version takes from that version alone."""
+    """The segments without what the excludes hold; an enumerated exclude of one version takes from that version alone.
+
+    What is left of a hierarchy is listed flat, as the reference servers do.
+    """
     result = []
     for segment in segments:
         numbers = segment.numbers
@@ -383,7 +386,7 @@ def subtract(segments: Sequence[Segment], gone: Sequence[Segment], merge: bool) 
                 numbers = without(numbers, each.numbers)
             elif merge and not each.order and each.system.meta.url == segment.system.meta.url:
                 numbers = without(numbers, _translated(Segment(segment.system, numbers), each))
-        result.append(segment if numbers is segment.numbers else narrow(segment, numbers))
+        result.append(segment if numbers is segment.numbers else replace(narrow(segment, numbers), nested=False))
     return result
 
 

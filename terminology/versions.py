@@ -7,14 +7,19 @@ import re
 from collections.abc import Iterable
 
 _PART = re.compile(r"\d+|[^\d.\-_/+]+")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 WILD = ("x", "X", "*")
 
 
 def key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts versions: numbers by value, words before numbers (`1.0.0-rc1` before `1.0.0`), dates by their parts, none first."""
+    """Sorts versions: numbers by value, words before numbers (`1.0.0-rc1` before `1.0.0`), dates by their parts, none first.
+
+    Dates stand before numbers: HL7's own code systems went from `2018-08-12` to `2.0.0` (https://terminology.hl7.org/codesystems-v3.html).
+    """
+    era = (0 if not version or _DATE.fullmatch(version) else 1, 0, "")
     body, _, label = version.partition("-") if not version[:5].rstrip("-").isdigit() else (version.replace("-", "."), "", "")
     parts = [(1, int(p), "") if p.isdigit() else (0, 0, p) for p in _PART.findall(body)]
-    return (*parts, (0, 0, label)) if label else (*parts, (1, 0, ""))
+    return (era, *parts, (0, 0, label)) if label else (era, *parts, (1, 0, ""))
 
 
 def latest(versions: Iterable[str]) -> str:
