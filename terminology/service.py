@@ -139,16 +139,34 @@ class Terms:
             return None
 
     def members(self, parameters: Mapping[str, Any], limit: int) -> list[tuple[str, str]] | None:
-        """At most `limit` (system, code) pairs of a value set given by `url` or `valueSet`; None if it is unknown or cannot be evaluated."""
+        """At most `limit` (system, code) pairs of a value set given by `url` or `valueSet`; None if it is unknown or cannot be evaluated.
+
+        A value set that only lists codes needs no code systems: the systems it names may be unknown here (LOINC without a licence).
+        """
         selection = self.selection(parameters)
         if selection is None:
-            return None
+            return self._listed(parameters, limit)
         pairs: dict[tuple[str, str], None] = {}
         for segment in selection.segments:
             url = segment.system.meta.url
             for n in segment.numbers[: max(limit - len(pairs), 0)]:
                 pairs[url, segment.system.code(int(n))] = None
         return list(pairs)
+
+    def _listed(self, parameters: Mapping[str, Any], limit: int) -> list[tuple[str, str]] | None:
+        try:
+            found = parameters.get("valueSet") or find_value_set(Scope(self.library, Rules()), str(parameters["url"]))
+        except Stop:
+            return None
+        compose = found.get("compose", {})
+        includes = compose.get("include", ())
+        if (
+            "exclude" in compose
+            or not includes
+            or not all(each.get("system") and each.get("concept") and "valueSet" not in each for each in includes)
+        ):
+            return None
+        return list(dict.fromkeys((each["system"], one["code"]) for each in includes for one in each["concept"] if "code" in one))[:limit]
 
     def translate(self, system: str, code: str) -> list[Json]:
         """The codings that the concept maps equate with a code (equal, equivalent, or the target is the wider one), in the order of the maps."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context, Request, Resource
-from fhir_server.query.clauses import And, Nothing
+from fhir_server.query.clauses import And, Ids, Nothing
 from fhir_server.search import parse
 from fhir_server.search.escape import split as pieces
 from fhir_server.search.escape import unescape
@@ -115,4 +115,19 @@ async def for_search(ctx: Context, request: Request) -> Context:
     if all(ctx.terms.knows(url) for url in urls):
         return ctx
     rows = [{"name": "url", "valueUri": url} for url in sorted(urls)]
-    return replace(ctx, terms=await with_stored(ctx, {"parameter": rows}, None))
+    terms = await with_stored(ctx, {"parameter": rows}, None)
+    for url in sorted(urls)[:MAX_STORED]:
+        named = await _at(ctx, url)
+        if named is not None:
+            terms = (await with_stored(replace(ctx, terms=terms), {}, named)).with_resources([{**named, "url": url}])
+    return replace(ctx, terms=terms)
+
+
+async def _at(ctx: Context, reference: str) -> Resource | None:
+    """The ValueSet that a literal reference ('ValueSet/1', or absolute to this server) points at, as far as the caller may read it."""
+    kind, _, rid = reference.removeprefix(f"{ctx.base}/").partition("/")
+    right = visible(ctx, kind, "r") if kind == "ValueSet" else Nothing()
+    if isinstance(right, Nothing):
+        return None
+    rows = await ctx.store.find(kind, And((Ids((rid,)), right)), limit=1)
+    return rows[0].res if rows else None

@@ -9,6 +9,9 @@ import unicodedata
 from functools import lru_cache
 
 _ASCII = str.maketrans("", "", string.punctuation)
+_STROKES = str.maketrans(  # letters that people search without their stroke or as two, and that Unicode does not decompose
+    {"ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "ł": "l", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th"}
+)
 _WORD = re.compile(r"\w+")
 MAX_WORD = 64
 
@@ -18,7 +21,7 @@ def fold(text: str) -> str:
     """The text as string search compares it: 'O\u2019Brien-Müller ' -> 'obrienmuller'."""
     if text.isascii():
         return " ".join(text.lower().translate(_ASCII).split())
-    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = unicodedata.normalize("NFKD", text.casefold().translate(_STROKES))
     kept = (char for char in plain if (not unicodedata.combining(char) and unicodedata.category(char)[0] not in "PC") or char.isspace())
     return " ".join("".join(kept).translate(_ASCII).split())
 
@@ -26,7 +29,7 @@ def fold(text: str) -> str:
 @lru_cache(32768)
 def words(text: str) -> tuple[str, ...]:
     """The words of a text, folded, each once; longer ones cut at MAX_WORD."""
-    plain = "".join(char for char in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(char))
+    plain = "".join(char for char in unicodedata.normalize("NFKD", text.casefold().translate(_STROKES)) if not unicodedata.combining(char))
     return tuple(dict.fromkeys(word[:MAX_WORD] for word in _WORD.findall(plain)))
 
 

@@ -24,6 +24,7 @@ RESOLVES = re.compile(r"\.where\(resolve\(\) is (\w+)\)")
 AS = re.compile(r"(?:\.as\(|\s+as\s+)(\w+)\)?")
 HAS = re.compile(r"hasExtension\(('[^']*')\)")
 CASE_SENSITIVE = ("http://hl7.org/fhir/", "http://terminology.hl7.org/", "http://unitsofmeasure.org")
+STROKES = dict(zip("øđðħıłŧæœþ", ["o", "d", "d", "h", "i", "l", "t", "ae", "oe", "th"], strict=True))
 _cache: dict[tuple[int, str], list[Any]] = {}
 
 
@@ -153,7 +154,8 @@ def of_type(found: list[Any], text: str) -> bool:
 
 
 def folded(text: str) -> str:
-    loose = "".join(char for char in unicodedata.normalize("NFKD", text.casefold()) if unicodedata.category(char)[0] in "LNSZ" or char.isspace())
+    text = re.sub("[øđðħıłŧæœþ]", lambda found: STROKES[found[0]], text.casefold())
+    loose = "".join(char for char in unicodedata.normalize("NFKD", text) if unicodedata.category(char)[0] in "LNSZ" or char.isspace())
     loose = re.sub(r"[$+<=>^`|~]", "", loose)
     return re.sub(r"\s+", " ", loose).strip()
 
