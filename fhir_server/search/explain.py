@@ -30,10 +30,15 @@ def summary(plan: dict[str, Any]) -> dict[str, str]:
     stats = plan.get("executionStats", {})
     stages = list(_stages(plan.get("queryPlanner", {}).get("winningPlan", {})))
     return {
-        "indexes": ", ".join(dict.fromkeys(one["indexName"] for one in stages if "indexName" in one)) or "none",
+        "indexes": ", ".join(dict.fromkeys(name for one in stages if (name := _index(one)))) or "none",
         "stages": " < ".join(one.get("stage", "?") for one in stages),
         "examined": f"{stats.get('totalKeysExamined', 0)} keys, {stats.get('totalDocsExamined', 0)} documents for {stats.get('nReturned', 0)} rows",
     }
+
+
+def _index(stage: dict[str, Any]) -> str:
+    """The index that a stage reads; one id is looked up without a stage that names it."""
+    return "_id_" if stage.get("stage") == "IDHACK" else str(stage.get("indexName", ""))
 
 
 def _stages(plan: dict[str, Any]) -> Any:

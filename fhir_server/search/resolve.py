@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 from conformance.outcome import too_costly
 from fhir_server.context import Context
 from fhir_server.query.clauses import NOTHING, And, Clause, Dated, Ids, Keys, Or, Patient, both, either, negated
+from fhir_server.query.indexes import HOT
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotOf
 from fhir_server.search.types import reference
+from fhir_server.store import Sort
 
 Visible = Callable[[str], Clause]
 SIDE_BY_SIDE = 4
@@ -50,6 +52,19 @@ async def together(questions: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     return found
 
 
+async def steps(ctx: Context, node: Node, visible: Visible) -> list[tuple[str, Clause]]:
+    """(type, clause) of the searches of its own that a condition needs, for explanations."""
+    if isinstance(node, AllOf | AnyOf):
+        return [step for part in node.parts for step in await steps(ctx, part, visible)]
+    if isinstance(node, NotOf):
+        return await steps(ctx, node.part, visible)
+    if not isinstance(node, Chain | Has):
+        return []
+    rtype = node.target if isinstance(node, Chain) else node.source
+    own = both(await resolve(ctx, node.inner, visible), visible(rtype))
+    return [*await steps(ctx, node.inner, visible), *([] if own == NOTHING else [(rtype, own)])]
+
+
 async def _chain(ctx: Context, node: Chain, visible: Visible) -> Clause:
     inner = both(await resolve(ctx, node.inner, visible), visible(node.target))
     if inner == NOTHING:
@@ -58,7 +73,7 @@ async def _chain(ctx: Context, node: Chain, visible: Visible) -> Clause:
     if known is not None:
         return reference.to(node.field, tuple(f"{node.target}/{rid}" for rid in known)) if known else NOTHING
     most = ctx.settings.search_chain
-    found = await ctx.store.find(node.target, inner, limit=most + 1, only_ids=True)
+    found = await ctx.store.find(node.target, inner, sort=natural(node.target, inner), limit=most + 1, only_ids=True)
     if len(found) > most:
         raise _too_costly(node.field.code, most)
     return reference.to(node.field, tuple(f"{node.target}/{one.rid}" for one in found)) if found else NOTHING
@@ -101,6 +116,11 @@ def selective(clause: Clause) -> bool:
     """The clause asks for one key, one patient or bounds of the hot date, so the index gives the rows by date."""
     parts = clause.parts if hasattr(clause, "parts") else (clause,)
     return any((isinstance(part, Keys | Patient) and len(part.values) == 1) or _bounds_date(part) for part in parts)
+
+
+def natural(rtype: str, clause: Clause) -> tuple[Sort, ...]:
+    """Newest first where the index gives the rows by date, else () for by id."""
+    return (Sort(HOT[rtype], True, "d"),) if HOT.get(rtype) and selective(clause) else ()
 
 
 def _bounds_date(clause: Clause) -> bool:

@@ -22,7 +22,7 @@ from fhir_server.search.include import include
 from fhir_server.search.keys import compartment as member_of
 from fhir_server.search.pace import turn
 from fhir_server.search.plan import Plan
-from fhir_server.search.resolve import resolve, selective, together
+from fhir_server.search.resolve import natural, resolve, selective, steps, together
 from fhir_server.store import Sort, Stored
 
 Resource = dict[str, Any]
@@ -79,7 +79,7 @@ async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, posi
     """The page of these scopes at a position (() for the first). bound: the URL that cursors are bound to; scopes are read in their order."""
     if plan.summary == "count" or plan.count == 0:
         counted = await _total(ctx, scopes)
-        return bundle.searchset(await _explanation(ctx, plan, scopes) + _told(ctx, plan), {"self": bound}, counted)
+        return bundle.searchset(await _explanation(ctx, plan, scopes, visible) + _told(ctx, plan), {"self": bound}, counted)
     page = await _page(ctx, plan, scopes, position)
     included = await include(ctx, page.rows, plan.includes, plan.revincludes, visible)
     total = await _stated_total(ctx, plan, scopes, page, position)
@@ -87,7 +87,7 @@ async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, posi
     await asyncio.sleep(0)  # a long page is read, then made: others have their turn between
     entries = _matches(ctx, plan, scopes, page.rows, trim)
     entries += [bundle.entry(ctx.base, trim(one.res), "include") for one in included.found.values() if one.res is not None]
-    entries += await _explanation(ctx, plan, scopes)
+    entries += await _explanation(ctx, plan, scopes, visible)
     found = bundle.searchset(entries + _told(ctx, plan), _links(ctx, plan, bound, scopes, page, position), total)
     found["link"] += [{"relation": "related", "url": one} for one in included.links]
     return found
@@ -98,11 +98,13 @@ async def criteria(ctx: Context, rtype: str, pairs: Sequence[Pair], visible: Vis
     return await resolve(ctx, parse.condition_of(ctx, rtype, pairs), visible)
 
 
-async def _explanation(ctx: Context, plan: Plan, scopes: list[Scope]) -> list[Resource]:
-    """`_explain=true`: for a count too, of the search that would find what is counted."""
+async def _explanation(ctx: Context, plan: Plan, scopes: list[Scope], visible: Visible) -> list[Resource]:
+    """`_explain=true`: the searches of chains and `_has`, then the search itself (for a count too: the one that would find what is counted)."""
     if not plan.explain:
         return []
-    return [bundle.outcome_entry(ctx.base, await explained(ctx, [(one.rtype, one.clause, one.sort) for one in scopes], plan.count))]
+    inner = [step for one in plan.types for step in await steps(ctx, parse.where(ctx, plan, one), visible)]
+    searches = [*((rtype, clause, natural(rtype, clause)) for rtype, clause in inner), *((one.rtype, one.clause, one.sort) for one in scopes)]
+    return [bundle.outcome_entry(ctx.base, await explained(ctx, searches, plan.count))]
 
 
 def _told(ctx: Context, plan: Plan) -> list[Resource]:

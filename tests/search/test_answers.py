@@ -45,6 +45,18 @@ async def test_counts_are_explained_too(store):
     assert "k_id" in json.dumps(bundle["entry"])
 
 
+async def test_the_searches_of_chains_are_explained(store):
+    lab = {"resourceType": "Observation", "id": "o", "status": "final", "code": {"coding": [{"code": "x"}]}, "subject": {"reference": "Patient/a"}}
+    await fill(store, [{"resourceType": "Patient", "id": "a", "name": [{"family": "Abel"}]}, lab])
+    ctx = context(store)
+    told = json.dumps((await ask(ctx, "Patient?_has:Observation:patient:code=x&_explain=true"))["entry"][-1])
+    assert "Observation indexes: k_d" in told
+    assert "Patient indexes: _id_" in told
+    told = json.dumps((await ask(ctx, "Observation?subject:Patient.family=abel&_explain=true"))["entry"][-1])
+    assert "Patient indexes" in told
+    assert "Observation indexes: p_k_d" in told
+
+
 @pytest.mark.parametrize("query", ["date=ge2013", "date=lt2013-05-01T10:00:00Z", "date=ap2013", "patient=a&date=sa2013"])
 async def test_open_bounds_are_explained(store, query):
     await fill(store, [{"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "x"}, "effectiveDateTime": "2013"}])
