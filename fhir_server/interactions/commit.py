@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from conformance.outcome import Issue, forbidden, refuse
 from fhir_server.context import Context, Resource
-from fhir_server.interactions import integrity
+from fhir_server.interactions import integrity, together
 from fhir_server.interactions.access import within
 from fhir_server.interactions.audited import records
 from fhir_server.interactions.indexing import index_of
@@ -64,9 +64,11 @@ def onto(made: Draft, prior: Stored | None) -> Draft:
 
 async def create(ctx: Context, made: Draft) -> Stored:
     """Write a plain create: one insert, unless references must be kept whole."""
-    if ctx.settings.referential_integrity == "enforce" or kept(ctx):
+    if ctx.settings.referential_integrity == "enforce":
         return (await ctx.store.transact(lambda tx: write(ctx, tx, [made])))[0]
     _authorise(ctx, [made.change])
+    if kept(ctx):
+        return (await together.put(ctx.store, [made.change, *records(ctx, [made.change])]))[0]
     return await ctx.store.insert(made.change)
 
 

@@ -28,7 +28,7 @@ from fhir_server.store.mongo.client import Database
 from fhir_server.store.mongo.verify import Fault
 
 log = logging.getLogger("fhir.seal")
-EVERY, LEASE = 2.0, timedelta(seconds=20)
+EVERY, LEASE = 2.0, timedelta(seconds=8)
 BLOCK = 500
 MOST_AGED = 20  # blocks removed at once
 FIRST = "0" * 64
@@ -49,6 +49,8 @@ async def running(sealer: Sealer) -> AsyncIterator[None]:
     """What each worker holds while it serves."""
     async with beside("sealing", lambda: _serve(sealer)):
         yield
+    with contextlib.suppress(Refusal):  # the lease then runs out by itself
+        await seals.release(sealer.database, sealer.owner)
 
 
 async def _serve(sealer: Sealer) -> None:

@@ -1,5 +1,6 @@
 """The audit trail: an AuditEvent for every change and access, found by patient, changed by nobody, sealed. https://profiles.ihe.net/ITI/BALP/"""
 
+import asyncio
 import base64
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest_asyncio
 from conformance.outcome import Refusal
 from conformance.validate import checker
 from fhir_server.context import Admission, Grant, Reply, Request
+from fhir_server.interactions import together
 from fhir_server.jobs import seal, trail
 from fhir_server.query.clauses import NOTHING
 from fhir_server.security.audit import BALP
 from fhir_server.security.scopes import rights_of
+from fhir_server.store import Change
 from fhir_server.store.mongo import seals
 from tests.server.rest.calls import Exchange, text_of
 from tests.server.rest.conftest import module_store, rest  # noqa: F401
@@ -241,3 +244,24 @@ async def test_one_process_seals_at_a_time_and_old_blocks_are_removed(audited: E
     await seal.age(sealer(aged))
     assert await events(audited) == []
     assert await faults(audited) == []
+
+
+async def test_creates_that_arrive_together_are_stored_with_their_events(audited: Exchange) -> None:
+    replies = await asyncio.gather(*(audited("POST", "Observation", observation("x", f"p{number}")) for number in range(100)))
+    assert {reply.status for reply in replies} == {201}
+    assert len({reply.res["id"] for reply in replies}) == 100
+    for number in (0, 50, 99):
+        assert (await audited("GET", f"Observation/{replies[number].res['id']}")).res["subject"]["reference"] == f"Patient/p{number}"
+    found = await events(audited)
+    assert len(found) == 100
+    assert {ref for one in found for ref in facts(one)[2] if ref[0] == "O"} == {f"Observation/{reply.res['id']}/_history/1" for reply in replies}
+
+
+async def test_one_that_fails_does_not_fail_those_beside_it(audited: Exchange) -> None:
+    store = audited.ctx.store
+    change = Change("Patient", "same", {"resourceType": "Patient", "id": "same"}, {}, None, "POST")
+    other = Change("Patient", "other", {"resourceType": "Patient", "id": "other"}, {}, None, "POST")
+    await together.put(store, [change])
+    done = await asyncio.gather(together.put(store, [change]), together.put(store, [other]), return_exceptions=True)
+    assert isinstance(done[0], Refusal)
+    assert done[1][0].rid == "other"

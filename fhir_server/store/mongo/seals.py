@@ -30,6 +30,12 @@ async def lease(database: Database, owner: str, now: datetime, length: timedelta
     return row is not None
 
 
+async def release(database: Database, owner: str) -> None:
+    """Give the right to seal back."""
+    with surfaced():
+        await database[SEALS].delete_one({"_id": LEASE, "owner": owner})
+
+
 async def last(database: Database) -> Row | None:
     """The newest block."""
     with surfaced():
