@@ -23,6 +23,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.1
 RESTART_SECONDS = 0.5  # between the death of a worker and its successor, so that a broken start does not spin
+LONGEST_TOKEN = 3600  # seconds, SMART: access tokens SHOULD live no longer than an hour
 PR_SET_PDEATHSIG = 1
 
 Work = Callable[[int], int]
@@ -44,6 +45,8 @@ def check(settings: Settings) -> None:
         raise ValueError("--auth open is refused on any address but loopback: it answers without tokens")
     if settings.workers < 1:
         raise ValueError("FHIR_WORKERS must be at least 1")
+    if not 60 <= settings.token_seconds <= LONGEST_TOKEN:
+        raise ValueError(f"FHIR_TOKEN_SECONDS must be between 60 and {LONGEST_TOKEN}: a stolen access token works that long")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ValueError("FHIR_TLS_CERT and FHIR_TLS_KEY go together")
 

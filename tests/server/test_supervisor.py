@@ -36,6 +36,7 @@ SCRIPT = textwrap.dedent(
         Settings(auth="open", host="192.0.2.1"),
         Settings(auth="none"),
         Settings(workers=0),
+        Settings(token_seconds=7200),
         Settings(tls_cert="x.pem"),
     ],
 )

@@ -7,6 +7,7 @@ the use is a compare-and-set in the database, so of two workers one wins, and th
 import base64
 import hashlib
 import hmac
+import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from fhir_server.security.authserver.kinds import CODES, GRANTS, REFRESH, REVOKE
 from fhir_server.security.authserver.server import CODE_SECONDS, DAY, LEEWAY_SECONDS, AuthServer
 from fhir_server.store.records import Document
 
+log = logging.getLogger("fhir.auth")
 VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 MEMORY_SECONDS = 3600  # a used code is remembered so long, so that its second use is noticed
 
@@ -81,6 +83,7 @@ async def redeem_code(server: AuthServer, code: str, client_id: str, redirect_ur
     if row is None:
         spent = await server.records.get(CODES, key)
         if spent is not None:
+            _replayed("code", spent)
             await revoke_grant(server, spent["grant"])
         raise _invalid("the code is unknown, has expired, or was used before")
     problem = _problem(row, client_id, redirect_uri, verifier)
@@ -145,8 +148,14 @@ async def spend_refresh(server: AuthServer, token: str, client_id: str) -> None:
         return
     spent = row or await server.records.get(REFRESH, digest(token))
     if spent is not None:
+        _replayed("refresh token", spent)
         await revoke_grant(server, spent["grant"])
     raise _invalid("the refresh token is unknown, was withdrawn, or was used before")
+
+
+def _replayed(what: str, row: Document) -> None:
+    """Somebody holds what is not theirs: the operator should know."""
+    log.warning("used twice or by another client: the grant ends", extra={"fields": {"what": what, "client": row["client"]}})
 
 
 async def revoke_grant(server: AuthServer, grant_id: str) -> None:

@@ -5,6 +5,7 @@ address, per user, and per address; while a count is over its limit no password 
 """
 
 import asyncio
+import logging
 import re
 import unicodedata
 import uuid
@@ -21,6 +22,7 @@ from fhir_server.security.authserver.errors import OAuthError
 from fhir_server.security.authserver.kinds import REVOKED, SESSIONS, TRIES, USERS, after, digest
 from fhir_server.store.records import Document, Records
 
+log = logging.getLogger("fhir.auth")
 T = TypeVar("T")
 ROLES: Mapping[str, tuple[str, ...]] = {  # role -> what the person may be in FHIR ('' : nobody)
     "patient": ("Patient", "RelatedPerson"),
@@ -82,6 +84,7 @@ async def sign_in(records: Records, name: str, password: str, address: str) -> U
     keys = {"both": digest(f"{folded(name)}\n{address}"), "user": digest(folded(name)), "address": digest(address)}
     for what, limit in LIMITS.items():  # counted before the password is looked at, so that a crowd at the same moment is counted too
         if await records.count(TRIES, f"{what}:{keys[what]}", after(WINDOW_SECONDS)) > limit:
+            log.warning("sign-ins are closed for a while", extra={"fields": {"what": what}})
             raise OAuthError("too_many_requests", "Too many failed sign-ins. Wait a quarter of an hour and try again.")
     row = await records.get(USERS, folded(name))
     stored = row["hash"] if row and row["hash"] else _nobody()

@@ -13,8 +13,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from conformance.outcome import forbidden, unauthorised
+from conformance.outcome import bad_request, forbidden, unauthorised
 from fhir_server.security.authserver import authorize, discovery, launch, style, token
+from fhir_server.security.authserver.errors import OAuthError
 from fhir_server.security.authserver.scope import CREATE_LAUNCH
 from fhir_server.security.authserver.server import AuthServer
 from fhir_server.security.tokens import Verifier
@@ -101,7 +102,11 @@ def _launch(app: FastAPI, desk: Desk) -> None:
         claims = await desk.verifier.claims(text.strip())
         if claims.get("iss") != desk.server.place.base or CREATE_LAUNCH not in str(claims.get("scope", "")).split():
             raise forbidden(f"creating a launch needs the scope {CREATE_LAUNCH}")
-        return as_json(await launch.create(desk.server, launch.decoded(await body_of(request))), 201)
+        try:
+            body = await body_of(request)
+        except OAuthError as error:
+            raise bad_request(error.text) from error
+        return as_json(await launch.create(desk.server, launch.decoded(body)), 201)
 
 
 def _documents(app: FastAPI, desk: Desk) -> None:

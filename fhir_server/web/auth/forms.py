@@ -18,6 +18,7 @@ FORM = "application/x-www-form-urlencoded"
 MAX_BODY = 131_072
 MAX_PAIRS = 200
 READ_SECONDS = 15.0
+TOO_MANY = 429  # from here on waiting helps
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache", "X-Content-Type-Options": "nosniff"}
 Pairs = list[tuple[str, str]]
 
@@ -61,7 +62,7 @@ async def answered(act: Callable[[], Awaitable[Any]]) -> Response:
         headers = {"WWW-Authenticate": error.challenge} if error.challenge else {}
         return as_json({"error": error.code, "error_description": error.text}, error.status, headers)
     except Refusal as refusal:
-        code = "temporarily_unavailable" if refusal.status >= 500 else "invalid_request"
+        code = "temporarily_unavailable" if refusal.status >= TOO_MANY else "invalid_request"
         text = "; ".join(issue.text for issue in refusal.issues)
         return as_json({"error": code, "error_description": text}, refusal.status, refusal.headers)
     except Exception:  # the HTTP border: a defect is logged by place and answered as 500, never shown
