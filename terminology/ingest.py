@@ -26,8 +26,8 @@ def codings_judge(terms: Terms, source: str = "", *, flag_only: bool = False) ->
         terms.refresh()
         found: list[tuple[str, Verdict, Json]] = []
         for coding in codings_of(res):
-            system, display = coding["system"], coding.get("display")
-            verdict = check(system, coding["code"], display, coding.get("version"))
+            system, display = coding["system"], _text(coding, "display")
+            verdict = check(system, coding["code"], display, _text(coding, "version"))
             if verdict.finding is OK:
                 continue
             if verdict.finding in UNKNOWN_FINDINGS:
@@ -39,6 +39,12 @@ def codings_judge(terms: Terms, source: str = "", *, flag_only: bool = False) ->
         return [_issue(acts, verdict.text, places[id(coding)], verdict.finding) for acts, verdict, coding in found]
 
     return judge
+
+
+def _text(coding: Json, name: str) -> str | None:
+    """An element that should be a text; anything else is the gate's to refuse."""
+    value = coding.get(name)
+    return value if type(value) is str else None
 
 
 def codings_of(res: Json) -> list[Json]:

@@ -26,6 +26,7 @@ from terminology.verdict import Verdict, judge
 
 MAX_CACHE = 65_536
 MAX_UNKNOWN = 10_000
+LONGEST = 500  # characters of a coding whose verdict is remembered, and of a code that is listed as unknown
 MAX_ANSWERS = 2048
 MAX_NAME = 200
 
@@ -119,6 +120,8 @@ class Terms:
         found = self.seen.get(key)
         if found is None:
             found = judge(self.library, system, code, display, version or "")
+            if len(system) + len(code) + len(display or "") + len(version or "") > LONGEST:
+                return found  # long texts are rare in codings, and could fill the memory
             if len(self.seen) >= MAX_CACHE:
                 self.seen.clear()
             self.seen[key] = found
@@ -198,7 +201,7 @@ class Terms:
 
     def count_unknown(self, source: str, system: str, code: str, display: str | None = None) -> None:
         """Notes that `source` sent a code that nothing knows, for the list of codes to map."""
-        key = (source, system, code)
+        key = (source, system[:LONGEST], code[:LONGEST])
         known = self.unknown.get(key)
         if known is not None:
             known[0] += 1

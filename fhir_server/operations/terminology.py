@@ -7,9 +7,11 @@ Parameters, the instance) and the code systems, value sets and maps that were st
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from conformance.outcome import bad_request
+from conformance.outcome import Refusal, bad_request
+from conformance.validate import checker
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.access import current
+from fhir_server.interactions.commit import MISSHAPEN
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.steps import checked_id
 from fhir_server.interactions.stored_terms import loaded, with_stored
@@ -41,8 +43,11 @@ def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Rep
         if rtype == "ValueSet" and target is None:
             parameters = resolved(ctx.spec, parameters)
         whole = loaded(ctx.terms, request)
-        terms = ctx.terms if whole else await with_stored(ctx, parameters, target)
-        status, res = call(terms, operation, parameters, now=ctx.now, accept=accept, limit=_limit(request.headers), target=target)
+        try:
+            terms = ctx.terms if whole else await with_stored(ctx, parameters, target)
+            status, res = call(terms, operation, parameters, now=ctx.now, accept=accept, limit=_limit(request.headers), target=target)
+        except MISSHAPEN as error:
+            raise misshapen(ctx, parameters, error) from error
         if key is not None and whole and status == 200:  # from what is loaded alone: the same for every caller
             ctx.terms.remember(key, (status, res))
         return Reply(status, res)
@@ -55,6 +60,12 @@ def _remembered(operation: str, request: Request, accept: str) -> tuple[Any, ...
     if operation not in REPEATED or request.res is not None or len(request.path) > 2 or sum(len(value) for _, value in request.query) > LONGEST:
         return None
     return operation, request.query, accept
+
+
+def misshapen(ctx: Context, parameters: Resource, error: Exception) -> Exception:
+    """What to raise where an operation met a shape it does not know: 400 with what R4 says of the parameters, the error itself if they are sound."""
+    errors = [issue for issue in checker(ctx.spec, "Parameters", warnings=False)(parameters) if issue.severity in ("error", "fatal")]
+    return Refusal(400, tuple(errors)) if errors else error
 
 
 async def _target(ctx: Context, request: Request) -> Resource | None:

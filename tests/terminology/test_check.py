@@ -175,3 +175,16 @@ def test_members_of_a_value_set_up_to_a_limit(terms: Terms) -> None:
     assert terms.members({"url": url}, 10) == [(GENDER, code) for code in ("male", "female", "other", "unknown")]
     assert len(terms.members({"url": url}, 2) or ()) == 2
     assert terms.members({"url": "http://example.org/unknown"}, 2) is None
+
+
+def test_hostile_codings_are_judged_without_being_kept(terms: Terms) -> None:
+    long = "x" * 100_000
+    hostile = [{"system": LOINC, "code": "718-7", "display": {"a": [1]}, "version": 7}, {"system": long, "code": long, "display": long}]
+    terms.forget()
+    codings_judge(terms, "lab1")({"resourceType": "Observation", "code": {"coding": hostile}})
+    assert sum(len(part or "") for key in terms.seen for part in key) < 1000
+    assert all(len(part) <= 500 for key in terms.take_unknown() for part in key)
+    deep: dict[str, object] = {"system": LOINC, "code": "718-8"}
+    for _ in range(5000):
+        deep = {"extension": [deep]}
+    assert [i.details for i in codings_judge(terms)({"resourceType": "Basic", "extension": [deep]})] == ["malformed"]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from fhir_server.context import Right
@@ -171,3 +172,33 @@ async def test_units_are_members_of_value_sets(exchange: Exchange) -> None:
         assert value((await exchange("GET", f"{asked}{url}&code={code}")).res, "result") is good, (url, code)
     assert (await exchange("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/ucum-units&count=5")).status == 422
     assert (await exchange("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/ucum-vitals-common&count=5")).status == 200
+
+
+HOSTILE: list[list[dict[str, Any]]] = [
+    [{"name": "coding", "valueCoding": {"system": 1, "code": 2}}],
+    [{"name": "coding", "valueCoding": "x"}],
+    [{"name": "codeableConcept", "valueCodeableConcept": {"coding": [1]}}],
+    [{"name": "valueSet", "resource": {"resourceType": "ValueSet", "status": "active", "compose": "x"}}],
+    [{"name": "valueSet", "resource": {"resourceType": "ValueSet", "status": "active", "compose": {"include": [1]}}}],
+    [{"name": "conceptMap", "resource": {"resourceType": "ConceptMap", "status": "active", "group": "x"}}, {"name": "code", "valueCode": "a"}],
+    [{"name": "tx-resource", "resource": {"resourceType": "CodeSystem", "url": LOCAL, "concept": "y"}}, {"name": "code", "valueCode": "a"}],
+    [{"name": "url", "valueUri": ["x"]}],
+    [{"name": "url", "valueUri": "http://snomed.info/sct?fhir_vs=ecl/" + "(" * 5000}],
+    [{"name": "concept", "valueCoding": [1]}, {"name": "name", "valueString": "t"}],
+]
+
+
+@pytest.mark.parametrize("rows", HOSTILE)
+async def test_misshapen_parameters_are_refused_and_never_an_error_of_the_server(exchange: Exchange, rows: list[dict[str, Any]]) -> None:
+    for operation in ROUTES:
+        answer = await exchange("POST", operation, {"resourceType": "Parameters", "parameter": rows})
+        assert answer.status < 500, operation
+        assert answer.res is not None
+        assert answer.status == 200 or answer.res["resourceType"] == "OperationOutcome"
+
+
+ROUTES = (
+    *(f"CodeSystem/${name}" for name in ("lookup", "validate-code", "subsumes", "find-matches")),
+    *(f"ValueSet/${name}" for name in ("expand", "validate-code", "batch-validate-code")),
+    *(f"ConceptMap/${name}" for name in ("translate", "closure")),
+)
