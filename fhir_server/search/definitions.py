@@ -13,7 +13,7 @@ from typing import Any
 
 from conformance.published import Source, published, read
 from conformance.spec import Spec
-from fhir_server.query.clauses import Clause, Ids, Index
+from fhir_server.query.clauses import And, Clause, Ids, Index, Keys
 from fhir_server.query.match import matches
 from fhir_server.search.extract import extractor
 from fhir_server.store import Sort, Stored
@@ -22,6 +22,7 @@ Resource = dict[str, Any]
 Position = tuple[Any, ...]
 RELEASED = datetime(2019, 11, 1, 9, 29, 23, tzinfo=UTC)  # R4 4.0.1, for what names no time of its own
 VID = 1
+BY_URL = "url="  # how a canonical stands among the keys
 TURN = 10  # definitions indexed before others have their turn
 MEMO = "search.definitions"
 
@@ -61,35 +62,48 @@ def _at(res: Resource) -> datetime:
     return found.astimezone(UTC).replace(microsecond=found.microsecond // 1000 * 1000)
 
 
-async def prepare(spec: Spec, kind: str) -> None:
-    """Make the index documents of a kind, if they are not there: up to a second of work, in which other requests have their turns."""
-    memo: dict[str, dict[str, Row]] = spec.memo.setdefault(MEMO, {})
-    if kind in memo:
-        return
+async def prepare(spec: Spec, kind: str, clause: Clause) -> None:
+    """Make the index documents that a clause needs, if they are not there: of a whole kind up to a second of work, in which other requests have their turns."""
+    found: dict[str, Row] = spec.memo.setdefault(MEMO, {}).setdefault(kind, {})
+    sources = published(spec, kind)
+    missing = [rid for rid in candidates(spec, kind, clause) if rid not in found] if len(found) < len(sources) else []
     extract = extractor(spec)
-    found: dict[str, Row] = {}
-    for rid, source in published(spec, kind).items():
-        res = read(kind, source)
+    for at, rid in enumerate(missing):
+        res = read(kind, sources[rid])
         index = extract({**res, "id": rid})
         if "k" in index:
             index["k"] = frozenset(index["k"])  # looked into far more often than read through
         found[rid] = Row(_at(res), index)
-        if len(found) % TURN == 0:
+        if at % TURN == TURN - 1:
             await asyncio.sleep(0)
-    memo[kind] = found
+
+
+def candidates(spec: Spec, kind: str, clause: Clause) -> Iterable[str]:
+    """The ids that could match: those named by a clause on `url` or `_id`, which is what most clients ask by; else all."""
+    sources = published(spec, kind)
+    if isinstance(clause, Ids):
+        return [rid for rid in clause.values if rid in sources]
+    if isinstance(clause, And):
+        return min((candidates(spec, kind, part) for part in clause.parts), key=lambda found: len(list(found)))
+    if isinstance(clause, Keys) and all(value.startswith(BY_URL) for value in clause.values):
+        urls = [value.removeprefix(BY_URL).partition("|")[0] for value in clause.values]
+        own = [str((Spec(spec.tables).definition(url, kind) or {}).get("id", "")) for url in urls]
+        added = [rid for rid, source in sources.items() if isinstance(source, bytes) and any(url.encode() in source for url in urls)]
+        return [rid for rid in dict.fromkeys([*own, *added]) if rid in sources]
+    return sources
 
 
 def rows(spec: Spec, kind: str) -> Mapping[str, Row]:
-    """All published definitions of a kind by id, after `prepare`."""
+    """The published definitions of a kind that have been indexed, by id, after `prepare`."""
     made: Mapping[str, Row] = spec.memo[MEMO][kind]
     return made
 
 
 def matching(spec: Spec, kind: str, clause: Clause) -> list[str]:
     """The ids of the published definitions that match."""
-    if isinstance(clause, Ids):
-        return [rid for rid in clause.values if rid in published(spec, kind)]
-    return [rid for rid, row in rows(spec, kind).items() if matches(clause, row.index, rid=rid, at=row.at)]
+    known = rows(spec, kind)
+    asked = ((rid, known[rid]) for rid in candidates(spec, kind, clause))
+    return [rid for rid, row in asked if matches(clause, row.index, rid=rid, at=row.at)]
 
 
 def placed(spec: Spec, kind: str, rid: str, sort: Sequence[Sort]) -> Position:

@@ -65,7 +65,7 @@ class Shelved:
     async def _find(self, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int, after: tuple[Any, ...], only_ids: bool) -> list[Stored]:
         """The first `limit` of both, behind the position; only those are read."""
         found = await self.stored.find(rtype, clause, sort=sort, limit=limit, after=after, only_ids=only_ids)
-        await definitions.prepare(self.spec, rtype)
+        await definitions.prepare(self.spec, rtype, clause)
         shown = await self._unhidden(rtype, definitions.matching(self.spec, rtype, clause))
         places = [(definitions.placed(self.spec, rtype, rid, sort), rid) for rid in shown]
         sources = published(self.spec, rtype)
@@ -84,7 +84,7 @@ class Shelved:
         return self._count(rtype, clause, limit) if rtype in self._kinds() else self.stored.count(rtype, clause, limit)
 
     async def _count(self, rtype: str, clause: Clause, limit: int) -> int:
-        await definitions.prepare(self.spec, rtype)
+        await definitions.prepare(self.spec, rtype, clause)
         total = await self.stored.count(rtype, clause, limit) + len(await self._unhidden(rtype, definitions.matching(self.spec, rtype, clause)))
         return min(total, limit) if limit else total
 
@@ -92,7 +92,7 @@ class Shelved:
         """As Reader.quick_count."""
         total = await self.stored.quick_count(rtype, clause, limit, seconds)
         if total is not None and rtype in self._kinds():
-            await definitions.prepare(self.spec, rtype)
+            await definitions.prepare(self.spec, rtype, clause)
             total += len(await self._unhidden(rtype, definitions.matching(self.spec, rtype, clause)))
         return min(total, limit) if total is not None and limit else total
 
@@ -100,7 +100,7 @@ class Shelved:
         """As Reader.refs."""
         found = await self.stored.refs(rtype, clause, heads, limit)
         if rtype in self._kinds():
-            await definitions.prepare(self.spec, rtype)
+            await definitions.prepare(self.spec, rtype, clause)
             found = sorted({*found, *definitions.refs(self.spec, rtype, clause, heads)})
         return found[:limit] if limit else found
 

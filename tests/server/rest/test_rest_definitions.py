@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from conformance.published import kinds, published
-from conformance.spec import DEFINITIONS, load_spec
+from conformance.spec import DEFINITIONS, Spec, load_spec
 from conformance.validate import checker
 from fhir_server.context import Right
+from fhir_server.search.definitions import rows
 from fhir_server.search.shelved import Shelved
 from tests.server.rest.calls import Exchange
 
@@ -160,3 +161,14 @@ async def test_what_is_served_is_valid(shelved: Exchange) -> None:
             for issue in check(stored.res):
                 found[issue.code] = found.get(issue.code, 0) + 1
     assert found == ERRATA
+
+
+async def test_by_url_only_what_is_asked_for_is_read(rest: Exchange) -> None:
+    spec = Spec(load_spec().tables)
+    one = Exchange(replace(rest.ctx, store=Shelved(rest.ctx.store, spec), spec=spec))
+    reply = await one("GET", f"StructureDefinition?url={CORE}Patient,{CORE}Observation&status=draft,active&_sort=name")
+    assert sorted(ids(reply.res)) == ["Observation", "Patient"]
+    assert len(rows(spec, "StructureDefinition")) == 2
+    assert ids((await one("GET", f"StructureDefinition?url={CORE}Patient&status=retired")).res) == []
+    assert "Patient" in ids((await one("GET", "StructureDefinition?name:exact=Patient")).res)
+    assert len(rows(spec, "StructureDefinition")) == COUNTS["StructureDefinition"]
