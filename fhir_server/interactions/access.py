@@ -3,6 +3,9 @@
 A resource outside the caller's clause is answered like one that never existed (404, or nothing to delete): no existence oracle.
 """
 
+import asyncio
+from datetime import UTC, datetime
+
 from conformance.outcome import gone, not_found
 from fhir_server.context import Context
 from fhir_server.interactions.indexing import index_of
@@ -12,6 +15,8 @@ from fhir_server.search.extract import narrowed
 from fhir_server.search.keys import named
 from fhir_server.security.visible import required
 from fhir_server.store import Stored
+
+QUIET, TICK = 0.005, 0.001  # seconds
 
 
 def within(ctx: Context, clause: Clause, stored: Stored) -> bool:
@@ -47,8 +52,24 @@ async def known(ctx: Context, rtype: str, rid: str, action: str = "r") -> Stored
     clause = required(ctx, rtype, action)
     stored = await ctx.store.get(rtype, rid)
     if stored is None or not await covered(ctx, clause, stored):
+        await quiet(ctx, clause)
         raise not_found(rtype, rid)
     return stored
+
+
+async def quiet(ctx: Context, clause: Clause) -> None:
+    """Before it is said that nothing is there, to a caller who may not know of all: wait until the request's age is a multiple of QUIET.
+
+    What is hidden is found sooner than what is missing, and what was deleted later: the answer shall not tell by its time.
+    """
+    if not isinstance(clause, Everything):
+        clock = asyncio.get_running_loop().time
+        age = (datetime.now(UTC) - ctx.now).total_seconds()
+        until = clock() + QUIET - age % QUIET
+        await asyncio.sleep(max(until - clock() - TICK, 0))
+        # a timer wakes at whole milliseconds only, which would tell the difference again
+        while clock() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def current(ctx: Context, rtype: str, rid: str) -> Stored:

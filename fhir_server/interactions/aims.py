@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from conformance.outcome import Refusal, bad_request, conflict, forbidden, gone, not_found, precondition_failed, refuse
 from fhir_server.context import Context
 from fhir_server.interactions import conditional
-from fhir_server.interactions.access import covered, sees, within
+from fhir_server.interactions.access import covered, quiet, sees, within
 from fhir_server.interactions.commit import draft
 from fhir_server.interactions.headers import check_if_match, check_if_none_match
 from fhir_server.interactions.steps import Step, checked_id, missing, new_id, placed
 from fhir_server.query.match import matches
-from fhir_server.security.visible import WORDS, bounded, required, shown
+from fhir_server.security.visible import WORDS, bounded, required, shown, visible
 from fhir_server.store import Stored, Tx
 
 CREATE, UPDATE, PATCH, DELETE, MATCHED, NOTHING = "create", "update", "patch", "delete", "matched", "nothing"
@@ -115,19 +115,21 @@ async def _put(ctx: Context, number: int, step: Step, prior: Stored | None, rid:
     """
     live = prior is not None and prior.res is not None
     if prior is not None and not await covered(ctx, required(ctx, step.rtype, "u"), prior):
-        raise _beyond(ctx, step, "u", prior)
+        raise await _beyond(ctx, step, "u", prior)
     check_if_match(step.headers, prior)
     chosen = step.criteria is None or (step.res is not None and "id" in step.res)
     if prior is None and chosen and bounded(ctx, step.rtype, "u"):
+        await quiet(ctx, visible(ctx, step.rtype, "u"))
         raise not_found(step.rtype, rid)
     check_if_none_match(step.headers, prior)
     return Aim(number, step, UPDATE if live else CREATE, rid, prior)
 
 
-def _beyond(ctx: Context, step: Step, action: str, prior: Stored) -> Refusal:
+async def _beyond(ctx: Context, step: Step, action: str, prior: Stored) -> Refusal:
     """The refusal of a change to what the caller may not change: 403 if it may see it, else as if it were not there."""
     if prior.res is not None and within(ctx, shown(ctx, step.rtype), prior):
         return forbidden(f"this caller may not {WORDS[action]} this {step.rtype}")
+    await quiet(ctx, visible(ctx, step.rtype, action))
     check_if_match(step.headers, None)
     return not_found(step.rtype, prior.rid)
 
@@ -135,10 +137,11 @@ def _beyond(ctx: Context, step: Step, action: str, prior: Stored) -> Refusal:
 async def _patch(ctx: Context, number: int, step: Step, prior: Stored | None, rid: str) -> Aim:
     """https://hl7.org/fhir/R4/http.html#patch"""
     if prior is None:
+        await quiet(ctx, visible(ctx, step.rtype, "u"))
         check_if_match(step.headers, None)
         raise missing(step)
     if not await covered(ctx, required(ctx, step.rtype, "u"), prior):
-        raise _beyond(ctx, step, "u", prior)
+        raise await _beyond(ctx, step, "u", prior)
     check_if_match(step.headers, prior)
     check_if_none_match(step.headers, prior)
     if prior.res is None:
@@ -157,6 +160,7 @@ async def _delete(ctx: Context, tx: Tx, number: int, step: Step, priors: dict[Id
     else:
         hits = await _delete_hits(ctx, tx, step.criteria)
     if not hits:
+        await quiet(ctx, visible(ctx, step.rtype, "d"))
         check_if_match(step.headers, None)
     for hit in hits:
         check_if_match(step.headers, hit)

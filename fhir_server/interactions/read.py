@@ -4,7 +4,7 @@ import re
 
 from conformance.outcome import gone, not_found, refuse
 from fhir_server.context import Context, Reply, Request, Resource
-from fhir_server.interactions.access import covered, known, sees
+from fhir_server.interactions.access import covered, known, quiet, sees
 from fhir_server.interactions.headers import stamps, unchanged
 from fhir_server.interactions.steps import checked_id, no_query
 from fhir_server.search.bundle import trimmer
@@ -22,6 +22,7 @@ async def read(ctx: Context, request: Request) -> Reply:
     clause = required(ctx, rtype, "r")
     stored = await ctx.store.get(rtype, checked_id(rid))
     if stored is None or not await covered(ctx, clause, stored):
+        await quiet(ctx, clause)
         raise not_found(rtype, rid)
     if stored.res is None:
         raise gone(rtype, rid)

@@ -1,13 +1,16 @@
 """Searches that go through other resources, for an app of one patient: chains, `_has`, includes, lists, operations, oracles by order and count."""
 
+import asyncio
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from fhir_server.context import Grant
+from fhir_server.interactions import access
 from fhir_server.security.admission import admit
 from fhir_server.security.scopes import rights_of
 from tests.server.rest.calls import Exchange, text_of
@@ -201,3 +204,17 @@ async def test_another_patient_in_context_gets_no_page_of_this_one(full: Exchang
     url = following.removeprefix("http://localhost/fhir/")
     assert (await app("GET", url)).status == 200
     assert (await (await as_app(full, "patient/*.rs", patient="theirs"))("GET", url)).status == 400
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH"])
+async def test_the_time_of_an_answer_does_not_tell_hidden_from_missing(full: Exchange, method: str) -> None:
+    await full("PUT", "Observation/o-gone", {**resources()[3], "id": "o-gone"})
+    await full("DELETE", "Observation/o-gone")
+    app = await as_app(full, "patient/*.cruds")
+    loop = asyncio.get_running_loop()
+    for rid in ("o-at", "never-used", "o-gone"):
+        fresh = Exchange(replace(app.ctx, now=datetime.now(UTC)))
+        started = loop.time()
+        reply = await fresh(method, f"Observation/{rid}", {**resources()[1], "id": rid}, body=b"[]", media="application/json-patch+json")
+        assert reply.status == 404, text_of(reply)
+        assert loop.time() - started >= access.QUIET * 0.9
