@@ -216,7 +216,7 @@ def report(stored: Resource | None, sent: Resource, references: Sequence[str], w
     gone = {f"Observation/{rid}" for rid in withdrawn}
     before = [row["reference"] for row in (stored or {}).get("result", []) if row.get("reference") not in gone]
     united = list(dict.fromkeys([*before, *references] if older or _within(references, before) else [*references, *before]))
-    merged = dict(stored or {}) if older else {**(stored or {}), **sent}
+    merged = dict(stored) if older and stored else {**(stored or {}), **sent}  # the first report of an order may be the older message
     merged.pop("result", None)
     if united:
         merged["result"] = [{"reference": reference} for reference in united]

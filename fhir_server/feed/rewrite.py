@@ -10,6 +10,7 @@ from fhir_server.feed.apply import Means, Write, version
 from fhir_server.feed.provenance import merge_provenance
 from fhir_server.store import Stored, Tx
 
+LOOK_AT = 100  # referrers looked at to see whether a finished merge has late ones
 KEPT_TYPES = frozenset({"AuditEvent", "Provenance", "Bundle"})
 Resource = dict[str, Any]
 
@@ -53,6 +54,24 @@ def _rewrite_pending(writes: dict[str, Write], old: str, new: str) -> None:
 def _is_patient_link(stored: Stored, old: str) -> bool:
     """A Patient refers to another one only by links, which tell the history of merges."""
     return stored.rtype == "Patient" and old.startswith("Patient/")
+
+
+async def reopened(means: Means, transact: Any, merge: Mapping[str, Any]) -> bool:
+    """Open a finished merge again where something written later refers to the retired resource; True if so."""
+    old, new = merge["retired"], merge["survivor"]
+    for stored in await means.referrers(None, old, LOOK_AT):
+        ref = f"{stored.rtype}/{stored.rid}"
+        if stored.res is not None and not is_kept(stored.res) and ref not in (old, new) and not _is_patient_link(stored, old):
+            return bool(await transact(lambda tx: _open_again(means, tx, merge["_id"])))
+    return False
+
+
+async def _open_again(means: Means, tx: Tx, id: str) -> bool:
+    document = (await means.inbox.load(tx, "merges", [id]))[id]
+    if document["state"] != "done":  # undone meanwhile, or another process was first
+        return False
+    await means.inbox.save(tx, "merges", [{**document, "state": "open"}])
+    return True
 
 
 async def continue_rewriting(means: Means, transact: Any, merge: Mapping[str, Any], batch: int = 200) -> int:

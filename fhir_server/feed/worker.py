@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conformance.outcome import Refusal
@@ -18,6 +19,7 @@ LOG = logging.getLogger("fhir.feed")
 PARALLEL = 8
 IDLE_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
+SWEEP_SECONDS = 5.0
 Push = Callable[[str, bytes], Awaitable[bool]]  # (MLLP connection id, block) -> it was sent
 Send = Callable[[str, bytes], Awaitable[bool]]  # ('host:port', block) -> the other end took it
 
@@ -25,10 +27,12 @@ Send = Callable[[str, bytes], Awaitable[bool]]  # ('host:port', block) -> the ot
 async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: Send | None = None) -> None:
     """Work until `stop` is set; what is in work then is finished first."""
     heart = asyncio.create_task(_heartbeat(feed))
+    sweep = Sweep()
     try:
         while not stop.is_set():
             try:
                 busy = await step(feed, push, send)
+                await sweep.step(feed)
             except Refusal as refusal:
                 LOG.warning("background work waits for the store", extra={"fields": {"status": refusal.status}})
                 busy = False
@@ -131,6 +135,26 @@ async def _deliver_one(feed: Feed, source: Source, entry: Entry, push: Push | No
         if connection and await push(connection, entry.answer):
             return True
     return False
+
+
+@dataclass(slots=True)
+class Sweep:
+    """Looks, merge after merge, for references to retired resources that were written after the merge; `after`: the merge looked at last."""
+
+    after: str = ""
+    due: float = 0.0
+
+    async def step(self, feed: Feed) -> bool:
+        """Look at the next finished merge, if it is time; True if it was opened again for `rewrite_once`."""
+        now = asyncio.get_running_loop().time()
+        if now < self.due:
+            return False
+        self.due = now + SWEEP_SECONDS
+        found = await feed.inbox.find(None, "merges", "state", ["done"], 1, after=self.after)
+        self.after = found[0]["_id"] if found else ""
+        if not found or found[0]["operation"] != "merge":
+            return False
+        return await rewrite.reopened(feed.mean(Source(found[0]["source"])), feed.store.transact, found[0])
 
 
 async def rewrite_once(feed: Feed) -> int:

@@ -118,8 +118,8 @@ class Inbox(Protocol):
     async def load(self, tx: Tx | None, kind: str, ids: Iterable[str]) -> dict[str, Document]:
         """Documents of feed ('feed': identity, aliases and states; 'merges') by id."""
 
-    async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000) -> list[Document]:
-        """Documents of feed whose indexed field `name` is one of `values`, by id."""
+    async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000, *, after: str = "") -> list[Document]:
+        """Documents of feed whose indexed field `name` is one of `values`, by id, those behind `after`."""
 
     async def save(self, tx: Tx | None, kind: str, documents: Sequence[Document]) -> None:
         """Write these documents whole (each has `_id`), replacing what was there."""

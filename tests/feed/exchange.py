@@ -17,7 +17,7 @@ from mappers.v2.convert import convert
 from mappers.v2.message import Message, parse
 from mappers.v2.source import Source as MapperSource
 from mappers.v2.tables import Tables, load_tables
-from tests.feed.memory import MemoryInbox, MemoryStore
+from tests.feed.memory import MemoryInbox, MemoryStore, MemoryTx
 
 CHOICE = re.compile(r"(deceased|multipleBirth|effective|value|onset|abatement|performed|occurrence)[A-Z]")
 
@@ -61,7 +61,7 @@ class Exchange:
         ]
 
     async def _referrers(self, tx: Any, ref: str, limit: int) -> list[Stored]:
-        return [stored for _, stored in sorted(tx.rows("res").items()) if stored.res and ref in targets(stored.res)][:limit]
+        return [stored for _, stored in sorted((tx or MemoryTx(self.store)).rows("res").items()) if stored.res and ref in targets(stored.res)][:limit]
 
     async def send(self, raw: bytes | str, **sender: str) -> str:
         """Send one message; MSA-1 of the answer ('' for none)."""

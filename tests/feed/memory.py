@@ -207,14 +207,16 @@ class MemoryInbox:
         found = {id: (tx or MemoryTx(self.store)).read(kind, id) for id in ids}
         return {id: copy.deepcopy(row) for id, row in found.items() if row is not None}
 
-    async def find(self, tx: MemoryTx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000) -> list[dict[str, Any]]:
+    async def find(
+        self, tx: MemoryTx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000, *, after: str = ""
+    ) -> list[dict[str, Any]]:
         def holds(row: Any, path: list[str]) -> bool:
             if isinstance(row, list):
                 return any(holds(one, path) for one in row)
             return row in values if not path else isinstance(row, dict) and path[0] in row and holds(row[path[0]], path[1:])
 
         rows = (tx or MemoryTx(self.store)).rows(kind)
-        return [copy.deepcopy(row) for _, row in sorted(rows.items()) if holds(row, name.split("."))][:limit]
+        return [copy.deepcopy(row) for id, row in sorted(rows.items()) if id > after and holds(row, name.split("."))][:limit]
 
     async def save(self, tx: MemoryTx | None, kind: str, documents: Sequence[dict[str, Any]]) -> None:
         def change(one: MemoryTx) -> None:

@@ -136,6 +136,11 @@ def test_another_patient_s_order_is_withdrawn_only_by_a_correction() -> None:
     assert not results.is_correction(new_track("Patient/1", "r1", ""), final, "F", "")
 
 
+def test_an_older_report_where_none_is_stored_is_written_whole() -> None:
+    sent = {"resourceType": "DiagnosticReport", "status": "final"}
+    assert results.report(None, sent, ["Observation/1"], [], older=True) == {**sent, "result": [{"reference": "Observation/1"}]}
+
+
 def test_a_report_keeps_earlier_results_and_loses_withdrawn_ones() -> None:
     stored = {
         "resourceType": "DiagnosticReport",

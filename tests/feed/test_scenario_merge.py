@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from fhir_server.feed import desk
+from fhir_server.feed import desk, worker
 from fhir_server.feed.merge import EVENTS
+from fhir_server.store import Change
 from tests.feed.exchange import Exchange, adt, obr, obx, oru, pid, pv1
 
 
@@ -144,6 +145,25 @@ async def test_a_merge_with_many_references_is_finished_by_the_job_and_can_be_un
     await exchange.send(oru(obr("H1"), obx("K", "1"), patient=pid("2")))
     mine = [res for res in exchange.all("Observation") if res["subject"]["reference"] == f"Patient/{retired['id']}"]
     assert len(mine) == 12
+
+
+async def test_a_reference_written_to_a_retired_patient_after_the_merge_is_redirected(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A40", pid("1"), mrg("2")))
+    await exchange.rewrite()
+    sweep = worker.Sweep()
+    assert not await sweep.step(exchange.feed), "nothing refers to the retired patient"
+    retired, survivor = by_number(exchange, "2")["id"], by_number(exchange, "1")["id"]
+    late = {"resourceType": "Observation", "id": "late", "status": "final", "code": {"text": "x"}, "subject": {"reference": f"Patient/{retired}"}}
+    await exchange.store.transact(lambda tx: tx.put([Change("Observation", "late", late, {}, None, "POST")]))
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.0)
+    sweep = worker.Sweep()
+    assert await sweep.step(exchange.feed)
+    while await worker.rewrite_once(exchange.feed):
+        assert exchange.store.get("Observation/late")["subject"] == {"reference": f"Patient/{survivor}"}
+    assert exchange.store.get("Observation/late")["subject"] == {"reference": f"Patient/{survivor}"}
+    assert [merge["state"] for merge in exchange.store.tables.of("merges").values()] == ["done"]
+    assert [await sweep.step(exchange.feed) for _ in range(3)] == [False, False, False]
 
 
 async def test_provenance_of_old_versions_is_not_rewritten() -> None:

@@ -261,10 +261,11 @@ class MongoInbox:
             rows = await self.database[kind].find({"_id": {"$in": wanted}}, session=_session(tx)).to_list()
             return {row["_id"]: row for row in rows}
 
-    async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000) -> list[Document]:
+    async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000, *, after: str = "") -> list[Document]:
         """See `Inbox.find`."""
         with _border(tx):
-            found = self.database[kind].find({name: {"$in": list(values)}}, session=_session(tx)).sort("_id", ASCENDING).limit(limit)
+            wanted: Document = {name: {"$in": list(values)}, **({"_id": {"$gt": after}} if after else {})}
+            found = self.database[kind].find(wanted, session=_session(tx)).sort("_id", ASCENDING).limit(limit)
             return list(await found.to_list())
 
     async def save(self, tx: Tx | None, kind: str, documents: Sequence[Document]) -> None:
