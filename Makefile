@@ -9,7 +9,7 @@ setup: .venv/.done
 	@echo "Setting up .venv (first time only) ..."
 	@$(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@$(PY) -m compileall -q conformance terminology mappers fhir_server
 	@$(PY) -m fhir_server.cli doctor
 	@touch $@
