@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -68,7 +69,8 @@ def observation(number: int, subject: str = "") -> dict:
 
 
 def bundle(number: int) -> bytes:
-    """A transaction of 100 entries: one patient, one encounter, 98 results that refer to both."""
+    """A transaction of 100 entries: one patient, one encounter, 98 results of its day that refer to both. The days of bundles are in no order."""
+    day = date(2026, 1, 1) + timedelta(days=number * 7919 % 365)
     patient, encounter = f"urn:uuid:{number:08d}-0000-4000-8000-000000000001", f"urn:uuid:{number:08d}-0000-4000-8000-000000000002"
     name = [{"family": f"Family{number:06d}", "given": ["Anna", "Maria"]}]
     rows = [
@@ -88,13 +90,15 @@ def bundle(number: int) -> bytes:
                 "status": "finished",
                 "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
                 "subject": {"reference": patient},
-                "period": {"start": "2026-01-01", "end": "2026-01-02"},
+                "period": {"start": f"{day}", "end": f"{day}"},
             },
         ),
     ]
     for index in range(98):
         res = observation(number * 98 + index, patient)
         res["encounter"] = {"reference": encounter}
+        res["effectiveDateTime"] = f"{day}T{6 + index // 10:02d}:{number % 60:02d}:{index % 60:02d}+01:00"
+        res["issued"] = f"{day}T{8 + index // 10:02d}:{number % 60:02d}:00.000+01:00"
         rows.append((f"urn:uuid:{number:08d}-0000-4000-8000-{index + 3:012d}", res))
     entries = [{"fullUrl": url, "resource": res, "request": {"method": "POST", "url": res["resourceType"]}} for url, res in rows]
     return json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries}).encode()
