@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PYTHON ?= python3
 
-.PHONY: setup run test test-slow check bench clean
+.PHONY: setup run test test-slow fuzz check bench clean
 setup: .venv/.done
 .venv/.done: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed (set PYTHON=...)" if sys.version_info < (3, 11) else 0)'
@@ -18,10 +18,13 @@ run: setup
 	@$(PY) -m fhir_server.cli serve --auth open --demo
 
 test: setup
-	$(PY) -m pytest -m "not slow" -n 2
+	$(PY) -m pytest -m "not slow and not fuzz" -n 2
 
 test-slow: setup
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow -n 2
+
+fuzz: setup
+	$(PY) -m pytest -m fuzz -s
 
 check: setup
 	.venv/bin/ruff check .

@@ -99,6 +99,6 @@ async def test_mutated_frames_are_answered_or_closed_for_a_counted_reason(seed: 
     await fuzz(seed, 250)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 async def test_two_hundred_thousand_mutated_frames() -> None:
     await fuzz(2026, 200_000)

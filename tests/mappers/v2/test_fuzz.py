@@ -90,7 +90,7 @@ def test_mutated_messages_never_crash(seed: int) -> None:
         judge(mutate(dice.choice(BASES[1:]), dice))
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_two_hundred_thousand_mutated_messages() -> None:
     dice = random.Random(2024)
     for count in range(200_000):
