@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.packages import alone
 from tests.scenarios.running import Server, free_port
 from tests.security.app import Browser
 from tests.security.running import SCOPES, SECRET, App, app_host, command, smart_server
@@ -45,10 +46,11 @@ def fetched(done: subprocess.CompletedProcess[str], what: str) -> None:
 @pytest.fixture(scope="module")
 def python_packages() -> Path:
     target = CACHE / "python-fhirclient"
-    if not target.exists():
-        base = Path(sys.base_prefix) / "bin" / "python3"  # the environment itself may have no pip
-        whole = [str(base), "-m", "pip", "install", "--quiet", "--target", str(target), "fhirclient"]
-        fetched(subprocess.run(whole, capture_output=True, text=True, timeout=250), "fhirclient")
+    with alone("python-fhirclient"):
+        if not target.exists():
+            base = Path(sys.base_prefix) / "bin" / "python3"  # the environment itself may have no pip
+            whole = [str(base), "-m", "pip", "install", "--quiet", "--target", str(target), "fhirclient"]
+            fetched(subprocess.run(whole, capture_output=True, text=True, timeout=250), "fhirclient")
     return target
 
 
@@ -57,10 +59,11 @@ def npm_packages() -> Path:
     npm, target = shutil.which("npm"), CACHE / "npm-clients"
     if npm is None:
         pytest.skip("npm is not installed")
-    if not (target / "node_modules" / "fhirclient").exists():
-        target.mkdir(parents=True, exist_ok=True)
-        whole = [npm, "install", "--prefix", str(target), "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional", "--omit=peer"]
-        fetched(subprocess.run([*whole, "fhirclient", "fhir-kit-client"], capture_output=True, text=True, timeout=250), "npm packages")
+    with alone("npm-clients"):
+        if not (target / "node_modules" / "fhirclient").exists():
+            target.mkdir(parents=True, exist_ok=True)
+            whole = [npm, "install", "--prefix", str(target), "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional", "--omit=peer"]
+            fetched(subprocess.run([*whole, "fhirclient", "fhir-kit-client"], capture_output=True, text=True, timeout=250), "npm packages")
     return target
 
 
