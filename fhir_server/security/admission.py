@@ -7,9 +7,7 @@ DECISIONS.md says whom consents concern and who may break the glass.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 
-from conformance.dates import interval
 from conformance.outcome import NO_HEADERS, bad_request, forbidden
 from fhir_server.context import Admission, Context, Resource
 from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Or, Patient, either
@@ -141,19 +139,8 @@ async def _patient_of(ctx: Context, who: str) -> str:
         return who
     stored = await ctx.store.get(kind, rid)
     res = stored.res if stored is not None else None
-    if res is None or res.get("active") is False or not _within(res.get("period"), ctx.now):
+    if res is None or res.get("active") is False or not consent.in_period(res.get("period"), ctx.now, unreadable=False):
         return ""
     found = res.get("patient")
     patient = reference.normal(str(found.get("reference", "")), ctx.base) if isinstance(found, dict) else ""
     return patient if patient.startswith("Patient/") else ""
-
-
-def _within(period: Resource | None, now: datetime) -> bool:
-    """True if a moment lies in a Period (no period, no side: open)."""
-    if not isinstance(period, dict):
-        return True
-    try:
-        started = "start" not in period or interval(str(period["start"]))[0] <= now
-        return started and ("end" not in period or now < interval(str(period["end"]))[1])
-    except ValueError:
-        return False

@@ -73,7 +73,7 @@ def _denied(ctx: Context, rule: Mapping[str, Any], caller: Caller, rtype: str, a
 
 def _about(ctx: Context, rule: Mapping[str, Any], caller: Caller, rtype: str, deny: bool) -> Clause:
     """The resources of a type that a rule is about, for this caller, now."""
-    if not (_in_period(rule.get("period"), ctx.now, deny) and _acts(ctx, rule, caller) and _for_purpose(rule, caller, deny) and _reads(rule)):
+    if not (in_period(rule.get("period"), ctx.now, deny) and _acts(ctx, rule, caller) and _for_purpose(rule, caller, deny) and _reads(rule)):
         return NOTHING
     return both(*(condition(ctx, rule, rtype, deny) for condition in (_labelled, _of_class, _coded, _named, _dated)))
 
@@ -99,15 +99,15 @@ def _reads(rule: Mapping[str, Any]) -> bool:
     return not codes or bool(codes & READING)
 
 
-def _in_period(period: Any, now: datetime, deny: bool) -> bool:
-    """Now lies in the Period; a period that cannot be read limits a permission, not a denial."""
+def in_period(period: Any, now: datetime, unreadable: bool) -> bool:
+    """True if a moment lies in a Period (no period, no side: open); `unreadable` where its text is no date: it limits a permission, not a denial."""
     if not isinstance(period, dict):
         return True
     try:
         started = "start" not in period or interval(str(period["start"]))[0] <= now
         return started and ("end" not in period or now < interval(str(period["end"]))[1])
     except ValueError:
-        return deny
+        return unreadable
 
 
 def _labelled(ctx: Context, rule: Mapping[str, Any], rtype: str, deny: bool) -> Clause:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import bson
 from bson.raw_bson import RawBSONDocument
@@ -87,9 +87,10 @@ _Waiting = tuple[RawBSONDocument, "asyncio.Future[None]"]
 
 @dataclass(slots=True, eq=False)
 class _Crowd:
-    """Documents of one collection that wait to be inserted, and how many batches are on their way."""
+    """Documents of one collection and write concern that wait to be inserted, and how many batches are on their way."""
 
     collection: str
+    concern: Document
     waiting: list[_Waiting] = field(default_factory=list)
     under_way: int = 0
     task: "asyncio.Task[None] | None" = None  # held, so that it is not collected while it runs
@@ -117,7 +118,7 @@ class Lean:
     wires: set[_Wire] = field(default_factory=set)
     opening: int = 0
     queue: "deque[asyncio.Future[_Wire]]" = field(default_factory=deque)
-    crowds: dict[str, _Crowd] = field(default_factory=dict)
+    crowds: dict[tuple[Any, ...], _Crowd] = field(default_factory=dict)
     _sweeper: asyncio.TimerHandle | None = None
 
     async def command(self, command: Document) -> Document:
@@ -143,19 +144,24 @@ class Lean:
         (written, but not acknowledged as asked), else as `command`.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        crowd = self.crowds.setdefault(collection, _Crowd(collection))
+        crowd = self.crowds.setdefault((collection, *concern.items()), _Crowd(collection, concern))
         crowd.waiting.append((document, future))
         if crowd.under_way < MOST_UNDER_WAY:
             crowd.under_way += 1
-            crowd.task = asyncio.get_running_loop().create_task(self._carry(crowd, concern))
+            crowd.task = asyncio.get_running_loop().create_task(self._carry(crowd))
         await future
 
-    async def _carry(self, crowd: "_Crowd", concern: Document) -> None:
+    async def _carry(self, crowd: "_Crowd") -> None:
         """Insert what waits, batch after batch, and tell each caller what became of its document."""
         batch: list[_Waiting] = []
         try:
             while batch := crowd.batch():
-                command = {"insert": crowd.collection, "documents": [document for document, _ in batch], "ordered": False, "writeConcern": concern}
+                command = {
+                    "insert": crowd.collection,
+                    "documents": [document for document, _ in batch],
+                    "ordered": False,
+                    "writeConcern": crowd.concern,
+                }
                 try:
                     answer = await self.command(command)
                 except PyMongoError as error:
