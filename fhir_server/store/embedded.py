@@ -188,13 +188,16 @@ def _cache_gb() -> float:
 
 
 def _command(launch: Launch) -> list[str]:
-    """slowms: mongod would log slow queries with their values, which are patients' data."""
+    """slowms: mongod would log slow queries with their values, which are patients' data. nounixsocket: only our private socket, not also mongod's
+    own in the system's temporary folder, where it would meet those of other servers.
+    """
     settings = {
         "transactionLifetimeLimitSeconds": launch.transaction_seconds,
         "diagnosticDataCollectionEnabled": "false",
         "minSnapshotHistoryWindowInSeconds": 60,
     }
-    command = [str(launch.binary), "--dbpath", str(launch.folder / "db"), "--replSet", SET_NAME, "--bind_ip", str(launch.socket)]
+    command = [str(launch.binary), "--dbpath", str(launch.folder / "db"), "--replSet", SET_NAME]
+    command += ["--bind_ip", str(launch.socket), "--nounixsocket"]
     command += ["--syncdelay", str(SYNC_SECONDS), "--wiredTigerCacheSizeGB", str(launch.cache_gb), "--oplogSize", "1024"]
     command += ["--slowms", "2147483647", "--slowOpSampleRate", "0", "--logpath", str(launch.folder / "mongod.log"), "--logappend"]
     for name, value in settings.items():

@@ -148,3 +148,11 @@ def test_a_mongod_that_keeps_dying_is_given_up(tmp_path: Path):
             kill_again_and_again(running)
     finally:
         running.stop()
+
+
+def test_it_listens_on_its_private_socket_only(mongod: embedded.Embedded):
+    """mongod's own socket in the system's temporary folder would be one for all servers of the machine."""
+    listed = Path("/proc/net/unix").read_text(encoding="ascii").splitlines()
+    inodes = {os.readlink(each).removeprefix("socket:[").removesuffix("]") for each in Path(f"/proc/{mongod.pid}/fd").iterdir() if each.is_symlink()}
+    paths = {row.split()[7] for row in listed if len(row.split()) == 8 and row.split()[6] in inodes}
+    assert len({path for path in paths if path.endswith(".sock")}) == 1
