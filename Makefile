@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PYTHON ?= python3
 
-.PHONY: setup run test test-slow fuzz check bench clean
+.PHONY: setup run test test-slow test-again fuzz check bench clean
 setup: .venv/.done
 .venv/.done: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed (set PYTHON=...)" if sys.version_info < (3, 11) else 0)'
@@ -22,6 +22,9 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m slow -n 2
+
+test-again: setup
+	$(PY) -m pytest --last-failed --last-failed-no-failures none
 
 fuzz: setup
 	$(PY) -m pytest -m fuzz -s

@@ -10,6 +10,17 @@ from fhir_server.store.embedded import Embedded
 from fhir_server.store.mongo.store import MongoStore, open_store
 
 
+SLOW_SECONDS, FUZZ_SECONDS = 1200, 7200
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests may take longer before they count as hanging."""
+    for item in items:
+        for marker, seconds in (("slow", SLOW_SECONDS), ("fuzz", FUZZ_SECONDS)):
+            if item.get_closest_marker(marker) and not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(seconds))
+
+
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """One embedded database for the session (for each process of pytest-xdist); `.uri` for clients."""

@@ -3,6 +3,7 @@
 import fcntl
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "npm"
+UNREACHABLE = CACHE / "unreachable"
+FETCH_SECONDS, RETRY_SECONDS = 120, 600  # a registry that does not answer costs one wait, not one for each test
 
 
 @contextmanager
@@ -33,7 +36,14 @@ def _fetched(spec: str, path: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip(f"npm is not installed, so {spec} cannot be fetched")
-    done = subprocess.run([npm, "pack", spec, "--pack-destination", str(CACHE)], capture_output=True, text=True, timeout=300)
-    if done.returncode != 0 or not path.exists():
-        pytest.skip(f"npm could not fetch {spec}: {done.stderr.strip()[-200:]}")
+    if UNREACHABLE.exists() and time.time() - UNREACHABLE.stat().st_mtime < RETRY_SECONDS:
+        pytest.skip(f"npm could not be reached a moment ago, so {spec} cannot be fetched")
+    try:
+        done = subprocess.run([npm, "pack", spec, "--pack-destination", str(CACHE)], capture_output=True, text=True, timeout=FETCH_SECONDS)
+        problem = "" if done.returncode == 0 and path.exists() else done.stderr.strip()[-200:]
+    except subprocess.TimeoutExpired:
+        problem = f"no answer within {FETCH_SECONDS} s"
+    if problem:
+        UNREACHABLE.touch()
+        pytest.skip(f"npm could not fetch {spec}: {problem}")
     return path

@@ -20,7 +20,7 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(http1, "HEAD_SECONDS", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(hello, http=http1.GuardedProtocol, lifespan="off", log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(hello, http=http1.GuardedProtocol, lifespan="off", log_level="error", timeout_graceful_shutdown=2))
         task = asyncio.create_task(server.serve([listener]))
         while not server.started:
             await asyncio.sleep(0.01)
