@@ -9,7 +9,6 @@ from fhir_server.store import embedded
 from fhir_server.store.embedded import Embedded
 from fhir_server.store.mongo.store import MongoStore, open_store
 
-
 SLOW_SECONDS, FUZZ_SECONDS = 1200, 7200
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from conformance.outcome import Refusal
 from fhir_server.search.pace import asks_much, turn
-from fhir_server.store.lane import Lane
 from tests.search.world import ask, context, fill
 
 TWO_IN_A_LANE = textwrap.dedent(
@@ -33,6 +32,7 @@ TWO_IN_A_LANE = textwrap.dedent(
     print(lane._enter())
     """
 )
+
 
 @pytest.mark.parametrize(
     ("name", "value", "much"),
