@@ -84,6 +84,15 @@ encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_raw).encode
 """Any JSON value as compact UTF-8 bytes. Raises TypeError for what is not JSON."""
 
 
+Written = msgspec.Raw
+"""A part of a value that is JSON bytes already: `encode` copies it, `read` gives the value."""
+
+
+def read(value: Any) -> Any:
+    """The value itself, or what was written of it."""
+    return _decode(value) if type(value) is Written else value
+
+
 def encode_pretty(value: Any) -> bytes:
     """Any JSON value as bytes, indented by two blanks."""
     return msgspec.json.format(encode(value), indent=2)

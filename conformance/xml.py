@@ -14,7 +14,7 @@ from typing import Any
 
 from lxml import etree
 
-from conformance.codec import MAX_DEPTH, fits, number, text_of
+from conformance.codec import MAX_DEPTH, fits, number, read, text_of
 from conformance.outcome import Refusal, bad_request, not_acceptable, refuse, too_large
 from conformance.spec import Element, Spec
 
@@ -335,6 +335,7 @@ def _order(spec: Spec, content: str) -> Mapping[str, int]:
 
 
 def _list(value: Any) -> list[Any]:
+    value = read(value)
     return [] if value is None else value if isinstance(value, list) else [value]
 
 

@@ -5,9 +5,10 @@ one offsets array and one data array. Layout of the folder: `meta.json`, and one
 """
 
 import mmap
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ MAX_PLACES = 16_384
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IndexedSystem:
     """The System of an index folder."""
 
@@ -100,17 +101,24 @@ class IndexedSystem:
 
     def code(self, n: int) -> str:
         """The code."""
-        return bytes(self.arrays["codes"][n]).decode()
+        found: bytes = self.arrays["codes"].item(n)
+        return found.decode()
 
     def _text(self, at: str, blob: str, n: int) -> str:
         ends = self.views[at]
         return self.blobs[blob][ends[n] : ends[n + 1]].decode()
 
     def display(self, n: int) -> str:
-        """The display: the concept's first term."""
+        """The display: the concept's first term, unless that is its definition."""
         ends = self.views["term_at"]
         first = ends[n]
-        return self._text("text_at", "terms", first) if first < ends[n + 1] else ""
+        shown = first < ends[n + 1] and self.views["term_use"][first] not in self.explaining
+        return self._text("text_at", "terms", first) if shown else ""
+
+    @cached_property
+    def explaining(self) -> frozenset[int]:
+        """The uses whose terms are definitions, not names."""
+        return frozenset(number for number, use in enumerate(self.uses) if use is not None and use.get("code") == "definition")
 
     def names(self, n: int) -> Sequence[Designation]:
         """The display and every other term; definitions left out."""
@@ -118,17 +126,15 @@ class IndexedSystem:
         use_of, language_of = self.views["term_use"], self.views["term_language"]
         found = []
         for term in range(first, end):
-            use = self.uses[use_of[term]]
-            if use is None or use.get("code") != "definition":
-                language = self.languages[language_of[term]]
+            if use_of[term] not in self.explaining:
+                use, language = self.uses[use_of[term]], self.languages[language_of[term]]
                 found.append(Designation(self._text("text_at", "terms", term), language, use, display=term == first))
         return found
 
     def definition(self, n: int) -> str:
         """The definition, '' if there is none."""
         for term in range(self.views["term_at"][n], self.views["term_at"][n + 1]):
-            use = self.uses[self.views["term_use"][term]]
-            if use is not None and use.get("code") == "definition":
+            if self.views["term_use"][term] in self.explaining:
                 return self._text("text_at", "terms", term)
         return ""
 
@@ -139,10 +145,11 @@ class IndexedSystem:
         for row in range(self.views["value_at"][n], self.views["value_at"][n + 1]):
             code, kind = self.props[prop_of[row]]
             text = self._text("value_text_at", "values", value_of[row])
-            rows.append({"code": code, kind: _typed(kind, text)})
-        return rows + [{"code": self.code(a), **self._related(t)} for a, t, _ in self.relations(n)]
+            rows.append({"code": code, kind: typed(kind, text)})
+        return rows + [{"code": self.code(a), **self.related(t)} for a, t, _ in self.relations(n)]
 
-    def _related(self, target: int) -> Json:
+    def related(self, target: int) -> Json:
+        """The value of a relationship: a concept, or a concrete value."""
         if target >= 0:
             return {"valueCode": self.code(target)}
         text = self._text("value_text_at", "values", -1 - target)
@@ -154,9 +161,9 @@ class IndexedSystem:
 
     def relations(self, n: int) -> list[tuple[int, int, int]]:
         """(attribute, target, group) of a concept."""
-        source = self.arrays["rel_source"]
-        wanted = np.int32(n)  # of the array's own type: otherwise the whole array would be converted
-        low, high = int(source.searchsorted(wanted)), int(source.searchsorted(wanted, side="right"))
+        source = self.views["rel_source"]
+        low = bisect_left(source, n)
+        high = bisect_right(source, n, low)
         columns = (self.views[name][low:high] for name in ("rel_attribute", "rel_target", "rel_group"))
         return list(zip(*columns, strict=True))
 
@@ -326,7 +333,8 @@ class IndexedSystem:
         return contains(numbers, n)
 
 
-def _typed(kind: str, text: str) -> Any:
+def typed(kind: str, text: str) -> Any:
+    """The value of a property row as JSON has it."""
     if kind == "valueBoolean":
         return text == "true"
     return int(text) if kind == "valueInteger" else text

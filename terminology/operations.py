@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from terminology import units, validate
-from terminology.expand import DEFAULT_LIMIT, Wishes, expand, warnings
-from terminology.index import IndexedSystem
+from terminology.expand import DEFAULT_LIMIT, Wishes, expand
 from terminology.judging import Request
 from terminology.language import BadLanguage, Languages, languages
 from terminology.library import Library, Supplement, split
@@ -37,7 +36,6 @@ ECHOED = (
 )
 RULING = frozenset({"system-version", "force-system-version", "check-system-version", "default-valueset-version", "useSupplement"})
 PLAIN = Rules()
-PLAIN_STATUS = frozenset({"", "active"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +224,6 @@ def _supplement(library: Library, name: str) -> Supplement:
 def run_validate_code_system(of: Call) -> Json:
     """CodeSystem/$validate-code: by `url`, `codeSystem`, or the system of the coding."""
     arguments = of.arguments
-    if not of.accept and of.target is None and arguments.rows.keys() == BARE:
-        known = plainly_valid(of.library, arguments.text("url"), arguments.text("code"))
-        if known is not None:
-            return known
     given = of.target if of.target is not None else arguments.one("codeSystem")
     if isinstance(given, dict):
         of = replace(of, library=of.library.with_resources([given]))
@@ -240,30 +234,6 @@ def run_validate_code_system(of: Call) -> Json:
             coding if isinstance(coding, dict) else {"code": arguments.text("code"), "display": arguments.text("display")}, bool(coding)
         )
     return validate.validate(read_request(of, None, url, arguments.text("version") or version))
-
-
-BARE = {"url", "code"}
-
-
-def plainly_valid(library: Library, url: str, code: str) -> Json | None:
-    """The answer for the commonest question, a code by itself that is right and about which there is nothing to say; None for all others."""
-    system = library.system(url)
-    if (
-        system is None
-        or not isinstance(system, IndexedSystem)
-        or warnings("", "", system.meta.status, system.meta.standards, system.meta.experimental)
-    ):
-        return None
-    n = system.find(code)
-    if n is None or system.inactive(n) or system.status(n) not in PLAIN_STATUS or system.code(n) != code:
-        return None
-    return made(
-        ("code", "valueCode", code),
-        ("system", "valueUri", url),
-        ("version", "valueString", system.meta.version or None),
-        ("display", "valueString", system.display(n) or None),
-        ("result", "valueBoolean", True),
-    )
 
 
 def run_batch(of: Call) -> Json:

@@ -104,6 +104,21 @@ def from_query(pairs: Iterable[tuple[str, str]]) -> Json:
     return {"resourceType": "Parameters", "parameter": rows}
 
 
+def to_pairs(parameters: Json, behind: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]] | None:
+    """Parameters that hold plain texts alone as (name, value) pairs, a Coding by itself as its system and code, and pairs behind them; None for any other."""
+    pairs: list[tuple[str, str]] = []
+    rows = parameters.get("parameter") if parameters.get("resourceType") == "Parameters" else None
+    for row in rows if isinstance(rows, list) else (None,):
+        if not isinstance(row, dict) or len(row) != 2:
+            return None
+        name, value = row.get("name"), _value(row)
+        if name == "coding" and isinstance(value, dict) and value.keys() == {"system", "code"}:
+            pairs += value.items()
+        elif isinstance(name, str):
+            pairs.append((name, value))
+    return [*pairs, *behind] if all(type(value) is str for _, value in pairs) else None
+
+
 def made(*rows: tuple[str, str, Any]) -> Json:
     """Parameters of (name, value name, value); a None value is left out."""
     return {"resourceType": "Parameters", "parameter": [{"name": name, kind: value} for name, kind, value in rows if value is not None]}

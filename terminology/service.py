@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from conformance import codec
 from conformance.spec import Spec, load_spec
 from terminology import units
 from terminology.concepts import Json, contains
@@ -50,7 +51,7 @@ class Terms:
     maps: list[Json] = field(default_factory=list, compare=False, repr=False)
     mapped: dict[tuple[str, str], list[Json]] = field(default_factory=dict, compare=False, repr=False)
     asked: set[int] = field(default_factory=set, compare=False, repr=False)
-    answers: dict[Any, tuple[int, Json]] = field(default_factory=dict, compare=False, repr=False)
+    answers: dict[Any, Json] = field(default_factory=dict, compare=False, repr=False)
     unknown: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -76,10 +77,10 @@ class Terms:
         self.mapped.clear()
         self.answers.clear()
 
-    def remember(self, key: Any, answer: tuple[int, Json]) -> None:
-        """Keeps the answer to a question asked for the second time that follows from the loaded terminology alone, until that changes.
+    def remember(self, key: Any, res: Json) -> None:
+        """Keeps the Parameters that answer a question asked for the second time and follow from the loaded terminology alone, until that changes.
 
-        All are dropped before there are too many.
+        All are dropped before there are too many. What is kept is written already.
         """
         mark = hash(key)
         if mark not in self.asked:
@@ -89,7 +90,8 @@ class Terms:
             return
         if len(self.answers) >= MAX_ANSWERS:
             self.answers.clear()
-        self.answers[key] = answer
+        rows = res["parameter"]
+        self.answers[key] = res if isinstance(rows, codec.Written) else {**res, "parameter": codec.Written(codec.encode(rows))}
 
     def renew(self, spec: Spec) -> None:
         """Takes up what the Spec's packages define now."""

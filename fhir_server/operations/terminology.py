@@ -19,10 +19,13 @@ from fhir_server.operations.valueset_context import resolved
 from terminology.expand import DEFAULT_LIMIT
 from terminology.library import KINDS
 from terminology.operations import call
-from terminology.parameters import from_query
+from terminology.parameters import from_query, to_pairs
+from terminology.plain import PLAIN
+from terminology.service import Terms
 
 BASE = "http://hl7.org/fhir/OperationDefinition/"
 REPEATED = frozenset({"CodeSystem/$lookup", "CodeSystem/$validate-code", "CodeSystem/$subsumes", "ValueSet/$validate-code"})
+Key = tuple[str, tuple[tuple[str, str], ...], str]
 LONGEST = 500  # characters of a question that is remembered
 
 
@@ -30,14 +33,27 @@ def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Rep
     """The handler of one operation on every level."""
 
     operation = f"{rtype}/${name}"
+    plain = PLAIN.get(operation)
+    repeated = operation in REPEATED
 
     async def run(ctx: Context, request: Request) -> Reply:
-        ctx.terms.refresh()
+        terms = ctx.terms
+        terms.refresh()
         accept = request.headers.get("accept-language", "")
-        key = _remembered(operation, request, accept)
-        kept = ctx.terms.answers.get(key) if key is not None else None
+        plainly = len(request.path) == 2
+        key = (operation, request.query, accept) if repeated and plainly and request.res is None else None
+        kept = terms.answers.get(key) if key is not None else None
         if kept is not None:
-            return Reply(*kept)
+            return Reply(200, kept)
+        if plain is not None and plainly:
+            pairs = request.query if request.res is None else to_pairs(request.res, request.query)
+            found = plain(terms.library, pairs, accept) if pairs is not None else None
+            if found is not None:
+                return _remembered(terms, key, found)
+        return await general(ctx, request, key, accept)
+
+    async def general(ctx: Context, request: Request, key: Key | None, accept: str) -> Reply:
+        """Whatever is asked, with the resources that were stored."""
         target = await _target(ctx, request)
         parameters = parameters_of(request)
         if rtype == "ValueSet" and target is None:
@@ -48,18 +64,16 @@ def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Rep
             status, res = call(terms, operation, parameters, now=ctx.now, accept=accept, limit=_limit(request.headers), target=target)
         except MISSHAPEN as error:
             raise misshapen(ctx, parameters, error) from error
-        if key is not None and whole and status == 200:  # from what is loaded alone: the same for every caller
-            ctx.terms.remember(key, (status, res))
-        return Reply(status, res)
+        return _remembered(ctx.terms, key if whole and status == 200 else None, res, status)
 
     return run
 
 
-def _remembered(operation: str, request: Request, accept: str) -> tuple[Any, ...] | None:
-    """The key under which the answer to a question that is asked again and again may be kept; None for what must be worked out each time."""
-    if operation not in REPEATED or request.res is not None or len(request.path) > 2 or sum(len(value) for _, value in request.query) > LONGEST:
-        return None
-    return operation, request.query, accept
+def _remembered(terms: Terms, key: Key | None, res: Resource, status: int = 200) -> Reply:
+    """The reply; what was answered from what is loaded alone, the same for every caller, is kept under the key."""
+    if key is not None and sum(len(value) for _, value in key[1]) <= LONGEST:
+        terms.remember(key, res)
+    return Reply(status, res)
 
 
 def misshapen(ctx: Context, parameters: Resource, error: Exception) -> Exception:

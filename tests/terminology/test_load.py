@@ -360,19 +360,3 @@ def test_a_package_with_hostile_names_writes_nothing_outside(tmp_path: Path) -> 
     load("fhir", [path], tmp_path / "data")
     assert not (tmp_path.parent / "CodeSystem-x.json").exists()
     assert open_terms(tmp_path / "data").knows("http://example.org/x")
-
-
-def test_the_plain_question_gets_the_answer_of_the_long_way(tmp_path: Path) -> None:
-    made = tinysnomed.write(tmp_path / "release")
-    load("snomed", [tmp_path / "release"], tmp_path / "data")
-    terms = open_terms(tmp_path / "data")
-    url = "http://snomed.info/sct"
-
-    def asked(code: str, **more: str) -> dict[str, Any]:
-        rows = [{"name": name, "valueString": each} for name, each in {"url": url, "code": code, **more}.items()]
-        status, answer = call(terms, "CodeSystem/$validate-code", {"resourceType": "Parameters", "parameter": rows}, now=NOW)
-        assert status == 200
-        return answer
-
-    for code in (*made.active[:20], *made.inactive[:5], "138875004", "1"):
-        assert asked(code) == asked(code, abstract="true"), code  # a parameter that changes nothing, but takes the long way
