@@ -11,6 +11,7 @@ from fhir_server.settings import Settings
 from fhir_server.store import Store
 
 Resource = dict[str, Any]
+DEFAULT = "default"  # the tenant that the exchange itself is
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Context:
     source: str  # who the facts come from (HL7 v2 sender or OAuth client)
     now: datetime
     prefer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # parsed Prefer header: return, handling
-    tenant: str = "default"
+    tenant: str = DEFAULT
     operations: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))  # name -> rows: fhir_server.operations.TABLE
     address: str = ""  # of the client, as the connection tells it
     admission: Admission | None = None  # None: for the exchange itself, and where consents and labels are not enforced

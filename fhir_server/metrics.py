@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -11,13 +12,35 @@ from prometheus_client.multiprocess import MultiProcessCollector
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
+T = TypeVar("T", bound=Counter | Histogram, covariant=True)
+
+
+class Labelled(Protocol[T]):
+    """A metric that is told apart by labels."""
+
+    def labels(self, *values: str) -> T:
+        """The metric under these values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """requests: by method, shape of the path and status; seconds: latency by method and shape; messages: HL7 v2 by source and outcome."""
 
-    requests: Counter
-    seconds: Histogram
-    messages: Counter
+    requests: Labelled[Counter]
+    seconds: Labelled[Histogram]
+    messages: Labelled[Counter]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Of(Generic[T]):
+    """A metric as one tenant writes it: with its name as the first label."""
+
+    metric: Labelled[T]
+    tenant: str
+
+    def labels(self, *values: str) -> T:
+        """The tenant's metric under these values."""
+        return self.metric.labels(self.tenant, *values)
 
 
 def fresh_folder(data_dir: Path) -> Path:
@@ -47,11 +70,25 @@ def open_metrics(folder: Path) -> Metrics:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     values.ValueClass = values.MultiProcessValue()
+    return _made()
+
+
+def for_tenants() -> Metrics:
+    """The same metrics with a first label `tenant`, after `open_metrics`; the exchange's own stay without it, as they are where no tenant is."""
+    return _made("tenant")
+
+
+def of_tenant(metrics: Metrics, tenant: str) -> Metrics:
+    """One tenant's part of `for_tenants`."""
+    return Metrics(Of(metrics.requests, tenant), Of(metrics.seconds, tenant), Of(metrics.messages, tenant))
+
+
+def _made(*more: str) -> Metrics:
     registry = CollectorRegistry()
     return Metrics(
-        Counter("fhir_requests_total", "FHIR requests", ("method", "shape", "status"), registry=registry),
-        Histogram("fhir_request_seconds", "Latency of FHIR requests", ("method", "shape"), buckets=BUCKETS, registry=registry),
-        Counter("hl7v2_messages_total", "HL7 v2 messages", ("source", "outcome"), registry=registry),
+        Counter("fhir_requests_total", "FHIR requests", (*more, "method", "shape", "status"), registry=registry),
+        Histogram("fhir_request_seconds", "Latency of FHIR requests", (*more, "method", "shape"), buckets=BUCKETS, registry=registry),
+        Counter("hl7v2_messages_total", "HL7 v2 messages", (*more, "source", "outcome"), registry=registry),
     )
 
 

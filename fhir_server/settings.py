@@ -1,16 +1,20 @@
 """All settings: one frozen dataclass; each field names its environment variable and says what it does. No other module reads the environment."""
 
+import hashlib
+import hmac
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+OWN, APART = "own", "apart"  # what a tenant may set for itself; and what it never takes from the exchange, because it says whom to trust
 
-def setting(default: Any, variable: str, doc: str) -> Any:
-    """A dataclass field with its variable and its documentation."""
-    return field(default=default, metadata={"variable": variable, "doc": doc})
+
+def setting(default: Any, variable: str, doc: str, tenant: str = "") -> Any:
+    """A dataclass field with its variable and its documentation. tenant: OWN, APART, or '' where it is the whole exchange's."""
+    return field(default=default, metadata={"variable": variable, "doc": doc, "tenant": tenant})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +42,43 @@ class Settings:
     mllp_write_seconds: float = setting(30.0, "FHIR_MLLP_WRITE_SECONDS", "longest wait for the other end to take an answer")
     mllp_commit_bytes: bool = setting(False, "FHIR_MLLP_COMMIT_BYTES", "MLLP release 2: send the commit byte ACK once a message is stored")
     sources: str = setting(
-        "", "FHIR_SOURCES", "JSON file that configures the HL7 v2 sources; empty: every sender is a source of its own with default rules"
+        "", "FHIR_SOURCES", "JSON file that configures the HL7 v2 sources; empty: every sender is a source of its own with default rules", APART
     )
     data_dir: Path = setting(Path("data"), "FHIR_DATA_DIR", "folder of the embedded database, keys and indexes")
     mongodb_uri: str = setting("", "FHIR_MONGODB_URI", "an external replica set or sharded cluster; empty starts the embedded mongod")
     mongod: str = setting("", "FHIR_MONGOD", "path of a mongod to embed instead of the bundled one")
     workers: int = setting(1, "FHIR_WORKERS", "number of server processes")
     auth: str = setting("smart", "FHIR_AUTH", "smart: bearer tokens required; open: no tokens, loopback only")
-    base_url: str = setting("", "FHIR_BASE_URL", "public base URL of the FHIR API; empty: derived from the request on loopback")
+    base_url: str = setting("", "FHIR_BASE_URL", "public base URL of the FHIR API; empty: derived from the request on loopback", APART)
     max_body: int = setting(64 * 1024 * 1024, "FHIR_MAX_BODY", "largest request body in bytes, after decompression")
     max_depth: int = setting(64, "FHIR_MAX_DEPTH", "deepest nesting of a JSON or XML body")
     max_entries: int = setting(5000, "FHIR_MAX_ENTRIES", "most entries of a batch or transaction")
-    referential_integrity: str = setting("off", "FHIR_REFERENTIAL_INTEGRITY", "off: references may dangle on write; enforce: they must resolve")
-    validation: str = setting("enforce", "FHIR_VALIDATION", "level of the R4 gate: enforce, warn, off; per source as 'enforce,lab1=warn'")
+    referential_integrity: str = setting("off", "FHIR_REFERENTIAL_INTEGRITY", "off: references may dangle on write; enforce: they must resolve", OWN)
+    validation: str = setting("enforce", "FHIR_VALIDATION", "level of the R4 gate: enforce, warn, off; per source as 'enforce,lab1=warn'", OWN)
     profile_claims: str = setting(
         "enforce",
         "FHIR_PROFILE_CLAIMS",
         "level of the profiles in meta.profile that are installed: enforce, warn, off; per type as 'enforce,Basic=warn'",
+        OWN,
     )
     profiles: str = setting(
-        "", "FHIR_PROFILES", "profiles that all resources of a type are judged by: 'Patient=enforce:CANONICAL,Observation=warn:CANONICAL'"
+        "", "FHIR_PROFILES", "profiles that all resources of a type are judged by: 'Patient=enforce:CANONICAL,Observation=warn:CANONICAL'", OWN
     )
-    page_size: int = setting(50, "FHIR_PAGE_SIZE", "the _count that applies where a request names none")
-    max_page_size: int = setting(1000, "FHIR_MAX_PAGE_SIZE", "largest _count; a larger one is reduced and shown so in self")
+    page_size: int = setting(50, "FHIR_PAGE_SIZE", "the _count that applies where a request names none", OWN)
+    max_page_size: int = setting(1000, "FHIR_MAX_PAGE_SIZE", "largest _count; a larger one is reduced and shown so in self", OWN)
     secret: str = setting(
         "", "FHIR_SECRET", "signs page cursors; the same for all servers of one exchange; empty: made once and kept in the data directory"
     )
     conditional_delete: str = setting(
-        "multiple", "FHIR_CONDITIONAL_DELETE", "several matches of a conditional delete: multiple deletes them all, single refuses"
+        "multiple", "FHIR_CONDITIONAL_DELETE", "several matches of a conditional delete: multiple deletes them all, single refuses", OWN
     )
-    max_delete: int = setting(1000, "FHIR_MAX_DELETE", "most resources that one conditional delete or one cascade may delete")
-    v2_tables: str = setting("", "FHIR_V2_TABLES", "folder of site tables that override the HL7 v2 mapping tables")
+    max_delete: int = setting(1000, "FHIR_MAX_DELETE", "most resources that one conditional delete or one cascade may delete", OWN)
+    v2_tables: str = setting("", "FHIR_V2_TABLES", "folder of site tables that override the HL7 v2 mapping tables", OWN)
     terminology_policy: str = setting(
         "",
         "FHIR_TERMINOLOGY_POLICY",
         "CSV file: what to do about unknown, malformed, inactive codes, per code system and source; rows as in terminology/policy.csv",
+        OWN,
     )
     tls_cert: str = setting("", "FHIR_TLS_CERT", "PEM file of the server's certificate chain; empty: plain HTTP (behind a proxy or on loopback)")
     tls_key: str = setting("", "FHIR_TLS_KEY", "PEM file of the certificate's private key")
@@ -81,11 +87,13 @@ class Settings:
     cors_origins: str = setting(
         "*", "FHIR_CORS_ORIGINS", "comma-separated origins that browsers may call from; '*': any (tokens are never sent as cookies)"
     )
-    issuers: str = setting("", "FHIR_ISSUERS", "JSON file: list of {issuer, audience, algorithms, jwks_file | jwks_uri} whose tokens are accepted")
-    token_seconds: int = setting(900, "FHIR_TOKEN_SECONDS", "life of an access token of the exchange's own authorization server, at most 3600")
-    refresh_days: int = setting(90, "FHIR_REFRESH_DAYS", "a refresh token for offline access ends when it was not used for so many days")
-    session_seconds: int = setting(28_800, "FHIR_SESSION_SECONDS", "a sign-in, and with it online access of apps, ends after so long")
-    key_days: int = setting(90, "FHIR_KEY_DAYS", "age at which the next signing key is made")
+    issuers: str = setting(
+        "", "FHIR_ISSUERS", "JSON file: list of {issuer, audience, algorithms, jwks_file | jwks_uri} whose tokens are accepted", APART
+    )
+    token_seconds: int = setting(900, "FHIR_TOKEN_SECONDS", "life of an access token of the exchange's own authorization server, at most 3600", OWN)
+    refresh_days: int = setting(90, "FHIR_REFRESH_DAYS", "a refresh token for offline access ends when it was not used for so many days", OWN)
+    session_seconds: int = setting(28_800, "FHIR_SESSION_SECONDS", "a sign-in, and with it online access of apps, ends after so long", OWN)
+    key_days: int = setting(90, "FHIR_KEY_DAYS", "age at which the next signing key is made", OWN)
     fetch_allow: str = setting(
         "", "FHIR_FETCH_ALLOW", "comma-separated hosts whose key sets may be fetched although they are in a private network or not https"
     )
@@ -93,14 +101,17 @@ class Settings:
         "",
         "FHIR_OIDC_PROVIDER",
         "JSON file {name, issuer, client_id, client_secret_file?, scope?, algorithms?} of an OpenID provider by which people may sign in",
+        APART,
     )
-    brands: str = setting("", "FHIR_BRANDS", "JSON file with the User-Access Brands Bundle that discovery points to; empty: none")
+    brands: str = setting("", "FHIR_BRANDS", "JSON file with the User-Access Brands Bundle that discovery points to; empty: none", APART)
     brand_identifier: str = setting(
-        "", "FHIR_BRAND_IDENTIFIER", "'system|value' of this server's Organization in FHIR_BRANDS, needed where it holds several"
+        "", "FHIR_BRAND_IDENTIFIER", "'system|value' of this server's Organization in FHIR_BRANDS, needed where it holds several", APART
     )
-    smart_style: str = setting("", "FHIR_SMART_STYLE", "JSON file with the SMART style that launched apps are pointed to; empty: that of our pages")
+    smart_style: str = setting(
+        "", "FHIR_SMART_STYLE", "JSON file with the SMART style that launched apps are pointed to; empty: that of our pages", OWN
+    )
     metrics_token: str = setting("", "FHIR_METRICS_TOKEN", "bearer token for /metrics under --auth smart; empty: /metrics is closed there")
-    rate: int = setting(1000, "FHIR_RATE", "requests a second that one client may make of one worker under --auth smart; 0: no limit")
+    rate: int = setting(1000, "FHIR_RATE", "requests a second that one client may make of one worker under --auth smart; 0: no limit", OWN)
     request_seconds: int = setting(60, "FHIR_REQUEST_SECONDS", "longest time one request may take; then 503")
     concurrency: int = setting(512, "FHIR_CONCURRENCY", "most requests in work at once in one worker; beyond: 503")
     log_level: str = setting("INFO", "FHIR_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR")
@@ -111,13 +122,15 @@ class Settings:
     search_chain: int = setting(10_000, "FHIR_SEARCH_CHAIN", "most resources that one step of a chained search may go through")
     search_includes: int = setting(1000, "FHIR_SEARCH_INCLUDES", "most included resources on a page; what is beyond is reachable by a link")
     search_total: int = setting(1000, "FHIR_SEARCH_TOTAL", "matches are counted to this number where `_total` does not ask for more")
-    consent: str = setting("auto", "FHIR_CONSENT", "consents and security labels: enforce, off; auto enforces under --auth smart")
+    consent: str = setting("auto", "FHIR_CONSENT", "consents and security labels: enforce, off; auto enforces under --auth smart", OWN)
     consent_seconds: float = setting(0.5, "FHIR_CONSENT_SECONDS", "a consent counts in all processes after so long; its writer is answered then")
-    clearance: str = setting("N", "FHIR_CLEARANCE", "highest confidentiality (U L M N R V) shown to who is not cleared for more by its token")
-    break_glass: bool = setting(True, "FHIR_BREAK_GLASS", "practitioners may override consents and labels with a reason (X-Break-Glass); audited")
-    audit: str = setting("auto", "FHIR_AUDIT", "an AuditEvent for every access and change: on, off; auto records under --auth smart")
+    clearance: str = setting("N", "FHIR_CLEARANCE", "highest confidentiality (U L M N R V) shown to who is not cleared for more by its token", OWN)
+    break_glass: bool = setting(
+        True, "FHIR_BREAK_GLASS", "practitioners may override consents and labels with a reason (X-Break-Glass); audited", OWN
+    )
+    audit: str = setting("auto", "FHIR_AUDIT", "an AuditEvent for every access and change: on, off; auto records under --auth smart", OWN)
     audit_seconds: float = setting(0.5, "FHIR_AUDIT_SECONDS", "the AuditEvent of a read is durable after so long; that of a change with the change")
-    audit_days: int = setting(0, "FHIR_AUDIT_DAYS", "AuditEvents are removed after so many days, whole sealed blocks at a time; 0: never")
+    audit_days: int = setting(0, "FHIR_AUDIT_DAYS", "AuditEvents are removed after so many days, whole sealed blocks at a time; 0: never", OWN)
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
 
@@ -140,6 +153,21 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     return Settings(**values)
 
 
+def of_tenant(settings: Settings, name: str, given: Mapping[str, str]) -> Settings:
+    """The settings of one organisation: the exchange's, with what it was given of its own; its folder, its base and its secret are always apart.
+
+    Raises ValueError naming a variable that is the whole exchange's, or its value. DECISIONS.md of the package says why which is which.
+    """
+    known = {one.metadata["variable"]: one for one in fields(Settings) if one.metadata["tenant"]}
+    if given.keys() - known.keys():
+        raise ValueError(f"a tenant has no setting {', '.join(sorted(given.keys() - known.keys()))} of its own; known are {', '.join(sorted(known))}")
+    values: dict[str, Any] = {one.name: one.default for one in known.values() if one.metadata["tenant"] == APART}
+    values |= {known[variable].name: _convert(variable, text, known[variable].default) for variable, text in given.items()}
+    values["base_url"] = values["base_url"] or public_base(settings).removesuffix("/fhir") + f"/t/{name}/fhir"
+    secret = hmac.new(settings.secret.encode(), f"tenant:{name}".encode(), hashlib.sha256).hexdigest()
+    return replace(settings, data_dir=settings.data_dir / "tenants" / name, secret=secret, **values)
+
+
 def _convert(variable: str, text: str, default: Any) -> Any:
     if isinstance(default, bool):
         return text.lower() in ("1", "true", "yes")
@@ -151,14 +179,17 @@ def _convert(variable: str, text: str, default: Any) -> Any:
 
 def page() -> str:
     """The settings as the Markdown page docs/settings.md."""
-    rows = [f"| `{one.metadata['variable']}` | `{one.default}` | {one.metadata['doc']} |" for one in fields(Settings)]
+    rows = [f"| `{one.metadata['variable']}` | `{one.default}` | {one.metadata['doc']} | {one.metadata['tenant']} |" for one in fields(Settings)]
     head = [
         "# Settings",
         "",
         "Made by `python -m fhir_server.settings > docs/settings.md`; a test compares.",
         "",
-        "| variable | default | what it does |",
-        "| --- | --- | --- |",
+        "The last column: `own`: a tenant may set it for itself (`fhir-exchange tenant add --set`), else has the exchange's; `apart`: it may set it, and never",
+        "takes over the exchange's; empty: it is the whole exchange's.",
+        "",
+        "| variable | default | what it does | of a tenant |",
+        "| --- | --- | --- | --- |",
     ]
     return "\n".join([*head, *rows, ""])
 

@@ -128,12 +128,13 @@ def recognise(known: Registry, application: str, facility: str, *, certificate: 
         if (certificate and certificate in source.certificates) or (client and client in source.clients):
             return source
     for source in known.sources:
-        if not source.certificates and not source.clients and _sends(source, application, facility):
+        if not source.certificates and not source.clients and sends(source, application, facility):
             return source
     return _unknown(known.unknown, application, facility, frozenset(source.name for source in known.sources))
 
 
-def _sends(source: Source, application: str, facility: str) -> bool:
+def sends(source: Source, application: str, facility: str) -> bool:
+    """True if a source is configured for this sender by name."""
     for sender in source.senders:
         wanted_application, _, wanted_facility = sender.partition("|")
         if wanted_application in ("*", application) and wanted_facility in ("*", facility):

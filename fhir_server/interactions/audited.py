@@ -51,7 +51,8 @@ def accesses(ctx: Context, request: Request, reply: Reply) -> list[Resource]:
         return []
     if not request.path and request.method == "POST":
         return [event for one in _entries(request, reply) for event in _one(ctx, *one)]
-    reads = request.method in ("GET", "HEAD") or request.path[-1] == "_search" or request.path[-1].startswith("$")
+    last = request.path[-1] if request.path else ""
+    reads = request.method in ("GET", "HEAD") or last == "_search" or last.startswith("$")
     return _one(ctx, request.path, request.query, reply) if reads else []
 
 

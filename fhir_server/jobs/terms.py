@@ -25,11 +25,11 @@ Counts = dict[unknown_codes.Key, tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """One process's part. waiting: counts that could not be written yet; newest: the latest version of a stored ConceptMap that was taken up."""
+    """One process's part. folder: the shelf to keep as the cluster has it, None where that is not this tenant's work; waiting: counts that could not be written yet; newest: the latest version of a stored ConceptMap that was taken up."""
 
     terms: Terms
     store: MongoStore
-    folder: Path
+    folder: Path | None
     waiting: Counts = field(default_factory=dict)
     newest: list[tuple[str, int]] = field(default_factory=list)
 
@@ -40,7 +40,7 @@ class Keeper:
 
 
 @contextlib.asynccontextmanager
-async def running(terms: Terms, store: MongoStore, folder: Path) -> AsyncIterator[None]:
+async def running(terms: Terms, store: MongoStore, folder: Path | None) -> AsyncIterator[None]:
     """What each worker process holds while it serves; stored concept maps are known before the first request."""
     keeper = Keeper(terms, store, folder)
     await unknown_codes.prepare(store.database)
@@ -59,7 +59,8 @@ async def serve(keeper: Keeper) -> None:
         try:
             await keep(keeper)
             await take_maps(keeper)
-            await share(keeper)
+            if keeper.folder is not None:
+                await share(keeper, keeper.folder)
         except Refusal as refusal:
             log.warning("terminology waits: %s", refusal)
         except OSError as error:
@@ -91,11 +92,11 @@ async def take_maps(keeper: Keeper) -> None:
     keeper.newest[:] = newest
 
 
-async def share(keeper: Keeper) -> None:
+async def share(keeper: Keeper, folder: Path) -> None:
     """One process of a server at a time brings its shelf to what is in force in the cluster."""
-    with _alone(keeper.folder) as mine:
+    with _alone(folder) as mine:
         if mine:
-            for name in await shelf.fetch(keeper.database, keeper.folder):
+            for name in await shelf.fetch(keeper.database, folder):
                 log.info("terminology fetched", extra={"fields": {"name": name}})
 
 

@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -20,31 +21,40 @@ from fhir_server.web.auth.pages import add_pages
 from fhir_server.web.body import read_body
 from fhir_server.web.door import Services, fhir_door
 from fhir_server.web.edge import edge
+from fhir_server.web.front import Branch, front
 from fhir_server.web.gate import Buckets
 
 Desk = Callable[[str, tuple[str, ...], Mapping[str, str], bytes, str], Awaitable[Any]]
 ReceiveV2 = Callable[[bytes, Mapping[str, str], str, str], Awaitable[tuple[bytes, str]]]
 
 
-def build(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) -> App:
+def build(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk], tenants: Mapping[str, Branch] | None = None) -> App:
     """The whole HTTP surface. `receive_v2(body, headers, client, address) -> (answer, media type)` is the HL7 v2 intake.
 
     desks: by their place below /admin, (method, path, query, body, who) -> JSON value; they raise Refusal 404 where there is no such row.
+    tenants: those that are open now, by name; None where the process knows of none.
     """
-    return edge(fhir_door(services), beside_fhir(services, receive_v2, desks), services.settings.cors_origins)
+    beside: App = beside_fhir(services, receive_v2, desks)
+    return edge(fhir_door(services), beside if tenants is None else front(beside, tenants), services.settings.cors_origins)
+
+
+def branch(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) -> Branch:
+    """The HTTP surface of one tenant."""
+    return Branch(services.prefix, fhir_door(services), beside_fhir(services, receive_v2, desks))
 
 
 def beside_fhir(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, Desk]) -> FastAPI:
-    """Everything but FHIR itself; its `routes` are what a scan goes through."""
+    """Everything but FHIR itself; its `routes` are what a scan goes through. Health and metrics are the process's, not a tenant's."""
     beside = FastAPI(title="FHIR exchange", docs_url=None, redoc_url=None, openapi_url=None)
-    _health(beside, services)
-    _metrics(beside, services)
+    if not services.prefix:
+        _health(beside, services)
+        _metrics(beside, services)
     _hl7v2(beside, services, receive_v2)
     for name, desk in desks.items():
         _desk(beside, services, name, desk)
     _auth(beside, services)
     beside.add_exception_handler(Refusal, _refused)
-    beside.add_exception_handler(404, _unknown)
+    beside.add_exception_handler(404, partial(_unknown, services.prefix))
     return beside
 
 
@@ -114,5 +124,5 @@ async def _refused(request: Request, error: Exception) -> Response:
     return Response(body, error.status, headers=dict(error.headers), media_type="application/fhir+json")
 
 
-async def _unknown(request: Request, error: Exception) -> Response:
-    return JSONResponse({"status": 404, "detail": "no such path; the FHIR base is /fhir"}, 404)
+async def _unknown(prefix: str, request: Request, error: Exception) -> Response:
+    return JSONResponse({"status": 404, "detail": f"no such path; the FHIR base is {prefix}/fhir"}, 404)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 
 from conformance import codec, xml
 from conformance.outcome import Issue, Refusal, bad_request, outcome, too_large, unavailable, unsupported_media
-from fhir_server.context import Context, Grant, Reply, Request, Resource
+from fhir_server.context import DEFAULT, Context, Grant, Reply, Request, Resource
 from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
 from fhir_server.operations import TABLE
@@ -61,6 +61,9 @@ class Services:
     authserver: AuthServer | None = None  # None in open mode: nothing of it is reachable or advertised
     verifier: Verifier | None = None
     record: Record = lambda ctx, request, reply: None  # notes what was shown, in the audit trail
+    tenant: str = DEFAULT
+    prefix: str = ""  # of a tenant's paths: '/t/name'
+    admitted: list[int] = field(default_factory=lambda: [0])  # requests in work, of all tenants: the limit is the process's
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,11 @@ class Exchange:
 
 def fhir_door(services: Services) -> App:
     """The ASGI application mounted at /fhir."""
-    admitted = [0]
+    admitted = services.admitted
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        exchange = _exchange(scope, services.settings)
+        exchange = _exchange(scope, services)
         want = negotiate.Wanted(negotiate.JSON)
         pretty = False
         ctx: Context | None = None
@@ -136,13 +139,13 @@ def _broken(status: int, code: str, text: str) -> Reply:
     return Reply(status, outcome([Issue("fatal", code, text)]), {"Retry-After": "1"} if status == 503 else {})
 
 
-def _exchange(scope: Scope, settings: Settings) -> Exchange:
+def _exchange(scope: Scope, services: Services) -> Exchange:
     headers = header_map(scope["headers"])
     raw = scope.get("raw_path") or scope["path"].encode()
-    segments = raw.decode("latin-1").split("?", 1)[0].split("/")[2:]
+    segments = raw.decode("latin-1")[len(services.prefix) :].split("?", 1)[0].split("/")[2:]
     path = tuple(unquote(segment) for segment in segments if segment)
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
-    return Exchange(method, path, (), headers, scope["request_id"], _base(scope, headers, settings), (scope.get("client") or ("",))[0])
+    return Exchange(method, path, (), headers, scope["request_id"], _base(scope, headers, services.settings), (scope.get("client") or ("",))[0])
 
 
 def _base(scope: Scope, headers: Mapping[str, str], settings: Settings) -> str:
@@ -186,6 +189,7 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         source=grant.client,
         now=datetime.now(UTC),
         prefer=negotiate.prefer(exchange.headers.get("prefer", "")),
+        tenant=services.tenant,
         operations=TABLE,
         address=exchange.address,
     )
@@ -254,7 +258,9 @@ def _note(services: Services, exchange: Exchange, status: int, seconds: float) -
     counter, histogram = _children(services.metrics, exchange.method, shape, status)
     counter.inc()
     histogram.observe(seconds)
-    services.access(event="request", request_id=exchange.request_id, method=exchange.method, shape=shape, status=status, ms=round(seconds * 1000, 2))
+    told = {"tenant": services.tenant} if services.prefix else {}
+    ms = round(seconds * 1000, 2)
+    services.access(event="request", request_id=exchange.request_id, method=exchange.method, shape=shape, status=status, ms=ms, **told)
 
 
 @lru_cache(4096)

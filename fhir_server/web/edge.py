@@ -16,6 +16,7 @@ EXPOSE_HEADERS = b"location, content-location, etag, last-modified, x-request-id
 ALLOW_METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 
 DISCOVERY = "/fhir/.well-known/"  # of the authorization server, which is beside FHIR
+TENANT = re.compile(r"^/t/[^/]*(?=/)")  # what a tenant's paths begin with; `web/front.py` takes them on
 PAGES = ("/auth/authorize", "/auth/flow", "/auth/manage", "/auth/outside")  # for people, not for scripts of other origins (RFC 9700 section 2.6)
 
 
@@ -34,7 +35,7 @@ def edge(fhir: App, beside: App, cors_origins: str) -> App:
         scope["request_id"] = sent if sent and REQUEST_ID.fullmatch(sent) else f"{process}-{next(numbers):x}"
         origin = next((value for name, value in scope["headers"] if name == b"origin"), b"")
         extra: Headers = [(b"x-request-id", scope["request_id"].encode())]
-        if origin and not scope["path"].startswith(PAGES):
+        if origin and not is_page(scope["path"]):
             extra += _cors(origin, origins)
 
         async def tagged(message: Message) -> None:
@@ -45,12 +46,22 @@ def edge(fhir: App, beside: App, cors_origins: str) -> App:
         path = scope["path"]
         if scope["method"] == "OPTIONS" and origin and len(extra) > 1:
             await _preflight(header_map(scope["headers"]), tagged)
-        elif (path == "/fhir" or path.startswith("/fhir/")) and not path.startswith(DISCOVERY):
+        elif is_fhir(path):
             await fhir(scope, receive, tagged)
         else:
             await beside(scope, receive, tagged)
 
     return app
+
+
+def is_fhir(path: str) -> bool:
+    """True if a path, without a tenant's prefix, is the FHIR door's."""
+    return (path == "/fhir" or path.startswith("/fhir/")) and not path.startswith(DISCOVERY)
+
+
+def is_page(path: str) -> bool:
+    """True if a path is one of the pages for people, of any tenant."""
+    return TENANT.sub("", path, count=1).startswith(PAGES)
 
 
 def _cors(origin: bytes, origins: frozenset[str]) -> Headers:

@@ -15,13 +15,13 @@ import httpx
 
 from conformance.spec import load_spec
 from fhir_server.interactions.routes import route
-from fhir_server.main import Loaded, _authenticator, _verifier
 from fhir_server.metrics import Metrics, open_metrics
 from fhir_server.security.authserver import clients, users
 from fhir_server.security.authserver.clients import Client
 from fhir_server.security.authserver.server import AuthServer, open_server
 from fhir_server.security.authserver.users import User
 from fhir_server.security.tokens import Verifier
+from fhir_server.serving import Loaded, authenticator, verifier_of
 from fhir_server.settings import Settings
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore
@@ -54,10 +54,11 @@ class Exchange:
     http: httpx.AsyncClient
     verifier: Verifier
     paths: list[str]
+    root: str = ROOT
 
     def browser(self) -> "Browser":
         """A fresh browser without cookies."""
-        return Browser(httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=ROOT))
+        return Browser(httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=self.root))
 
     async def token(self, **form: str) -> httpx.Response:
         """POST to the token endpoint."""
@@ -70,13 +71,13 @@ async def worker(store: MongoStore, folder: Path, **changes: Any) -> Exchange:
     spec = load_spec()
     opened = await open_server(settings, MongoRecords(store.database), spec.types)
     server = opened if settings.auth == "smart" else None
-    verifier = _verifier(Loaded(settings, spec, None, {}), server)
+    verifier = verifier_of(Loaded(settings, spec, None, {}), server)
     services = Services(
         settings=settings,
         spec=spec,
         terms=None,
         store=store,
-        authenticate=_authenticator(settings, verifier),
+        authenticate=authenticator(settings, verifier),
         route=route,
         metrics=metrics_of(folder),
         access=lambda **_: None,
@@ -185,6 +186,7 @@ class Browser:
 async def launched(exchange: Exchange, client: str = "web", patient: str = "pat1", **changes: Any) -> tuple[Browser, str]:
     """(browser at the app with a code, verifier): the whole standalone launch of a clinician."""
     verifier, challenge = pkce()
+    changes = {"aud": exchange.root + "/fhir", **changes}
     browser = await exchange.browser().authorize(**request_of(challenge, client_id=client, **changes))
     await browser.sign_in()
     if "Choose a patient" in browser.page.text:

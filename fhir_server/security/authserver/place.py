@@ -8,24 +8,26 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """base: the FHIR base, also our issuer name; root: the address before '/fhir'; path: root's path ('' or '/tenant'); secure: https."""
+    """base: the FHIR base, also our issuer name; root: the address before '/fhir'; path: root's path ('' or '/t/tenant'); secure: https; tenant: ''
+    for the exchange's own."""
 
     base: str
     root: str
     path: str
     secure: bool
+    tenant: str = ""
 
     def at(self, name: str) -> str:
         """The address of one endpoint ('token' -> 'https://host/auth/token')."""
         return f"{self.root}/auth/{name}"
 
 
-def place_of(base: str) -> Place:
+def place_of(base: str, tenant: str = "") -> Place:
     """The places that belong to a FHIR base."""
     base = base.rstrip("/")
     root = base.removesuffix("/fhir")
     parts = urlsplit(root)
-    return Place(base, root, parts.path, parts.scheme == "https")
+    return Place(base, root, parts.path, parts.scheme == "https", tenant)
 
 
 def audiences(base: str) -> frozenset[str]:

@@ -34,9 +34,9 @@ class AuthServer:
         return frozenset(one.strip() for one in self.settings.fetch_allow.split(",") if one.strip())
 
 
-async def open_server(settings: Settings, records: Records, types: frozenset[str]) -> AuthServer:
+async def open_server(settings: Settings, records: Records, types: frozenset[str], tenant: str = "") -> AuthServer:
     """The authorization server; its collections are ready when it returns."""
     await records.prepare(ALL)
     overlap = settings.token_seconds + LEEWAY_SECONDS + BACKEND_SECONDS
     ring = KeyRing(records, settings.secret, settings.key_days, overlap)
-    return AuthServer(place_of(public_base(settings)), records, ring, types, settings, read_provider(settings.oidc_provider))
+    return AuthServer(place_of(public_base(settings), tenant), records, ring, types, settings, read_provider(settings.oidc_provider))

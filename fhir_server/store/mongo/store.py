@@ -23,7 +23,7 @@ from fhir_server.store.mongo.guard import Queues
 from fhir_server.store.mongo.history import Window
 from fhir_server.store.mongo.horizon import MARGIN_SECONDS, Horizon
 from fhir_server.store.mongo.indexes import create_own, create_type, is_type
-from fhir_server.store.mongo.lean import lean_for
+from fhir_server.store.mongo.lean import Lean, lean_for
 from fhir_server.store.mongo.space import Space
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ class MongoStore:
     transaction_seconds: float
     place: read.Place
     space: Space
+    owner: bool = True  # of the client: closes it
     queues: Queues = field(default_factory=Queues)
     known: set[str] = field(default_factory=set)
     _creating: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -232,7 +233,8 @@ class MongoStore:
         await self.horizon.close()
         if self.place.lean is not None:
             self.place.lean.close()
-        await self.client.close()
+        if self.owner:
+            await self.client.close()
 
 
 async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float = 30, **options: Any) -> MongoStore:
@@ -243,17 +245,34 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
     horizon_id = f"fhir-{uuid.uuid4().hex}"
     client = connect(uri, name=horizon_id, **options)
     try:
-        members = await check(client)
-        tenant = database(client, name)
-        blobs = Blobs(tenant)
-        horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, horizon_id)
-        store = MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs, None, lean_for(uri, name)), Space(tenant))
+        store = _store(client, name, transaction_seconds, await check(client), horizon_id, lean_for(uri, name))
         await _prepare(store)
         store.tidy()
     except BaseException:
         await client.close()
         raise
     return store
+
+
+async def open_beside(store: MongoStore, uri: str, name: str) -> MongoStore:
+    """The store of another tenant's database over the same connections; it is closed before `store` is. Raises as `open_store`."""
+    known = store.horizon
+    made = _store(store.client, name, store.transaction_seconds, known.members, known.id, lean_for(uri, name))
+    made.owner = False
+    try:
+        await _prepare(made)
+    except BaseException:
+        await made.close()
+        raise
+    made.tidy()
+    return made
+
+
+def _store(client: Client, name: str, transaction_seconds: float, members: int, writer: str, lean: Lean | None) -> MongoStore:
+    tenant = database(client, name)
+    blobs = Blobs(tenant)
+    horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, writer)
+    return MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs, None, lean), Space(tenant))
 
 
 async def _prepare(store: MongoStore) -> None:

@@ -66,7 +66,8 @@ def see_other(location: str) -> Response:
 
 
 def cookie_name(place: Place, name: str) -> str:
-    """Over https the prefix that keeps other hosts from planting it."""
+    """Over https the prefix that keeps other hosts from planting it. Such cookies go to every path, so those of a tenant carry its name."""
+    name = f"{place.tenant}-{name}" if place.tenant else name
     return f"__Host-exchange-{name}" if place.secure else f"exchange-{name}"
 
 
