@@ -85,11 +85,18 @@ class Grant:
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What was looked up of a caller: withheld (type -> what consents and labels keep from it, whatever its grant), its purposes of use (codes of
-    ActReason), and its reason for breaking the glass ('' if it does not)."""
+    ActReason), and its reason for breaking the glass ('' if it does not).
+
+    grant: whose it is. clauses: what `visible` compiled for (type, action) of this very grant; tests: what `access` compiled of those clauses.
+    Both end with the admission.
+    """
 
     withheld: Callable[[str], Clause]
     purposes: tuple[str, ...] = ()
     emergency: str = ""
+    grant: Grant | None = None
+    clauses: dict[tuple[str, str], Clause] = field(default_factory=dict, compare=False)
+    tests: dict[tuple[str, int], Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

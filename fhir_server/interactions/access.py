@@ -4,11 +4,14 @@ A resource outside the caller's clause is answered like one that never existed (
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from conformance.outcome import gone, not_found
-from fhir_server.context import Context
-from fhir_server.interactions.indexing import index_of
+from conformance.spec import Spec
+from fhir_server.context import Context, Resource
+from fhir_server.interactions.indexing import indexed
 from fhir_server.query.clauses import Clause, Everything
 from fhir_server.query.match import matches
 from fhir_server.search.extract import narrowed
@@ -17,17 +20,36 @@ from fhir_server.security.visible import required
 from fhir_server.store import Stored
 
 QUIET, TICK = 0.005, 0.001  # seconds
+MOST_TESTS = 1000  # that one caller keeps compiled
+Test = Callable[[Resource, str, datetime | None], bool]
 
 
 def within(ctx: Context, clause: Clause, stored: Stored) -> bool:
     """True if the content of this version matches the clause; a tombstone has none and matches only Everything."""
     if isinstance(clause, Everything):
         return True
-    if stored.res is None:
-        return False
+    return stored.res is not None and _test(ctx, stored.rtype, clause)(stored.res, stored.rid, stored.at)
+
+
+def _test(ctx: Context, rtype: str, clause: Clause) -> Test:
+    """(resource, id, stamp) -> does it match; kept with the caller's admission, which holds the clause, so that its identity is its name."""
+    admission = ctx.admission
+    if admission is None:
+        return _compiled(ctx.spec, ctx.base, rtype, clause)
+    key = (rtype, id(clause))
+    found: tuple[Clause, Test] | None = admission.tests.get(key)
+    if found is None or found[0] is not clause:
+        if len(admission.tests) >= MOST_TESTS:
+            admission.tests.clear()
+        found = admission.tests[key] = clause, _compiled(ctx.spec, ctx.base, rtype, clause)
+    return found[1]
+
+
+def _compiled(spec: Spec, base: str, rtype: str, clause: Clause) -> Test:
+    """What the clause asks for is extracted from the resource, and no more where that can be told."""
     names = named(clause)
-    index = index_of(ctx, stored.res) if names is None else narrowed(ctx.spec, stored.rtype, names)(stored.res)
-    return matches(clause, index, rid=stored.rid, at=stored.at)
+    extract = partial(indexed, spec, base) if names is None else narrowed(spec, rtype, names, base)
+    return lambda res, rid, at: matches(clause, extract(res), rid=rid, at=at)
 
 
 def sees(ctx: Context, action: str, stored: Stored) -> bool:

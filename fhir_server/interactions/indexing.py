@@ -6,6 +6,7 @@ both always write the same.
 
 from collections.abc import Sequence
 
+from conformance.spec import Spec
 from fhir_server.context import Context, Resource
 from fhir_server.interactions.references import literal, references
 from fhir_server.query.clauses import Index
@@ -15,12 +16,17 @@ from fhir_server.search.keys import OTHER, referenced
 
 def index_of(ctx: Context, res: Resource, texts: Sequence[str] | None = None) -> Index:
     """The index document to store beside `res`. texts: `references(res)`, if known already."""
-    index = extractor(ctx.spec, ctx.terms, ctx.base)(res)
+    return indexed(ctx.spec, ctx.base, res, texts)
+
+
+def indexed(spec: Spec, base: str, res: Resource, texts: Sequence[str] | None = None) -> Index:
+    """The same, without a context."""
+    index = extractor(spec, None, base)(res)
     texts = references(res) if texts is None else texts
     known = referenced(index) if texts else set()
     rest = [text for text in texts if text not in known]
     if rest:
-        found = {f"{target[0]}/{target[1]}" for text in rest if (target := literal(text, f"{ctx.base}/", ctx.spec.types))} - known
+        found = {f"{target[0]}/{target[1]}" for text in rest if (target := literal(text, f"{base}/", spec.types))} - known
         if found:
             index["k"] = [*index.get("k", ()), *sorted(f"{OTHER}={name}" for name in found)]
     return index

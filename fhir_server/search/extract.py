@@ -16,6 +16,7 @@ from fhir_server.search.types import composite, date, number, quantity, referenc
 Resource = dict[str, Any]
 Step = Callable[[Resource, Out], None]
 Evaluate = Callable[[Resource], list[Any]]
+MOST_NARROWED = 5000
 MOST_BASES = 4  # that are kept compiled: on loopback the base is what the client called it
 MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
 DATE, PATIENT = "d", "p"  # in `narrowed`: the hot date, the patient reference
@@ -44,11 +45,13 @@ def _extractor(spec: Spec, base: str) -> Callable[[Resource], Index]:
     return extract
 
 
-def narrowed(spec: Spec, rtype: str, names: frozenset[str]) -> Callable[[Resource], Index]:
+def narrowed(spec: Spec, rtype: str, names: frozenset[str], base: str = "") -> Callable[[Resource], Index]:
     """`extract` for these stored names only (MEMBER: all that makes a member, DATE, PATIENT): the rest of the index document is left out."""
-    memo: dict[tuple[str, frozenset[str]], Callable[[Resource], Index]] = spec.memo.setdefault("search.narrowed", {})
-    key = (rtype, names)
+    memo: dict[tuple[str, frozenset[str], str], Callable[[Resource], Index]] = spec.memo.setdefault("search.narrowed", {})
+    key = (rtype, names, base)
     if key not in memo:
+        if len(memo) >= MOST_NARROWED:
+            memo.clear()
         shape = schema(spec, rtype)
         wanted = (
             (names - {MEMBER, DATE, PATIENT}) | ({shape.date} if DATE in names else set()) | ({shape.patient} if names & {PATIENT, MEMBER} else set())
@@ -57,7 +60,7 @@ def narrowed(spec: Spec, rtype: str, names: frozenset[str]) -> Callable[[Resourc
             wanted |= {head.partition("=")[0] for head in _member_heads(spec, shape)}
         wanted -= {""}  # a type without a date or a patient
         known = wanted <= {one.name for one in shape.sources}  # else the whole document: nothing asked for may be missing
-        memo[key] = _compile(spec, "", rtype, extractor(spec), frozenset(wanted) if known else None)
+        memo[key] = _compile(spec, base, rtype, extractor(spec, None, base), frozenset(wanted) if known else None)
     return memo[key]
 
 

@@ -1,20 +1,26 @@
 """What must be looked up before a caller is known: whom it acts for, what consents and labels keep from it, whether it breaks the glass.
 
-Asked once per request, before the route. The rule itself (`visible`) stays a function of the context: what is found here is written into it.
+Asked once per request, before the route; of a token that was met before, `remembered` answers from what was found then, as long as it counts.
+The rule itself (`visible`) stays a function of the context: what is found here is written into it.
 DECISIONS.md says whom consents concern and who may break the glass.
 """
 
+import math
 import re
+import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from conformance.outcome import NO_HEADERS, bad_request, forbidden
-from fhir_server.context import Admission, Context, Resource
+from conformance.spec import Spec
+from fhir_server.context import Admission, Context, Grant, Resource
 from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Or, Patient, either
 from fhir_server.search.types import reference
 from fhir_server.security import consent, labels
-from fhir_server.security.register import Register, belongs, enforced, register
+from fhir_server.security.register import BELONGS_SECONDS, Register, belongs, enforced, register
 from fhir_server.security.visible import CLEARANCE
+from fhir_server.settings import Settings
+from fhir_server.store import Store
 
 RELATED = "RelatedPerson"
 CLINICIANS = ("Practitioner/", "PractitionerRole/")
@@ -23,30 +29,97 @@ EMERGENCIES = frozenset({"BTG", "ETREAT"})
 CODE = re.compile(r"[A-Z][A-Z0-9]{1,15}")
 REASON_CHARS = (8, 500)
 MEMO, MOST_MEMO = "security.withheld", 5000
+HELD, MOST_HELD = "security.admitted", 4096
+UNRULED = Register(at=math.inf)  # where consents and labels are not enforced
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The admission of one grant without headers, and what it was made of: it counts while all of that is as it was.
+
+    until: monotonic second at which what the caller belongs to is looked up again.
+    """
+
+    grant: Grant
+    place: tuple[Settings, Store, str]
+    consents: Register
+    generation: int
+    minute: int
+    until: float
+    caller: consent.Caller
+    admission: Admission
+
+
+def remembered(spec: Spec, place: tuple[Settings, Store, str], grant: Grant, headers: Mapping[str, str]) -> Admission | None:
+    """The caller's admission where nothing need be looked up now; else None: then `admit` has to.
+
+    place: settings, store and base of the context to be. Never older than a fresh look would give: the register is as young as the setting asks.
+    """
+    held: Held | None = spec.memo[HELD].get(id(grant)) if HELD in spec.memo else None
+    if held is None or GLASS in headers or PURPOSE in headers:
+        return None
+    now = time.monotonic()
+    young = now - held.consents.at < place[0].consent_seconds and now < held.until
+    return held.admission if young and _same(held, grant, place, held.consents, int(time.time()) // 60) else None
+
+
+def _same(held: Held, grant: Grant, place: tuple[Settings, Store, str], found: Register, minute: int) -> bool:
+    """What it was made of is as it was. Grants are compared by identity: a token's is made anew each minute at the latest."""
+    settings, store, base = held.place
+    return (
+        held.grant is grant
+        and settings is place[0]
+        and store is place[1]
+        and base == place[2]
+        and held.consents is found
+        and held.generation == found.generation
+        and (held.minute == minute or not found.consents)
+    )
 
 
 async def admit(ctx: Context, headers: Mapping[str, str] = NO_HEADERS) -> Context:
     """The context of a caller as far as the store has to say. Raises Refusal 400 (a malformed header), 403 (the glass is not the caller's to break)."""
     if ctx.grant.internal or not ctx.grant.rights:
         return ctx
+    lasting = GLASS not in headers and PURPOSE not in headers
     if any(reference.normal(right.who, ctx.base).startswith(f"{RELATED}/") for right in ctx.grant.rights):
         rights = [replace(right, who=await _patient_of(ctx, reference.normal(right.who, ctx.base))) for right in ctx.grant.rights]
-        ctx = replace(ctx, grant=replace(ctx.grant, rights=tuple(rights)))
+        ctx, lasting = replace(ctx, grant=replace(ctx.grant, rights=tuple(rights))), False
     if not enforced(ctx):
-        return ctx
+        return replace(ctx, admission=_held(ctx, UNRULED, consent.Caller(frozenset(), ctx.grant.client, frozenset()), "").admission)
     purposes = _purposes(ctx, headers)
     reason = _emergency(ctx, headers, purposes)
     if reason:
-        return replace(ctx, admission=Admission(_nothing, purposes, reason))
+        return replace(ctx, admission=Admission(_nothing, purposes, reason, ctx.grant))
     found = await register(ctx)
     user = reference.normal(ctx.grant.user, ctx.base)
     refs = await belongs(ctx, found, user) if found.actors else frozenset({user})
     caller = consent.Caller(refs, ctx.grant.client, frozenset(purposes))
-    return replace(ctx, admission=Admission(_Withheld(ctx, found, caller), purposes))
+    if lasting:
+        return replace(ctx, admission=_held(ctx, found, caller, user).admission)
+    return replace(ctx, admission=Admission(_Withheld(ctx, found, caller), purposes, grant=ctx.grant))
+
+
+def _held(ctx: Context, found: Register, caller: consent.Caller, user: str) -> Held:
+    """What is remembered of the caller, made anew where something changed."""
+    memo: dict[int, Held] = ctx.spec.memo.setdefault(HELD, {})
+    place, minute = (ctx.settings, ctx.store, ctx.base), int(ctx.now.timestamp()) // 60
+    until = found.users[user][1] + BELONGS_SECONDS if found.actors and user else math.inf
+    held = memo.get(id(ctx.grant))
+    if held is not None and held.caller == caller and _same(held, ctx.grant, place, found, minute):
+        held = replace(held, until=until)
+    else:
+        withheld = _nothing if found is UNRULED else _Withheld(ctx, found, caller)
+        admission = Admission(withheld, ctx.grant.purposes, grant=ctx.grant)
+        held = Held(ctx.grant, place, found, found.generation, minute, until, caller, admission)
+    if len(memo) >= MOST_HELD:
+        memo.clear()
+    memo[id(ctx.grant)] = held
+    return held
 
 
 def _nothing(rtype: str) -> Clause:
-    """Nothing is withheld from who breaks the glass."""
+    """Nothing is withheld from who breaks the glass, and where consents and labels are not enforced."""
     return NOTHING
 
 

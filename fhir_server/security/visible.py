@@ -27,7 +27,18 @@ def visible(ctx: Context, rtype: str, action: str) -> Clause:
     """The clause that limits `action` on `rtype`: Everything, Nothing, or the union of the grant's rows without what consents and labels withhold.
 
     Those rule what is shown. They also keep apps and users from changing what is not theirs to see; not who feeds the record (`system/`).
+    Compiled once per admission: that is made anew when consents change, and by the minute where there are any.
     """
+    admission = ctx.admission
+    if admission is None or admission.grant is not ctx.grant:
+        return _visible(ctx, rtype, action)
+    found = admission.clauses.get((rtype, action))
+    if found is None:
+        found = admission.clauses[(rtype, action)] = _visible(ctx, rtype, action)
+    return found
+
+
+def _visible(ctx: Context, rtype: str, action: str) -> Clause:
     if ctx.admission is None or action == "c" or _reserved(ctx, rtype, action):
         return both(scoped(ctx, rtype, action), _changeable(ctx, rtype, action))
     hidden = ctx.admission.withheld(rtype)

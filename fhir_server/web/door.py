@@ -21,7 +21,7 @@ from fhir_server.context import DEFAULT, Context, Grant, Reply, Request, Resourc
 from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
 from fhir_server.operations import TABLE
-from fhir_server.security.admission import admit
+from fhir_server.security.admission import admit, remembered
 from fhir_server.security.authserver.server import AuthServer
 from fhir_server.security.tokens import Verifier
 from fhir_server.settings import Settings, public_base
@@ -178,6 +178,7 @@ def _last(pairs: tuple[tuple[str, str], ...], name: str) -> str:
 async def _context(services: Services, exchange: Exchange) -> Context:
     public = exchange.path in PUBLIC_PATHS and "authorization" not in exchange.headers
     grant = PUBLIC if public and services.settings.auth != "open" else await services.authenticate(exchange.headers)
+    admission = remembered(services.spec, (services.settings, services.store, exchange.base), grant, exchange.headers)
     ctx = Context(
         request_id=exchange.request_id,
         grant=grant,
@@ -192,8 +193,9 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         tenant=services.tenant,
         operations=TABLE,
         address=exchange.address,
+        admission=admission,
     )
-    return await admit(ctx, exchange.headers)
+    return await admit(ctx, exchange.headers) if admission is None else ctx
 
 
 async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[str, str], ...], receive: Receive) -> Request:
