@@ -79,7 +79,7 @@ def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozens
             segment = _segment(message, res["resourceType"], fact)
             items.append(Item(url, res, segment, frozenset(fact.nulls) | emptied(segment)))
     used = {target for item in items for target in item.targets}
-    items = [item for item in items if item.segment is None or item.segment.name != "MSH" or item.url in used]
+    items = [item for item in items if item.segment is None or item.segment.name not in ("MSH", "SFT") or item.url in used]
     for item in items:
         if not gone.isdisjoint(item.targets):
             item.res = without(item.res, gone)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mappers.v2.condition import compile_condition
-from mappers.v2.guide import CODE_FILES, CONDITIONS, CONVERSIONS, PATHS, SKIPPED
+from mappers.v2.guide import CODE_FILES, CONDITIONS, CONVERSIONS, FIELD_URLS, PATHS, ROW_PATHS, SKIPPED, URLS
 from mappers.v2.values import LEAVES
 
 TABLES = Path(__file__).parent / "tables"
@@ -82,7 +82,7 @@ def parse(text: str) -> Iterator[tuple[str, str, str]]:
 class Target:
     """A guide path resolved against R4: our path, the R4 type of its leaf."""
 
-    def __init__(self, elements: Elements, rtype: str, text: str, urls: dict[str, str]) -> None:
+    def __init__(self, elements: Elements, rtype: str, text: str, urls: dict[str, str], field: str = "") -> None:
         self.path = ""
         self.kind = rtype
         owner = rtype
@@ -91,7 +91,7 @@ class Target:
         for name, index, made in parse(text):
             key = f"{key}.{name}[{index}]"
             if name == "extension":
-                self._extension(pieces, urls.get(key, ""), key)
+                self._extension(pieces, urls.get(f"{field}{key}") or urls.get(key, ""), key)
                 owner = self.kind = "Extension"
                 continue
             found = elements.child(owner, name)
@@ -113,7 +113,7 @@ class Target:
         if not url:
             raise Unusable(f"no url for {key}")
         if pieces and _PRIMITIVE.match(self.kind) and self.kind != "?":
-            pieces[-1] = "_" + pieces[-1].split("[")[0]
+            pieces[-1] = "_" + pieces[-1]
         pieces.append(f"extension{{{url}}}")
 
 
@@ -130,7 +130,8 @@ def build(guide: Path, archive: Path) -> list[str]:
     return left
 
 
-def _cells(path: Path) -> Iterator[list[str]]:
+def cells_of(path: Path) -> Iterator[list[str]]:
+    """Rows of a sheet of the guide, 20 cells and more each."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
         rows = list(csv.reader(lines))
     for row in rows[2:]:
@@ -139,14 +140,14 @@ def _cells(path: Path) -> Iterator[list[str]]:
 
 def _segment(elements: Elements, path: Path, segment: str, target: str, left: list[str]) -> None:
     rtype = target.split("-")[0]
-    rows = list(_cells(path))
-    urls = _urls(rows)
+    rows = list(cells_of(path))
+    urls = urls_of(rows)
     out = []
     for row in rows:
         if not row[9]:
             continue
         try:
-            out.append(_row(elements, rtype, segment, row, urls))
+            out.append(_row(elements, rtype, f"{segment}[{target}]", row, urls))
         except (Unusable, ValueError) as error:
             left.append(f"{segment}[{target}] {row[1]} -> {row[9]}: {error}")
     made = [row for row in out if row is not None]
@@ -154,30 +155,36 @@ def _segment(elements: Elements, path: Path, segment: str, target: str, left: li
         _write(TABLES / "segments" / f"{segment}_{target}.csv", ["field", "when", "path", "as", "codes", "value"], made)
 
 
-def _urls(rows: list[list[str]]) -> dict[str, str]:
-    """Key of an extension in the guide's own numbering -> its url."""
+def urls_of(rows: list[list[str]]) -> dict[str, str]:
+    """Key of an extension in the guide's own numbering -> its url, with the field before it too: several fields share a number."""
     urls = {}
     for row in rows:
-        text, value = _fixed_path(row[9]), row[16].strip("\" '")
-        if re.search(r"extension(\[\d+\])?\.ur[li]$", text) and value.startswith("http"):
+        text, value = fixed_path(row[9]), row[16].strip("\" '") or FIELD_URLS.get(row[1], "")
+        if is_url(text) and value:
+            value = value.replace("v\\5.0", "5.0")
             key = "".join(f".{name}[{index}]" for name, index, _ in parse(text.rpartition(".")[0]))
-            urls[key] = value.replace("v\\5.0", "5.0")
-        elif re.search(r"extension(\[\d+\])?\.ur[li]$", text) and value:
-            key = "".join(f".{name}[{index}]" for name, index, _ in parse(text.rpartition(".")[0]))
-            urls[key] = value
+            urls[key] = urls[row[1] + key] = URLS.get(value, value)
     return urls
 
 
-def _fixed_path(text: str) -> str:
+def is_url(text: str) -> bool:
+    """True for the path of an extension's url: no element of its own."""
+    return re.search(r"extension(\[\d+\])?\.ur[li]\)*$", text) is not None
+
+
+def fixed_path(text: str, name: str = "") -> str:
+    """The guide's path in R4's spelling; `name` is the map it stands in."""
+    text = ROW_PATHS.get((name, text), text)
     text = re.sub(r"\s+", "", text)
     for wrong, right in PATHS:
         text = text.replace(wrong, right)
     return text
 
 
-def _row(elements: Elements, rtype: str, segment: str, row: list[str], urls: dict[str, str]) -> list[str] | None:
-    text, value = _fixed_path(row[9]), row[16].strip()
-    if re.search(r"\.ur[li]$", text) and "extension" in text:
+def _row(elements: Elements, rtype: str, name: str, row: list[str], urls: dict[str, str]) -> list[str] | None:
+    text, value = fixed_path(row[9], name), row[16].strip()
+    segment = name.partition("[")[0]
+    if is_url(text):
         return None
     text, _, assigned = text.partition("=")
     value = value or assigned
@@ -185,7 +192,7 @@ def _row(elements: Elements, rtype: str, segment: str, row: list[str], urls: dic
     compile_condition(when)
     if text == "$this":
         raise Unusable("writes to the element itself")
-    target = Target(elements, rtype, text, urls)
+    target = Target(elements, rtype, text, urls, row[1])
     number = re.search(r"[-.](\d+)", row[1])
     constant = _constant(value)
     own = f"{segment}-{number[1]}" if number else ""
@@ -195,7 +202,7 @@ def _row(elements: Elements, rtype: str, segment: str, row: list[str], urls: dic
     if not number:
         raise Unusable("no field and no constant")
     convert = _conversion(row, target)
-    return [number[1], when, target.path + _referred(target, convert), convert, _code_map(row[15]), ""]
+    return [number[1], when, target.path + _referred(target, convert), convert, code_map(row[15]), ""]
 
 
 def _referred(target: Target, convert: str) -> str:
@@ -216,7 +223,7 @@ def _constant(value: str) -> str:
     return value.strip("\"' ")
 
 
-def _code_map(text: str) -> str:
+def code_map(text: str) -> str:
     """File of a vocabulary, '' where the guide has no rows for it."""
     name = CODE_FILES[text] if text in CODE_FILES else _file(text)
     return name if (TABLES / "codes" / f"{name}.csv").exists() else ""
@@ -232,9 +239,9 @@ def _conversion(row: list[str], target: Target) -> str:
     if found is None and named:
         raise Unusable(f"no conversion for {named}")
     if found and found != "leaf":
-        return "code" if found == "@code" and not _code_map(row[15]) else found
+        return "code" if found == "@code" and not code_map(row[15]) else found
     if target.kind in LEAVES:
-        return "@code" if _code_map(row[15]) else target.kind
+        return "@code" if code_map(row[15]) else target.kind
     by_kind = CONVERSIONS.get(f"*[{target.kind}]".casefold())
     if by_kind is None:
         raise Unusable(f"no conversion for a {target.kind}")
@@ -244,9 +251,9 @@ def _conversion(row: list[str], target: Target) -> str:
 def _codes(path: Path) -> None:
     match = re.search(r"Concept Map_ (.+?) - Sheet1", path.name)
     name = _file(match[1] if match else path.stem)
-    wide = sum(len(row[10]) > 0 for row in _cells(path))
+    wide = sum(len(row[10]) > 0 for row in cells_of(path))
     rows = []
-    for row in _cells(path):
+    for row in cells_of(path):
         code, display, system = (row[6], row[7] if row[7] else row[8], row[9]) if not row[10] and not wide else (row[6], row[7] or row[8], row[9])
         if system and not system.startswith(("http", "urn:")):
             system = next((cell for cell in row[6:11] if cell.startswith("http")), "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from mappers.v2 import authority, finish, times
 from mappers.v2.grammar import Group
-from mappers.v2.mapping import apply_segment, compiled
+from mappers.v2.mapping import Map, apply_segment, compiled
 from mappers.v2.message import Message, Segment, content
 from mappers.v2.place import At, Scope
 from mappers.v2.problem import ERROR, INFORMATION, Problem, erl
@@ -19,6 +19,7 @@ from mappers.v2.run import Draft, Element, Run, ToUcum, Translate, Unmapped
 from mappers.v2.source import Source
 from mappers.v2.tables import MessageRow, Ref, Structure, Tables
 
+BUNDLE_MAP = "msh[bundle]"
 MAX_SEGMENTS = 20_000
 MAX_REPETITIONS = 20_000
 _SOURCE = Source()
@@ -94,7 +95,8 @@ def convert(
     drafts = finish.finish(run)
     event_time = _event_time(run)
     facts = tuple(_fact(draft, event_time) for draft in drafts)
-    return Conversion(_bundle([_entry(draft) for draft in drafts]), problems + run.problems, Facts(event_time, facts), tuple(run.unmapped))
+    bundle = {**_of_message(run, tables), **_bundle([_entry(draft) for draft in drafts])}
+    return Conversion(bundle, problems + run.problems, Facts(event_time, facts), tuple(run.unmapped))
 
 
 @cache
@@ -229,6 +231,8 @@ class _Walk:
             self._link(row, found)
             return found
         table = compiled(self.tables, row.map)
+        if row.source:
+            return self._apply_other(row, table, segment, found)
         if found is not None and maker is not None and (maker[0] != segment.name or maker[1] == segment.index):
             apply_segment(run, table, segment, found.res, self.scope, found.nulls)
             if found.segments[-1] != segment.index:
@@ -244,6 +248,19 @@ class _Walk:
             home.makers[row.target] = (segment.name, segment.index)
         self._link(row, draft)
         return draft
+
+    def _apply_other(self, row: MessageRow, table: Map, segment: Segment, found: Draft | None) -> Draft | None:
+        """Apply a map of another segment (the ORC of an RXA) to a resource that is there already; no field of this segment is taken by it."""
+        run = self.run
+        read = self.scope.segment(row.source) or run.message.nth(row.source)
+        if found is None or read is None:
+            return None
+        landed, leftover = run.landed, run.leftover
+        run.landed, run.leftover = set(), {}
+        apply_segment(run, table, read, found.res, self.scope, found.nulls)
+        run.landed, run.leftover, run.segment = landed, leftover, segment
+        self._link(row, found)
+        return found
 
     def _link(self, row: MessageRow, draft: Draft | None) -> None:
         if row.refs and draft is not None:
@@ -270,6 +287,15 @@ def _event_time(run: Run) -> str:
 def _fact(draft: Draft, event_time: str) -> EntryFact:
     nulls = frozenset(name for name in draft.nulls if name not in draft.res) if draft.nulls else _NONE
     return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, tuple(draft.segments), draft.time or event_time)
+
+
+def _of_message(run: Run, tables: Tables) -> Element:
+    """What the map MSH[Bundle] says of the bundle itself: identifier and time. https://hl7.org/fhir/R4/bundle.html"""
+    root: Element = {"resourceType": "Bundle"}
+    if BUNDLE_MAP in tables.maps:
+        run.landed, run.leftover = set(), {}
+        apply_segment(run, compiled(tables, BUNDLE_MAP), run.header, root, Scope(Group("", None), None), set())
+    return root
 
 
 def _entry(draft: Draft) -> Element:

@@ -114,6 +114,11 @@ def _hd_scope(run: Run, raw: str, place: At, level: int) -> str:
     return f"urn:id:{quote(run.source.name, safe='.-_')}:hd" if run.source.name else "urn:id:hd"
 
 
+def _control_scope(run: Run, raw: str, place: At, level: int) -> str:
+    """The system in which a message control id (MSH-10) is unique: its sender's."""
+    return f"urn:id:{quote(run.source.name, safe='.-_')}:message" if run.source.name else "urn:id:message"
+
+
 def _degree(run: Run, raw: str, place: At, level: int) -> str | None:
     """A degree for the suffix of a name: its code."""
     return codings.split(run, raw, level)[0] or None
@@ -286,6 +291,11 @@ FUNCTIONS: dict[str, Make] = {
     "interval": _plain(timings.interval),
     "duration": _plain(timings.duration),
     "timing_duration": _plain(timings.timing_duration),
+    "offset_minutes": _plain(timings.offset_minutes),
+    "bounds_end": _plain(timings.bounds_end),
+    "bounds_start": _plain(timings.bounds_start),
+    "minutes_end": _plain(timings.minutes_end),
+    "control_scope": _plain(_control_scope),
     "telecom_one": _plain(_telecom_one),
     "offset_end": _plain(timings.end),
 }

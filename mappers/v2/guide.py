@@ -25,11 +25,52 @@ PATHS = (
     ("contact.organization[1](", "contact.organization("),
     ("actor(Location.identifier)", "actor(Location.identifier)"),
     ("system.extension-data-absent-reason", "system"),
-    ("valueExtension[1].", ""),
+    ("recorder.reference(", "recorder("),
+    ("coding.uri", "coding.system"),
+    ("valuedateTime", "valueDateTime"),
+    ("medication(Medication.doseForm", "medicationReference(Medication.form"),
+    ("medication(Medication.", "medicationReference(Medication."),
     ("valueCodeableConcept[1]", "valueCodeableConcept"),
     ("valueCodeableConcept.coding.value", "valueCodeableConcept.coding.code"),
     ("role.coding.value", "role.coding.code"),
 )
+
+# (map, the guide's path) -> the R4 element it can only mean: names of R5, of another resource, or a choice without its type
+ROW_PATHS = {
+    ("MSH[Provenance-Source]", "occurred"): "occurredDateTime",
+    ("PRT[CareTeam]", "participant.coveragePeriod.start"): "participant.period.start",
+    ("PRT[CareTeam]", "participant.coveragePeriod.end"): "participant.period.end",
+    ("TQ1[MedicationRequest]", "text"): "dosageInstruction.text",
+    ("TQ1[MedicationRequest]", "occurrenceTiming.boundsDuration"): "dosageInstruction.timing.repeat.boundsDuration",
+    ("TQ1[MedicationRequest]", "occurrenceTiming.boundsPeriod.end"): "dosageInstruction.timing.repeat.boundsPeriod.end",
+    ("TQ1[MedicationRequest]", "occurneceTiming.boundsPeriod.start"): "dosageInstruction.timing.repeat.boundsPeriod.start",
+}
+
+_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
+_ASSERTED = "http://hl7.org/fhir/StructureDefinition/condition-assertedDate"
+_VALUE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Observation.value"
+# url of an extension as the guide has it -> the one that is published: pages instead of canonicals, other versions of the same name
+URLS = {
+    "http://www.hl7.org/fhir/extension-condition-asserteddate": _ASSERTED,
+    "http://hl7.org/fhir/R4/extension-data-absent-reason.html": _ABSENT,
+    "https://hl7.org/fhir/5.0/StructureDefinition/extension-Observation.valueAttachment": _VALUE,
+}
+# fields whose extension has its url in the guide's comments only
+FIELD_URLS = {"OBX-19": "http://hl7.org/fhir/StructureDefinition/observation-analysis-date-time"}
+
+# rows that name their field by its title only
+TITLES = {
+    "TXA Edit Date/Time": "TXA-8",
+    "TXA Originator Code/Name": "TXA-9",
+    "TXA Document Change Reason": "TXA-21",
+    "TXA Distributed Copies (Code and Name of Recipient(s) )": "TXA-23",
+}
+
+# constants: a page instead of the code system's URI
+CONSTANTS = {
+    "http://hl7.org/fhir/sid/us-ssn.": "http://hl7.org/fhir/sid/us-ssn",
+    "https://hl7.org/fhir/R4/v3/ParticipationType/cs.html": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType",
+}
 
 # the guide's text -> one that condition.py reads
 CONDITIONS = {
@@ -37,6 +78,10 @@ CONDITIONS = {
     "IF PID-11 LST.COUNT EQUALS 1 AND PID-11.9 IS VALUED NOT EQUAL PID-12": "IF PID-11 COUNT EQUALS 1 AND PID-11.9 VALUED",
     'IF IAM-15 VALUED AND NOT "SEL"': 'IF IAM-15 VALUED AND IAM-15 NOT EQUALS "SEL"',
     "IF PRT-5 AND PRT-6 AREA NOT VALUED": "IF PRT-5 AND PRT-6 NOT VALUED",
+    "IF PR1-7 VALUED AND PR1-5.5 VALUED": "IF PR1-7 VALUED AND PR1-5 LENGTH >= 12",
+    "IF PR1-7 VALUED AND PR1-5.5 NOT VALUED": "IF PR1-7 VALUED AND PR1-5 LENGTH < 12",
+    "IF PR1-5.5 IS VALUED": "IF PR1-5 LENGTH >= 12",
+    "IF IN1-17 IS 'patient'": 'IF IN1-17 IN ("SEL", "01", "18", "1", "SELF")',
     'IF NOT VALUED AND RXA-21 NOT EQUALS "D"': 'IF RXA-20 NOT VALUED AND RXA-21 NOT EQUALS "D"',
 }
 

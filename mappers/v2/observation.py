@@ -21,6 +21,9 @@ MOST_DIGITS = 34
 _RANGE = re.compile(r"([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))\s*-\s*([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))$")
 _BOUND = re.compile(r"(<=|>=|<|>)\s*([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))$")
 _LINES = ("TX", "FT", "ST")
+_PARAGRAPHS = ("TX", "FT")
+_DOCUMENTS = ("ED", "RP")
+_ATTACHMENT = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Observation.value"
 _concept = codings.concept(None)
 
 
@@ -32,7 +35,7 @@ def value(run: Run, raw: str, place: At, level: int) -> Element | None:
     mark = segment.delimiters.repetition
     if not mark or mark not in segment.text(5):
         return _typed(run, kind, raw, place)
-    if kind in _LINES and len(segment.repetitions(5)) > 1:
+    if kind in _PARAGRAPHS and len(segment.repetitions(5)) > 1:
         if run.repetition > 1:
             return None
         text = "\n".join(string(run, part) or "" for part in segment.repetitions(5)).strip()
@@ -43,23 +46,34 @@ def value(run: Run, raw: str, place: At, level: int) -> Element | None:
 
 
 def components(run: Run, raw: str, place: At, level: int) -> list[Element] | None:
-    """@components: each repetition of a value that is no text becomes a component, with the code of the observation."""
+    """@components: each repetition of a value becomes a component, with the code and reference range of the observation.
+
+    Repetitions of TX and FT are no values of their own but lines (HL7 v2.5.1, 2.A.78).
+    """
     segment = place.segment
     mark = segment.delimiters.repetition
     if not mark or mark not in segment.text(5):
         return None
     kind = segment.get("2").strip().upper()
     reps = segment.repetitions(5)
-    if kind in (*_LINES, "NA", "MA") or len(reps) < 2 or run.repetition > 1:
+    if kind in (*_PARAGRAPHS, "NA", "MA") or len(reps) < 2 or run.repetition > 1:
         return None
+    limits = reference_range(run, segment.repetitions(7)[0], place, 0) if segment.valued(7) else None
     code = _concept(run, segment.repetitions(3)[0], place, 0) if segment.repetitions(3) else None
     made = []
     for part in reps:
         if content(part, segment.delimiters):
-            found = _typed(run, kind, part, place)
+            found = _attached(run, part, kind) if kind in _DOCUMENTS else _typed(run, kind, part, place)
             if found:
-                made.append({"code": code or {"text": "unknown"}, **{name: item for name, item in found.items() if name.startswith("value")}})
+                ranged = {"referenceRange": [limits]} if limits else {}
+                made.append({"code": code or {"text": "unknown"}, **found, **ranged})
     return made or None
+
+
+def _attached(run: Run, raw: str, kind: str) -> Element | None:
+    """A document as a component's value: R5's valueAttachment."""
+    found = _document(run, raw, kind)
+    return {"extension": [{"url": _ATTACHMENT, "valueAttachment": found}]} if found else None
 
 
 def _typed(run: Run, kind: str, raw: str, place: At) -> Element | None:
@@ -274,6 +288,10 @@ def document(run: Run, raw: str, place: At, level: int) -> Element | None:
     kind = place.segment.get("2").strip().upper()
     if kind not in ("ED", "RP"):
         return None
+    return _document(run, raw, kind)
+
+
+def _document(run: Run, raw: str, kind: str) -> Element | None:
     key = ("document", raw)
     if key not in run.cache:
         run.cache[key] = _embedded(run, raw) if kind == "ED" else _pointed(run, raw)

@@ -40,6 +40,9 @@ def _walk(run: Run, draft: Draft, node: Element) -> None:
                 _timing(value)
             if not value:
                 del node[name]
+            elif "low" in value and "high" in value and _above(value["low"], value["high"]):
+                value["low"], value["high"] = value["high"], value["low"]
+                _note(run, draft, f"{name} was sent from high to low; it was turned round")
             elif "start" in value and "end" in value and _after(value["start"], value["end"]):
                 del value["end"]
                 _note(run, draft, f"{name} ends before it starts; the end was left out")
@@ -59,6 +62,13 @@ def _timing(repeat: Element) -> None:
         repeat.pop("when", None)
     if "when" not in repeat:
         repeat.pop("offset", None)
+
+
+def _above(low: Any, high: Any) -> bool:
+    """rng-2: True if low is the higher of two quantities in one unit."""
+    if "value" not in low or "value" not in high or low.get("code", low.get("unit")) != high.get("code", high.get("unit")):
+        return False
+    return bool(low["value"] > high["value"])
 
 
 def _after(start: Any, end: Any) -> bool:
@@ -83,10 +93,13 @@ _UNKNOWN = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-
 
 
 def _appointment(run: Run, draft: Draft, res: Element) -> None:
-    """app-2 to app-4: start and end stand together and only some statuses need none; only what is cancelled has a reason for it."""
+    """app-1 to app-4: who takes part has a type or is named; start and end stand together and only some statuses need none; only what is cancelled has a reason for it."""
     if "cancelationReason" in res and res.get("status") not in ("cancelled", "noshow"):
         reason = res.pop("cancelationReason")
         res.setdefault("extension", []).append({"url": "urn:hl7-org:v2xml:SCH.6", "valueCodeableConcept": reason})
+    for member in res.get("participant", ()):
+        if "actor" not in member and "type" not in member:
+            member["type"] = [{"text": "unknown"}]
     if res.get("status") in ("proposed", "cancelled", "waitlist") and "start" not in res and "end" not in res:
         return
     for name in ("start", "end"):

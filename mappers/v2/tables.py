@@ -52,7 +52,8 @@ class Ref:
 class MessageRow:
     """A row of a message table: in `group`, segment `name` makes or extends the resource `target` ('Patient[1]') by `map`.
 
-    `holds` is the condition compiled, None if it has none.
+    `holds` is the condition compiled, None if it has none; `source` the segment whose fields the map reads, '' for `name` itself:
+    `ORC[MedicationAdministration]` at an RXA reads the ORC that goes with it.
     """
 
     group: str
@@ -61,6 +62,7 @@ class MessageRow:
     target: str
     map: str
     refs: tuple[Ref, ...]
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,9 @@ def _structure(path: Path) -> Structure:
         made = rows.setdefault((group, name), [])
         if row["target"]:
             holds = compile_condition(row["when"]) if row["when"] else None
-            made.append(MessageRow(group, name, holds, row["target"], row["map"].casefold(), _refs(row["refs"], path)))
+            read = row["map"].partition("[")[0]
+            source = read if read != name else ""
+            made.append(MessageRow(group, name, holds, row["target"], row["map"].casefold(), _refs(row["refs"], path), source))
             label = row["target"]
             homes[label] = _common(homes[label], group) if label in homes else group
     return Structure(path.stem.upper(), rows, Grammar((group, segment) for group, segment, _ in listed), homes)

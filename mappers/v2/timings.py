@@ -1,7 +1,7 @@
 """TQ1, TQ, RPT and RI -> parts of Timing, and durations with a start -> end. https://hl7.org/fhir/R4/datatypes.html#Timing"""
 
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from mappers.v2 import times
@@ -111,6 +111,45 @@ def timing_duration(run: Run, raw: str, place: At, level: int) -> Element | None
     """@timing_duration: TQ1-13 (CQ) -> how long each occurrence lasts: value and unit together (tim-1)."""
     found = duration(run, raw, place, level)
     return {"repeat": {"duration": found["value"], "durationUnit": found["code"]}} if found else None
+
+
+def offset_minutes(run: Run, raw: str, place: At, level: int) -> int | None:
+    """@offset_minutes: TQ1-5 (CQ) -> minutes from the event of TQ1-3.8; None where no such event is known (tim-9)."""
+    parts = split(run, raw, level)
+    amount, unit = number(parts[0]), unit_code(parts[1].split("&")[0])
+    row = run.tables.codes["eventrelatedperiod"].get(place.value("TQ1", 3, 8).casefold())
+    if amount is None or unit not in _SECONDS or not (row and row["system"].endswith("v3-TimingEvent")):
+        return None
+    minutes = amount * _SECONDS[unit] / 60
+    return int(minutes) if minutes == minutes.to_integral_value() and minutes >= 0 else None
+
+
+def bounds_end(run: Run, raw: str, place: At, level: int) -> str | None:
+    """@bounds_end: TQ1-7 plus the duration TQ1-6."""
+    return _moved(run, place.value("TQ1", 7, 1), duration(run, raw, place, level), 1)
+
+
+def bounds_start(run: Run, raw: str, place: At, level: int) -> str | None:
+    """@bounds_start: TQ1-8 less the duration TQ1-6."""
+    return _moved(run, place.value("TQ1", 8, 1), duration(run, raw, place, level), -1)
+
+
+def minutes_end(run: Run, raw: str, place: At, level: int) -> str | None:
+    """@minutes_end: the start two fields before (PR1-5) plus so many minutes (PR1-7)."""
+    amount = number(split(run, raw, level)[0])
+    start = place.value(place.segment.name, run.field - 2, 1)
+    return _moved(run, start, None if amount is None else {"value": amount, "code": "min"}, 1)
+
+
+def _moved(run: Run, text: str, length: Element | None, sign: int) -> str | None:
+    """A dateTime moved by a Duration; a day stays a day where whole days are added. None for months and years, which have no one length."""
+    start = times.date_time(text, run.zone)
+    if start is None or len(start) < 10 or length is None or length["code"] not in _SECONDS:
+        return None
+    step = timedelta(seconds=sign * float(length["value"]) * _SECONDS[length["code"]])
+    if len(start) > 10:
+        return (datetime.fromisoformat(start.replace("Z", "+00:00")) + step).isoformat(timespec="seconds")
+    return (date.fromisoformat(start) + step).isoformat() if step % timedelta(days=1) == timedelta(0) else None
 
 
 def end(run: Run, raw: str, place: At, level: int) -> str | None:

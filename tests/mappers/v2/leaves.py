@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,21 @@ def _field(segment: Segment, number: int) -> Iterator[tuple[str, str]]:
                     yield f"{number}.{component}" + (f".{sub}" if sub > 1 else ""), text
 
 
+def texts(segment: Segment, number: int) -> list[str]:
+    """Decoded text of each leaf of a field."""
+    return [text for _, text in _field(segment, number)]
+
+
+@cache
+def _mapped() -> dict[str, frozenset[str]]:
+    """v2 code, folded -> the FHIR codes that the code maps make of it ('' for one that FHIR has nothing for)."""
+    found: dict[str, set[str]] = {}
+    for rows in tables.load_tables().codes.values():
+        for code, row in rows.items():
+            found.setdefault(code, set()).add(row["code"])
+    return {code: frozenset(made) for code, made in found.items()}
+
+
 class Found:
     """What a bundle says, in forms that leaves can be looked up in."""
 
@@ -62,17 +78,13 @@ class Found:
         self.words = {word for text in self.strings for word in _WORD.split(text)}
         self.blob = "\x00".join(sorted(self.strings)).casefold()
         known = tables.load_tables()
-        self.maps: dict[str, set[str]] = {}
-        for rows in known.codes.values():
-            for code, row in rows.items():
-                self.maps.setdefault(code, set()).add(row["code"])
         self.systems = known.systems
         self.authorities = known.authorities
 
     def _gather(self, node: Any) -> None:
         if isinstance(node, dict):
             for name, value in node.items():
-                if name == "data" and isinstance(value, str):
+                if name == "data" and isinstance(value, str) and "origin" not in node:
                     self.strings.add(base64.b64decode(value).decode("utf-8", "replace"))
                 self._gather(value)
         elif isinstance(node, list):
@@ -103,6 +115,8 @@ class Found:
             return False
 
     def _time(self, text: str) -> bool:
+        if times.time(text) in self.strings:
+            return True
         day = times.date(text)
         if not day:
             return False
@@ -110,7 +124,7 @@ class Found:
         return clock[:19].casefold() in self.blob or f"{clock[:16]}".casefold() in self.blob
 
     def _coded(self, text: str) -> bool:
-        mapped = self.maps.get(text.casefold(), set())
+        mapped = _mapped().get(text.casefold(), frozenset())
         if any(code and code in self.strings for code in mapped) or "" in mapped:
             return True
         system = self.systems.get(text.upper()) or self.authorities.get(text.upper())
