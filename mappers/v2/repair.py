@@ -8,15 +8,15 @@ from typing import Any
 from mappers.v2.problem import WARNING, Problem, erl
 from mappers.v2.run import Draft, Element, Run
 
-# types with no nested periods, of which a message may have hundreds
-_SHALLOW = frozenset({"Observation", "DiagnosticReport", "Practitioner", "Organization"})
+# types whose maps make no nested periods or ranges and nothing empty, of which a message may have hundreds
+_SHALLOW = frozenset({"Observation", "DiagnosticReport", "Location", "MessageHeader", "Provenance"})
 
 
 def repair(run: Run, draft: Draft) -> None:
     """Make a finished resource keep the invariants of its type."""
     res = draft.res
     if res["resourceType"] in _SHALLOW:
-        for name in ("effectivePeriod", "valuePeriod"):
+        for name in ("effectivePeriod", "valuePeriod", "valueRange"):
             if name in res:
                 _walk(run, draft, {name: res[name]})
     else:

@@ -21,7 +21,19 @@ MINIMAL = {
 }  # fmt: skip
 # what message tables ask of a segment beyond the row itself, in variants
 EXTRAS: dict[str, list[dict[int, str]]] = {
-    "PRT": [{4: "AD^x^HL70443", 5: "1^D^J", 8: "Org"}, {4: "MTH^x^HL70063", 5: "1^D^J"}, {4: "AD", 5: "1^D^J", 6: "X^y^L"}, {4: "AD", 8: "Org"}, {4: "PP", 5: "1^D^J"}, {4: "PP", 5: "1^D^J", 6: "X^y^L"}, {4: "AP", 5: "1^D^J"}, {4: "OP", 5: "1^D^J"}, {4: "AP", 10: "D1"}, {4: "AP"}, {4: "PP"}],
+    "PRT": [
+        {4: "AD^x^HL70443", 5: "1^D^J", 8: "Org"},
+        {4: "MTH^x^HL70063", 5: "1^D^J"},
+        {4: "AD", 5: "1^D^J", 6: "X^y^L"},
+        {4: "AD", 8: "Org"},
+        {4: "PP", 5: "1^D^J"},
+        {4: "PP", 5: "1^D^J", 6: "X^y^L"},
+        {4: "AP", 5: "1^D^J"},
+        {4: "OP", 5: "1^D^J"},
+        {4: "AP", 10: "D1"},
+        {4: "AP"},
+        {4: "PP"},
+    ],
     "ROL": [{3: "MTH^x^HL70063", 4: "1^D^J"}, {3: "SEL^x^HL70063", 4: "1^D^J"}, {3: "PP", 4: "1^D^J"}, {3: "AT", 4: "1^D^J"}, {3: "AT"}],
     "AIG": [{3: "x", 4: "ROOM"}, {3: "x"}],
     "AIS": [{3: "x", 4: "202401020800", 8: "MIN"}, {3: "x"}],
@@ -232,5 +244,3 @@ def _text(structure: Structure, group: str, name: str, fields: dict[int, str], e
         lines = [line for line in lines if not line.startswith(("OBR", "RXA"))]
         return "\r".join(["|".join(header), *lines, segment, minimal["OBR"] if structure.name in ("ORU", "ORDER") else minimal["RXA"]])
     return "\r".join(["|".join(header), *lines, segment])
-
-
