@@ -121,7 +121,11 @@ class Settings:
     search_codes: int = setting(5000, "FHIR_SEARCH_CODES", "most codes of a value set or hierarchy that `:in`, `:above` and the like search for")
     search_chain: int = setting(10_000, "FHIR_SEARCH_CHAIN", "most resources that one step of a chained search may go through")
     search_includes: int = setting(1000, "FHIR_SEARCH_INCLUDES", "most included resources on a page; what is beyond is reachable by a link")
-    search_total: int = setting(1000, "FHIR_SEARCH_TOTAL", "matches are counted to this number where `_total` does not ask for more")
+    search_total: int = setting(
+        1000,
+        "FHIR_SEARCH_TOTAL",
+        "matches are counted to this number where `_total` does not ask for more; not where the newest are asked for (`_sort=-date`)",
+    )
     consent: str = setting("auto", "FHIR_CONSENT", "consents and security labels: enforce, off; auto enforces under --auth smart", OWN)
     consent_seconds: float = setting(0.5, "FHIR_CONSENT_SECONDS", "a consent counts in all processes after so long; its writer is answered then")
     clearance: str = setting("N", "FHIR_CLEARANCE", "highest confidentiality (U L M N R V) shown to who is not cleared for more by its token", OWN)

@@ -1,8 +1,9 @@
 """A searchset Bundle: entries, links, `_summary` and `_elements`. https://hl7.org/fhir/R4/search.html#return, #summary, #elements"""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from conformance.outcome import Issue, outcome
 from conformance.spec import Spec
@@ -11,12 +12,18 @@ from fhir_server.search.plan import Plan
 Resource = dict[str, Any]
 SUBSETTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
 ALWAYS = ("resourceType", "id", "meta")
+PLAIN = re.compile(r"[A-Za-z0-9_.~:/|,$*-]*")
 
 
 def url(base: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:
     """An absolute search URL."""
-    query = urlencode(list(pairs), quote_via=quote, safe=":/|,$*")
+    query = "&".join([f"{_quoted(name)}={_quoted(value)}" for name, value in pairs])
     return f"{base}/{path}".rstrip("/") + (f"?{query}" if query else "")
+
+
+def _quoted(text: str) -> str:
+    """Percent-encoded where it must be; most parameters and values need nothing."""
+    return text if PLAIN.fullmatch(text) else quote(text, safe=":/|,$*")
 
 
 def entry(base: str, res: Resource, mode: str) -> Resource:

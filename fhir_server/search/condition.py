@@ -19,6 +19,9 @@ Valued = Callable[[Asked, str], Clause]
 TEXTUAL = ("_text", "_content")
 RANGED, MOST_RANGES = ("date", "number", "quantity", "composite"), 100  # each of their values is several scans
 OWN = ("_id", "_lastUpdated", "_list", "_type", *TEXTUAL)
+MEMO, MEMO_DATES = "search.conditions", "search.dates"
+MOST_REMEMBERED = (100, 5000)  # characters of a value, conditions
+PASSING = frozenset({"_lastUpdated", "in", "not-in", "above", "below"})  # what the moment or terminology decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +239,7 @@ def conditions(reading: Reading, rtype: str, pairs: list[Pair]) -> Node:
     for name, value in pairs:
         field = schema(reading.spec, rtype).fields.get(name)
         if field is None or field.type != "date" or not field.single or len(value) > 400:
-            nodes.append(condition(reading, rtype, name, value))
+            nodes.append(_remembered(reading, rtype, name, value))
             continue
         asked = ask(reading, rtype, name)
         found = tuple(bounds for one in split(value, ",") for bounds in date.wanted(asked, one))
@@ -246,9 +249,40 @@ def conditions(reading: Reading, rtype: str, pairs: list[Pair]) -> Node:
             dates[name] = date.merged(dates[name], found)
         else:
             nodes.append(date.of(field, found))
-    fields = schema(reading.spec, rtype).fields
-    nodes += [date.of(fields[name], found) for name, found in dates.items()]
+    nodes += [_dates(reading, rtype, name, found) for name, found in dates.items()]
     return joined(nodes)
+
+
+def _remembered(reading: Reading, rtype: str, name: str, value: str) -> Node:
+    """`condition` of one short value, made once where it is a plain clause that depends on neither the moment nor terminology: codes and patients repeat."""
+    if len(value) > MOST_REMEMBERED[0] or "," in value or name.rpartition(":")[2] in PASSING or name in PASSING:
+        return condition(reading, rtype, name, value)
+    memo: dict[tuple[str, str, str, str], Node] = reading.spec.memo.setdefault(MEMO, {})
+    key = (reading.base, rtype, name, value)
+    found = memo.get(key)
+    if found is None:
+        found = condition(reading, rtype, name, value)
+        field = schema(reading.spec, rtype).fields.get(name)
+        if isinstance(found, Clause) and (field is None or field.type not in ("date", "composite")):
+            _remember(memo, key, found)
+    return found
+
+
+def _dates(reading: Reading, rtype: str, name: str, found: tuple[date.Bounds, ...]) -> Clause:
+    """The clause of bounds on a date, made once: days repeat."""
+    memo: dict[tuple[str, str, tuple[date.Bounds, ...]], Clause] = reading.spec.memo.setdefault(MEMO_DATES, {})
+    key = (rtype, name, found)
+    made = memo.get(key)
+    if made is None:
+        made = date.of(schema(reading.spec, rtype).fields[name], found)
+        _remember(memo, key, made)
+    return made
+
+
+def _remember(memo: dict[Any, Any], key: Any, made: Any) -> None:
+    if len(memo) >= MOST_REMEMBERED[1]:
+        memo.clear()
+    memo[key] = made
 
 
 def joined(nodes: list[Node]) -> Node:

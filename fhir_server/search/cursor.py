@@ -6,7 +6,6 @@ https://hl7.org/fhir/R4/http.html#paging
 """
 
 import base64
-import hashlib
 import hmac
 import json
 import secrets
@@ -47,7 +46,7 @@ def unseal(ctx: Context, query: str, cursor: str) -> tuple[Any, ...]:
 def _signature(ctx: Context, query: str, payload: bytes) -> bytes:
     key = ctx.settings.secret.encode() or PROCESS_KEY
     bound = json.dumps([query, ctx.tenant, ctx.grant.subject, ctx.grant.client, ctx.grant.patient]).encode()
-    return hmac.new(key, bound + b"\x00" + payload, hashlib.sha256).digest()[:SIGNATURE_BYTES]
+    return hmac.digest(key, bound + b"\x00" + payload, "sha256")[:SIGNATURE_BYTES]
 
 
 def _tagged(value: Any) -> Any:

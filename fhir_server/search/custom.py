@@ -22,6 +22,8 @@ COMPILED = (
     "interactions.metadata",
     "security.rights",
     "search.narrowed",
+    "search.conditions",
+    "search.dates",
 )  # what is made again when parameters change
 
 

@@ -241,7 +241,12 @@ async def _stated_total(ctx: Context, plan: Plan, scopes: list[Scope], page: Pag
     if plan.total in ("accurate", "estimate"):
         return await _total(ctx, scopes)
     most = ctx.settings.search_total
-    return None if position or not most else await _small_total(ctx, scopes, most)
+    return None if position or not most or _newest(plan, scopes) else await _small_total(ctx, scopes, most)
+
+
+def _newest(plan: Plan, scopes: list[Scope]) -> bool:
+    """The newest are asked for (`_sort=-date`), not how many there are: counting would cost half as much again as finding them."""
+    return bool(plan.sort) and [(key.kind, key.descending) for one in scopes for key in one.sort] == [("d", True)]
 
 
 def _matches(ctx: Context, plan: Plan, scopes: list[Scope], rows: list[Stored], trim: bundle.Trim) -> list[Resource]:

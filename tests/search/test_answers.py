@@ -85,3 +85,15 @@ async def test_totals_count_what_fits_and_what_is_asked(store):
     assert "total" not in await ask(ctx, "Patient?gender=male&_count=5")
     assert (await ask(ctx, "Patient?gender=male&_count=5&_total=accurate"))["total"] == 12
     assert len(found(await ask(ctx, "Patient?gender=male&_count=5&_total=none"))) == 5
+
+
+async def test_who_asks_for_the_newest_is_not_told_how_many_there_are_unless_asked(store):
+    lab = {"resourceType": "Observation", "status": "final", "code": {"coding": [{"code": "x"}]}, "subject": {"reference": "Patient/a"}}
+    await fill(store, [lab | {"id": f"o{day}", "effectiveDateTime": f"2024-05-0{day}"} for day in range(1, 6)])
+    ctx = context(store)
+    newest = "Observation?patient=a&code=x&_sort=-date"
+    assert "total" not in await ask(ctx, f"{newest}&_count=2")
+    assert (await ask(ctx, f"{newest}&_count=2&_total=accurate"))["total"] == 5
+    assert (await ask(ctx, f"{newest}&_count=5"))["total"] == 5
+    assert (await ask(ctx, "Observation?patient=a&code=x&_count=2"))["total"] == 5
+    assert found(await ask(ctx, f"{newest}&_count=2&date=ge2024-05-02")) == ["Observation/o5", "Observation/o4"]

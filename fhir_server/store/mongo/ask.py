@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from fhir_server.store.lane import Lane
-from fhir_server.store.mongo.document import Document
+from fhir_server.store.mongo.document import ZONELESS, Document, zoned
 from fhir_server.store.mongo.errors import OUT_OF_TIME, code_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SLOW = Lane(rest=1.0, longest=2.0)
 
 
 async def rows(place: "Place", command: Shape) -> list[Document]:
-    """All rows of a `find` or `aggregate` command. Raises OperationFailure (out of time among others)."""
+    """All rows of a `find` (of documents without their index) or `aggregate` command. Raises OperationFailure (out of time among others)."""
     if place.session is not None:  # its snapshot may be older than the index, and a failed command would end the transaction
         return await _driver_rows(place, _unhinted(command))
     try:
@@ -86,7 +86,9 @@ async def _rows(place: "Place", command: Shape, seconds: float) -> list[Document
     timed = command | {"maxTimeMS": int(seconds * 1000)}
     if place.lean is not None:
         with suppress(AutoReconnect):
-            return await place.lean.rows(timed | _batches(command))
+            if "find" not in command:
+                return await place.lean.rows(timed | _batches(command))
+            return [zoned(row) for row in await place.lean.rows(timed | _batches(command), ZONELESS)]
     return await _driver_rows(place, timed)
 
 

@@ -94,6 +94,16 @@ CODEC: "CodecOptions[Document]" = CodecOptions(
     tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_FromDecimal128(), _FromInt64()], fallback_encoder=_fallback)
 )
 
+ZONELESS: "CodecOptions[Document]" = CODEC.with_options(tz_aware=False, tzinfo=None)
+
+
+def zoned(document: Document) -> Document:
+    """A row decoded by ZONELESS, whose only moments are its own stamp and hot date: given a zone here, which is several times quicker than in the decoder."""
+    for name in ("at", "d"):
+        if (moment := document.get(name)) is not None:
+            document[name] = moment.replace(tzinfo=UTC)
+    return document
+
 
 def bare(change: Change, vid: int, at: datetime) -> Document:
     """The document of the new version of `change.rid`; `res` gets its meta (versionId, lastUpdated) in a copy. For a tombstone res is None."""

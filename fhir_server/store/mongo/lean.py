@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import bson
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import AutoReconnect, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError, WriteConcernError, WTimeoutError
 from pymongo.uri_parser import parse_uri
@@ -121,21 +122,22 @@ class Lean:
     crowds: dict[tuple[Any, ...], _Crowd] = field(default_factory=dict)
     _sweeper: asyncio.TimerHandle | None = None
 
-    async def command(self, command: Document) -> Document:
+    async def command(self, command: Document, codec: "CodecOptions[Document]" = CODEC) -> Document:
         """A command's answer, decoded exactly. Raises AutoReconnect for a lost connection, OperationFailure for the server's refusal."""
         body = bson.encode({**command, "$db": self.database}, codec_options=CODEC)
-        answer = bson.decode((await self._exchange(HEAD.pack(len(body) + HEAD.size, 1, 0, OP_MSG, 0, 0) + body))[HEAD.size :], CODEC)
+        answer = bson.decode((await self._exchange(HEAD.pack(len(body) + HEAD.size, 1, 0, OP_MSG, 0, 0) + body))[HEAD.size :], codec)
         if answer.get("ok") != 1:
             _refuse(answer)
         return answer
 
-    async def rows(self, command: Document) -> list[Document]:
+    async def rows(self, command: Document, codec: "CodecOptions[Document]" = CODEC) -> list[Document]:
         """All rows of a find or aggregate command. Its cursor is read to the end, so it should have a limit."""
-        cursor = (await self.command(command))["cursor"]
+        cursor = (await self.command(command, codec))["cursor"]
         rows: list[Document] = cursor["firstBatch"]
         while cursor["id"]:
             collection = command.get("find") or command["aggregate"]
-            cursor = (await self.command({"getMore": bson.Int64(cursor["id"]), "collection": collection, "batchSize": MORE_ROWS}))["cursor"]
+            more = {"getMore": bson.Int64(cursor["id"]), "collection": collection, "batchSize": MORE_ROWS}
+            cursor = (await self.command(more, codec))["cursor"]
             rows += cursor["nextBatch"]
         return rows
 
