@@ -29,6 +29,7 @@ Resource = dict[str, Any]
 Pair = tuple[str, str]
 Visible = Callable[[str], Clause]
 FORWARD, BACKWARD = "n", "p"
+STRETCH = 50  # rows made into entries before others have their turn
 TOTAL_SECONDS = 0.1  # for a total that nobody asked for
 BEHIND_ALL_IDS, BEFORE_ALL_IDS = "\U0010ffff", ""
 
@@ -84,9 +85,10 @@ async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, posi
     included = await include(ctx, page.rows, plan.includes, plan.revincludes, visible)
     total = await _stated_total(ctx, plan, scopes, page, position)
     trim = bundle.trimmer(ctx.spec, plan)
-    await asyncio.sleep(0)  # a long page is read, then made: others have their turn between
-    entries = _matches(ctx, plan, scopes, page.rows, trim)
-    entries += [bundle.entry(ctx.base, trim(one.res), "include") for one in included.found.values() if one.res is not None]
+    if len(page.rows) > STRETCH:
+        await asyncio.sleep(0)  # a long page is read, then made: others have their turn between
+    entries = await _matches(ctx, plan, scopes, page.rows, trim)
+    entries += await _entries(ctx, list(included.found.values()), "include", trim)
     entries += await _explanation(ctx, plan, scopes, visible)
     found = bundle.searchset(entries + _told(ctx, plan), _links(ctx, plan, bound, scopes, page, position), total)
     found["link"] += [{"relation": "related", "url": one} for one in included.links]
@@ -249,9 +251,19 @@ def _newest(plan: Plan, scopes: list[Scope]) -> bool:
     return bool(plan.sort) and [(key.kind, key.descending) for one in scopes for key in one.sort] == [("d", True)]
 
 
-def _matches(ctx: Context, plan: Plan, scopes: list[Scope], rows: list[Stored], trim: bundle.Trim) -> list[Resource]:
+async def _entries(ctx: Context, rows: list[Stored], mode: str, trim: bundle.Trim) -> list[Resource]:
+    """Some rows at a stretch: others have their turns between."""
+    entries: list[Resource] = []
+    for start in range(0, len(rows), STRETCH):
+        if start:
+            await asyncio.sleep(0)
+        entries += [bundle.entry(ctx.base, trim(row.res), mode) for row in rows[start : start + STRETCH] if row.res is not None]
+    return entries
+
+
+async def _matches(ctx: Context, plan: Plan, scopes: list[Scope], rows: list[Stored], trim: bundle.Trim) -> list[Resource]:
     if plan.contained == "false" or plan.container:
-        return [bundle.entry(ctx.base, trim(row.res), "match") for row in rows if row.res is not None]
+        return await _entries(ctx, rows, "match", trim)
     wanted = {one.rtype: one.inside for one in scopes}
     return [found for row in rows if row.res is not None for found in _inner_matches(ctx, plan, row, wanted[row.rtype], trim)]
 

@@ -30,7 +30,7 @@ from fhir_server.web import negotiate
 from fhir_server.web.asgi import App, Headers, Receive, Scope, Send, header_map, respond
 from fhir_server.web.body import read_body
 from fhir_server.web.gate import PUBLIC
-from fhir_server.web.render import accepts_gzip, binary_of, render
+from fhir_server.web.render import accepts_gzip, binary_of, render, written
 
 log = logging.getLogger("fhir.web")
 FORM = "application/x-www-form-urlencoded"
@@ -102,6 +102,7 @@ def fhir_door(services: Services) -> App:
                 request = await _request(services, exchange, pairs, receive)
                 reply = await services.route(ctx, request)
             services.record(ctx, request, reply)
+            reply = await written(reply, want, pretty=pretty)
         except Refusal as refusal:
             reply = Reply(refusal.status, outcome(refusal.issues), refusal.headers)
             _record_refused(services, ctx, request, reply)

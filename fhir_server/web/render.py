@@ -1,7 +1,11 @@
 """Reply -> bytes on the wire: JSON or XML, pretty, gzip, HEAD. https://hl7.org/fhir/R4/http.html#mime-type"""
 
+import asyncio
 import zlib
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from conformance import codec, xml
 from fhir_server.context import Reply, Request
@@ -13,6 +17,7 @@ XML_TYPE = b"application/fhir+xml;charset=utf-8"
 VERSIONED = b";fhirVersion=4.0"
 GZIP_FROM = 1400  # bytes: below one network packet compression only costs
 GZIP_LEVEL = 1
+SLICE = 50  # entries of a Bundle that are written at a stretch
 SAFE: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
@@ -39,6 +44,19 @@ def render(reply: Reply, want: Wanted, *, pretty: bool, gzip: bool, spec: Any) -
         headers.append((b"content-encoding", b"gzip"))
     headers += [(b"vary", b"accept, accept-encoding"), (b"content-length", str(len(body)).encode())]
     return headers, body
+
+
+async def written(reply: Reply, want: Wanted, *, pretty: bool) -> Reply:
+    """The answer; of a long Bundle the entries are written already, some at a time, so that other requests have their turns between."""
+    res = reply.res
+    entries = res.get("entry") if res is not None else None
+    if want.format == XML or pretty or res is None or not isinstance(entries, list) or len(entries) <= SLICE:
+        return reply
+    pieces = []
+    for start in range(0, len(entries), SLICE):
+        pieces.append(codec.encode(entries[start : start + SLICE])[1:-1])
+        await asyncio.sleep(0)
+    return replace(reply, res={**res, "entry": msgspec.Raw(b"[" + b",".join(pieces) + b"]")})
 
 
 def _resource(res: dict[str, Any], want: Wanted, pretty: bool, spec: Any) -> tuple[bytes, bytes]:

@@ -88,7 +88,7 @@ async def _rows(place: "Place", command: Shape, seconds: float) -> list[Document
         with suppress(AutoReconnect):
             if "find" not in command:
                 return await place.lean.rows(timed | _batches(command))
-            return [zoned(row) for row in await place.lean.rows(timed | _batches(command), ZONELESS)]
+            return await place.lean.rows(timed | _batches(command), ZONELESS, zoned)
     return await _driver_rows(place, timed)
 
 

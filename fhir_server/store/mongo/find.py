@@ -4,6 +4,7 @@ Three ways to the same order: `_id` and stamps from their indexes; one hot date 
 ordered by id in a second query, so the index need not hold ids); any other key computed from the index document (`computed`).
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,12 @@ async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], l
         positions = [(*row.pop("s"), row["_id"]) for row in rows]
     if any("blob" in row for row in rows):
         return [one for row, position in zip(rows, positions, strict=True) for one in await with_blobs(place, rtype, [row], position)]
-    return [stored(rtype, row, position) for row, position in zip(rows, positions, strict=True)]
+    found: list[Stored] = []
+    for start in range(0, len(rows), ask.BATCH):
+        if start:
+            await asyncio.sleep(0)  # a long page is made in pieces, so that others have their turns
+        found += [stored(rtype, row, position) for row, position in zip(rows[start : start + ask.BATCH], positions[start : start + ask.BATCH])]
+    return found
 
 
 async def count(place: Place, rtype: str, clause: Clause, limit: int) -> int:

@@ -12,7 +12,7 @@ import asyncio
 import struct
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -130,15 +130,17 @@ class Lean:
             _refuse(answer)
         return answer
 
-    async def rows(self, command: Document, codec: "CodecOptions[Document]" = CODEC) -> list[Document]:
-        """All rows of a find or aggregate command. Its cursor is read to the end, so it should have a limit."""
+    async def rows(
+        self, command: Document, codec: "CodecOptions[Document]" = CODEC, made: Callable[[Document], Document] | None = None
+    ) -> list[Document]:
+        """All rows of a find or aggregate command, each as `made` makes it. Its cursor is read to the end, so it should have a limit."""
         cursor = (await self.command(command, codec))["cursor"]
-        rows: list[Document] = cursor["firstBatch"]
+        rows: list[Document] = cursor["firstBatch"] if made is None else [made(row) for row in cursor["firstBatch"]]
         while cursor["id"]:
             collection = command.get("find") or command["aggregate"]
             more = {"getMore": bson.Int64(cursor["id"]), "collection": collection, "batchSize": MORE_ROWS}
             cursor = (await self.command(more, codec))["cursor"]
-            rows += cursor["nextBatch"]
+            rows += cursor["nextBatch"] if made is None else [made(row) for row in cursor["nextBatch"]]
         return rows
 
     async def insert(self, collection: str, document: RawBSONDocument, concern: Document) -> None:
