@@ -16,7 +16,7 @@ from fhir_server.interactions.indexing import index_of
 from fhir_server.jobs import seal
 from fhir_server.jobs.load import Report, Target, load
 from fhir_server.security.secret import kept_secret
-from fhir_server.settings import Settings, from_environment
+from fhir_server.settings import Settings, from_environment, public_base
 from fhir_server.store.mongo import archive
 from fhir_server.store.mongo.reindex import reindex
 from fhir_server.store.mongo.verify import Fault, verify
@@ -37,7 +37,7 @@ def load_command(
 ) -> None:
     """Load resources in bulk: validated and indexed; errors are listed by file and line."""
     settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    base = settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
+    base = public_base(settings)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with opened.database(settings) as uri, Progress(*columns, console=console) as bar:
         task = bar.add_task("loading", total=None)

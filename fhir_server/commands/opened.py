@@ -8,7 +8,7 @@ from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server.context import Context, Grant, Right
 from fhir_server.operations import TABLE
-from fhir_server.settings import Settings
+from fhir_server.settings import Settings, public_base
 from fhir_server.store import embedded
 from fhir_server.store.mongo.store import MongoStore, open_store
 from fhir_server.terms import terms_of
@@ -45,7 +45,7 @@ async def store(settings: Settings, uri: str) -> AsyncIterator[tuple[MongoStore,
                 spec=spec,
                 terms=terms_of(settings, spec),
                 settings=settings,
-                base=settings.base_url or f"http://{settings.host}:{settings.port}/fhir",
+                base=public_base(settings),
                 source="operator",
                 now=datetime.now(UTC),
                 operations=TABLE,

@@ -7,6 +7,7 @@ import pytest
 from conformance.outcome import Refusal
 from fhir_server.interactions.indexing import index_of
 from fhir_server.query.match import matches
+from fhir_server.search.extract import PATIENT, narrowed
 from fhir_server.search.parse import criteria
 from tests.search.world import BASE, ask, context, fill, found, link
 
@@ -76,6 +77,8 @@ async def test_absolute_references_to_this_server_are_found_as_relative_ones(sto
     for value in ("Patient/a", "a", f"{BASE}/Patient/a"):
         assert matches(criteria(ctx, "Observation", [("subject", value)]), index), value
     assert not matches(criteria(ctx, "Observation", [("subject", "http://other/fhir/Patient/a")]), index)
+    judged = narrowed(ctx.spec, "Observation", frozenset({PATIENT}), BASE)(res)
+    assert judged["p"] == "Patient/a", "rights are judged by the same index document"
 
 
 async def test_totals_count_what_fits_and_what_is_asked(store):
