@@ -55,7 +55,7 @@ def reconcile(current: Resource | None, state: State | None, said: Said) -> tupl
     for slot, contribution in sources.get(said.source, {}).items():
         if contribution["at"] == said.stamp:
             slots.setdefault(slot, [] if "@" in slot or _is_text_list(contribution["value"]) else None)
-    before = {slot: _items(sources.get(said.source, {}).get(slot)) for slot in slots}
+    before = _given(slots, sources.get(said.source, {}))
     if current is not None:
         _notice_edits(current, sources, {slot for slot, value in slots.items() if not isinstance(value, list)}, said.choice)
     own = sources.setdefault(said.source, {})
@@ -67,11 +67,20 @@ def reconcile(current: Resource | None, state: State | None, said: Said) -> tupl
         else:
             own[slot] = {"at": said.stamp, "first": first, "value": None if value is None or value == [] else encode(value).decode()}
     for slot, value in slots.items():
-        if isinstance(value, list):
-            _merge_list(merged, slot.partition("@")[0], before[slot], sources)
-        else:
+        if not isinstance(value, list):
             _merge_single(merged, slot, sources, said.choice)
+    for element, items in before.items():
+        _merge_list(merged, element, items, sources)
     return merged, {"sources": sources}
+
+
+def _given(slots: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """List element -> what the source gave before in the slots that it now speaks of: each element is merged once, however many slots it has."""
+    given: dict[str, list[Any]] = {}
+    for slot, value in slots.items():
+        if isinstance(value, list):
+            given.setdefault(slot.partition("@")[0], []).extend(_items(own.get(slot)))
+    return given
 
 
 def _slots(said: Said, own: Collection[str]) -> dict[str, Any]:

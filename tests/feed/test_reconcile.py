@@ -1,6 +1,7 @@
 """Absent keeps, "" deletes, a value replaces, each source its own, and the order of arrival does not matter."""
 
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -118,3 +119,13 @@ def test_a_message_mapped_again_takes_back_what_it_no_longer_says() -> None:
     first = said("1", gender="male", telecom=[HOME, OFFICE], photo=[{"url": "x"}])
     assert after(first, said("2", birthDate="1970"), said("1", telecom=[HOME])) == {"birthDate": "1970", "telecom": [HOME]}
     assert after(first, said("2", gender="female"), said("1", gender="other")) == {"gender": "female"}
+
+
+def test_many_slots_of_one_list_are_merged_in_one_pass() -> None:
+    """A segment with 4,000 fields that no map knows makes 4,000 slots of one list: merging the list for each of them took minutes."""
+    many = {"resourceType": "Patient", "extension": [{"url": f"urn:field:{number}", "valueString": "x"} for number in range(4000)]}
+    merged, state = reconcile(None, None, Said(many, "a", stamp("2024-01-01T00:00:00.000Z", "1")))
+    begun = time.process_time()
+    merged, state = reconcile(merged, state, Said(many, "a", stamp("2024-01-02T00:00:00.000Z", "2")))
+    assert time.process_time() - begun < 2.0
+    assert sorted(merged["extension"], key=str) == sorted(many["extension"], key=str)
