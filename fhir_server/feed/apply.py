@@ -36,10 +36,11 @@ MOST_GUESSES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One version to write: the resource with its id, the version it supersedes (None for a new one)."""
+    """One version to write: the resource with its id, the version it supersedes (None for a new one); as_is: references to merged resources stay."""
 
     res: Resource
     prior: Stored | None
+    as_is: bool = False
 
 
 Commit = Callable[[Tx, Sequence[Write]], Awaitable[list[Stored]]]  # (transaction, versions) -> stored versions, through the one door to disk

@@ -16,6 +16,7 @@ from fhir_server.feed.intake import Feed
 from fhir_server.feed.sources import Registry, Source
 from fhir_server.interactions import commit
 from fhir_server.query.clauses import either
+from fhir_server.search.aliases import attach, renewed
 from fhir_server.search.keys import refers, token_clause
 from fhir_server.store import Stored, Tx
 from fhir_server.store.inbox import Inbox
@@ -31,7 +32,9 @@ MATCHES = 20  # more than one match is a conflict already
 def open_feed(ctx: Context, inbox: Inbox, registry: Registry) -> Feed:
     """The feed of one tenant in this process. `ctx` acts for all sources; each message gets its own copy with its source's name."""
     mean = lru_cache(1000)(lambda source: _means(ctx, inbox, source))
-    return Feed(ctx.store, inbox, registry, _converter(ctx), mean, unsupported=_unsupported(ctx))
+    attach(ctx.store, inbox.aliases)
+    settle = 2 * ctx.settings.transaction_seconds + 5  # a draft may wait for one transaction and be written by the next
+    return Feed(ctx.store, inbox, registry, _converter(ctx), mean, unsupported=_unsupported(ctx), settle_seconds=settle)
 
 
 def _unsupported(ctx: Context) -> Callable[[Message, Source], Problem | None]:
@@ -75,6 +78,7 @@ def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
     own = replace(ctx, source=source.name, request_id=uuid.uuid4().hex)
 
     async def write(tx: Tx, writes: Sequence[Write]) -> list[Stored]:
+        await renewed(own.store)
         return await commit.write(own, tx, [_draft(own, one) for one in writes])
 
     async def lookup(tx: Tx, rtype: str, tokens: Sequence[str]) -> list[str]:
@@ -101,6 +105,6 @@ def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
 def _draft(ctx: Context, one: Write) -> commit.Draft:
     """A draft of a mapped resource; a refusal says which resource it is about."""
     try:
-        return commit.draft(ctx, one.res, str(one.res["id"]), "PUT" if one.prior else "POST", one.prior, feed=True)
+        return commit.draft(ctx, one.res, str(one.res["id"]), "PUT" if one.prior else "POST", one.prior, feed=True, as_is=one.as_is)
     except Refusal as refusal:
         raise Invalid(refusal.status, refusal.issues, refusal.headers, f"{one.res['resourceType']}/{one.res['id']}") from refusal

@@ -23,7 +23,8 @@ from fhir_server.feed.apply import Deferred, Means
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import Registry, Source, recognise
 from fhir_server.feed.statistics import Statistics
-from fhir_server.feed.work import Mapped, apply_all, check, kind_of, map_message
+from fhir_server.feed.work import Mapped, apply_all, check, kind_of, map_message, merges
+from fhir_server.search.aliases import settled
 from fhir_server.store import Store, Tx
 from fhir_server.store.inbox import ACCEPTED, FAILED, RESENT, REUSED, Busy, Entry, Inbox
 from mappers.v2 import batch
@@ -68,6 +69,7 @@ class Feed:
     writing: bool = False
     unsupported: Callable[[Message, Source], Problem | None] = nothing_wrong
     connections: dict[str, str] = field(default_factory=dict)  # source name -> its latest MLLP connection
+    settle_seconds: float = 65.0  # the longest that a write may take which began before a merge
 
 
 class Behind(Exception):
@@ -310,11 +312,15 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     while True:
         try:
-            return await feed.store.transact(lambda tx: _in_transaction(feed, tx, entry, mapped))
+            answer = await feed.store.transact(lambda tx: _in_transaction(feed, tx, entry, mapped))
         except Behind as behind:
             if asyncio.get_running_loop().time() > deadline:
                 raise Failed("store") from behind
             await _wait_for(feed, behind.entry)
+        else:
+            if merges(mapped.message):
+                await settled(feed.store)
+            return answer
 
 
 async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> bytes:

@@ -2,7 +2,7 @@
 
 tracks: [{ref: 'Patient/1', patient: 'Patient/1' | ''}], one per patient for things that belong to a patient (two patients may have orders
 of the same number); digests: [[source, digest]] of what each source last said of a shared thing (a doctor, a ward), so that saying it again
-costs nothing. Aliases of merged resources are documents 'alias|Patient/2' {ref: 'Patient/1'} of the same kind.
+costs nothing. Aliases of merged resources are documents 'alias|Patient/2' {ref: 'Patient/1', g: 7} of the same kind (ref '' after an undo).
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from fhir_server.store import Tx
 from fhir_server.store.inbox import Document, Inbox
 
 KIND = "feed"  # the one collection of the feed's own documents: identity, aliases, states
+GENERATION = "aliases"  # the document that counts the changes of aliases: {n}
 MAX_CHAIN = 32
 
 
@@ -56,7 +57,7 @@ class Ledger:
         for _ in range(MAX_CHAIN):
             key = f"alias|{ref}"
             await self.load([key])
-            if key not in self.documents:
+            if not self.documents.get(key, {}).get("ref"):  # never merged, or the merge was undone
                 return ref
             ref = str(self.documents[key]["ref"])
         raise RuntimeError("a chain of merges has no end")
@@ -107,10 +108,19 @@ class Ledger:
             document["tracks"] = [{**row, "patient": patient} if row["ref"] == ref else row for row in document["tracks"]]
             self._touch(key)
 
-    def point(self, alias: str, ref: str) -> None:
-        """Let an alias document name `ref`."""
-        self.documents[alias] = {"_id": alias, "ref": ref}
-        self._touch(alias)
+    async def point(self, retired: str, survivor: str) -> list[str]:
+        """Let a resource, and all that it stood for, be stood for by another one from now on; the ids of those older alias documents.
+
+        Every change has a number of its own (`g`), counted in one document: two merges at once exclude each other, and who has seen
+        one number has seen all before it.
+        """
+        older = [row["_id"] for row in await self.inbox.find(self.tx, KIND, "ref", [retired], 10_000)]
+        await self.load([GENERATION])
+        number = self.documents.get(GENERATION, {}).get("n", 1) + 1
+        for row in [{"_id": GENERATION, "n": number}, *({"_id": alias, "ref": survivor, "g": number} for alias in [*older, f"alias|{retired}"])]:
+            self.documents[row["_id"]] = row
+            self._touch(row["_id"])
+        return older
 
     def adopt(self, rows: Iterable[Document]) -> None:
         """Have these documents at hand, unless they are already."""

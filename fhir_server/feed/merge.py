@@ -261,10 +261,7 @@ async def _move_keys(meeting: Meeting, survivor: str, retired: str) -> tuple[lis
     for key in keys:
         meeting.ledger.move(key, retired, survivor)
         meeting.ledger.retire(key)
-    aliases = [row["_id"] for row in await meeting.means.inbox.find(meeting.tx, FEED, "ref", [retired], 10_000)]
-    for alias in [*aliases, f"alias|{retired}"]:
-        meeting.ledger.point(alias, survivor)
-    return keys, aliases
+    return keys, await meeting.ledger.point(retired, survivor)
 
 
 async def _record(meeting: Meeting, operation: str, survivor: str, retired: str, done: Document) -> None:
@@ -407,10 +404,10 @@ async def _act_on_part(
         for key in old_keys:
             meeting.ledger.move(key, ref, target)
         await _grow_old(meeting, writes, target, old_keys, write.res.get("identifier", []))
+        aliases = await meeting.ledger.point(ref, target)
         touched = await rewritten(meeting.means, meeting.tx, ref, target, REWRITE_AT_ONCE, writes)
-        await _record(
-            meeting, "merge", target, ref, {"keys": list(old_keys), "aliases": [], "touched": touched, "before": {"status": write.res.get("status")}}
-        )
+        done = {"keys": list(old_keys), "aliases": aliases, "touched": touched, "before": {"status": write.res.get("status")}}
+        await _record(meeting, "merge", target, ref, done)
     else:
         await _grow_old(meeting, writes, ref, [key for key in old_keys if key not in new_keys])
         for key in new_keys:

@@ -4,14 +4,17 @@ AuditEvent and Provenance tell of the past, Bundle documents and signed document
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fhir_server.feed.apply import Means, Write, version
 from fhir_server.feed.provenance import merge_provenance
+from fhir_server.interactions.retired import is_kept
 from fhir_server.store import Stored, Tx
 
+SETTLING = "settling"
+LOOK_AGAIN = timedelta(seconds=2)
 LOOK_AT = 100  # referrers looked at to see whether a finished merge has late ones
-KEPT_TYPES = frozenset({"AuditEvent", "Provenance", "Bundle"})
 Resource = dict[str, Any]
 
 
@@ -20,12 +23,6 @@ def redirected(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
         return {name: new if name == "reference" and part == old else redirected(part, old, new) for name, part in value.items()}
     return [redirected(part, old, new) for part in value] if isinstance(value, list) else value
-
-
-def is_kept(res: Resource) -> bool:
-    """True for what must stay as it was."""
-    signed = res["resourceType"] == "DocumentReference" and res.get("docStatus") == "final" and bool(res.get("authenticator"))
-    return res["resourceType"] in KEPT_TYPES or signed or (res["resourceType"] == "Contract" and "signer" in res)
 
 
 async def rewritten(means: Means, tx: Tx, old: str, new: str, limit: int, writes: dict[str, Write]) -> list[str]:
@@ -74,16 +71,17 @@ async def _open_again(means: Means, tx: Tx, id: str) -> bool:
     return True
 
 
-async def continue_rewriting(means: Means, transact: Any, merge: Mapping[str, Any], batch: int = 200) -> int:
-    """One step of the job for an open merge: rewrite up to `batch` resources in a transaction of their own; how many. 0: it is done.
+async def continue_rewriting(means: Means, transact: Any, merge: Mapping[str, Any], batch: int = 200, *, settle: float = 0.0) -> int:
+    """One step of the job for an open or settling merge: rewrite up to `batch` resources in a transaction of their own; how many.
 
-    The merge document records what was touched, so the job can stop anywhere and go on elsewhere.
+    The merge document records what was touched, so the job can stop anywhere and go on elsewhere. When nothing is left, the merge settles: it is
+    looked at again until `settle` seconds later, when nobody can be writing any more who did not know of it (it is then done).
     """
 
     async def body(tx: Tx) -> int:
         found = await means.inbox.load(tx, "merges", [merge["_id"]])
         document = found[merge["_id"]]
-        if document["state"] != "open":
+        if document["state"] not in ("open", SETTLING):
             return 0
         writes: dict[str, Write] = {}
         touched = await rewritten(means, tx, document["retired"], document["survivor"], batch, writes)
@@ -91,7 +89,10 @@ async def continue_rewriting(means: Means, transact: Any, merge: Mapping[str, An
             refs = [version(write) for write in writes.values()]
             await means.commit(tx, [*writes.values(), Write(merge_provenance(document, refs), None)])
         document["touched"] = [*document.get("touched", ()), *touched]
-        document["state"] = "open" if touched else "done"
+        now = datetime.now(UTC)
+        until = document.setdefault("until", now + timedelta(seconds=settle))
+        document["state"] = "open" if touched else SETTLING if now < until else "done"
+        document["due"] = min(until, now + LOOK_AGAIN)
         await means.inbox.save(tx, "merges", [document])
         return len(touched)
 

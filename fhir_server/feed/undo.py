@@ -4,17 +4,19 @@ What was written for the survivor after the merge stays with the survivor; it is
 """
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from conformance.outcome import conflict, not_found
 from fhir_server.feed.apply import Means, Write, version
 from fhir_server.feed.intake import Feed
-from fhir_server.feed.ledger import KIND
+from fhir_server.feed.ledger import GENERATION, KIND
 from fhir_server.feed.numbers import forgetting, identity_of
 from fhir_server.feed.provenance import merge_provenance
 from fhir_server.feed.rewrite import redirected
 from fhir_server.feed.sources import Source
+from fhir_server.search.aliases import settled
 from fhir_server.store import Tx
 from fhir_server.store.inbox import Document
 
@@ -35,7 +37,9 @@ async def undo(feed: Feed, id: str, who: str) -> Document:
             raise conflict("this merge was undone before")
         return await _undo(feed.mean(Source(merge["source"])), tx, merge, who)
 
-    return await feed.store.transact(body)
+    done = await feed.store.transact(body)
+    await settled(feed.store)
+    return done
 
 
 async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
@@ -58,7 +62,7 @@ async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
     record = merge_provenance({**merge, "at": datetime.now(UTC)}, refs)
     record["activity"] = {"text": "merge undone"}
     record["agent"].append({"who": {"display": who or "operator"}})
-    await means.commit(tx, [*writes.values(), Write({**record, "id": str(uuid.uuid4())}, None)])
+    await means.commit(tx, [*(replace(one, as_is=True) for one in writes.values()), Write({**record, "id": str(uuid.uuid4())}, None)])
     merge["state"], merge["undone"] = "undone", {"at": datetime.now(UTC), "who": who}
     await means.inbox.save(tx, "merges", [merge])
     return {"merge": merge["_id"], "survivor": survivor, "restored": retired, "resources": sorted(writes)}
@@ -104,6 +108,8 @@ async def _restore_keys(means: Means, tx: Tx, merge: Document) -> None:
             for one in document["tracks"]
         ]
         document.pop("retired", None)
-    aliases = [{"_id": alias, "ref": retired} for alias in merge.get("aliases", ())]
-    await means.inbox.save(tx, KIND, [*documents.values(), *aliases])
-    await means.inbox.drop(tx, KIND, [f"alias|{retired}"])
+    counter = (await means.inbox.load(tx, KIND, [GENERATION])).get(GENERATION, {"_id": GENERATION, "n": 1})
+    number = counter["n"] + 1
+    aliases = [{"_id": alias, "ref": retired, "g": number} for alias in merge.get("aliases", ())]
+    own = {"_id": f"alias|{retired}", "ref": "", "g": number}
+    await means.inbox.save(tx, KIND, [{**counter, "n": number}, *documents.values(), *aliases, own])

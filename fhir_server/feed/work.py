@@ -9,7 +9,7 @@ from fhir_server.feed.answers import Failed
 from fhir_server.feed.apply import Applied, Means, Meeting, Write, apply
 from fhir_server.feed.documents import relate
 from fhir_server.feed.items import Work, items_of
-from fhir_server.feed.merge import also_known, left_out, merge
+from fhir_server.feed.merge import also_known, left_out, merge, row_of
 from fhir_server.feed.sources import Source
 from fhir_server.feed.times import event_time, sortable, zone_of
 from fhir_server.store import Tx
@@ -64,6 +64,12 @@ def check(message: Message, source: Source) -> None:
     if failed(list(message.problems)):
         header = any(problem.severity == "E" and problem.location.startswith("MSH") for problem in message.problems)
         raise Failed("header" if header else "parse", message.problems)
+
+
+def merges(message: Message) -> bool:
+    """True for a message that may have let one resource stand for another."""
+    row = row_of(message)
+    return row is not None and not {"merge", "move"}.isdisjoint((row.patient, row.account, row.visit))
 
 
 def kind_of(problems: Sequence[Problem]) -> str:

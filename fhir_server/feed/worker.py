@@ -161,6 +161,9 @@ async def rewrite_once(feed: Feed) -> int:
     """One step for one open merge; how many resources were rewritten."""
     found = await feed.inbox.find(None, "merges", "state", ["open"], 1)
     if not found:
+        now = datetime.now(UTC)
+        found = [row for row in await feed.inbox.find(None, "merges", "state", [rewrite.SETTLING]) if row["due"] <= now]
+    if not found:
         return 0
     means = feed.mean(Source(found[0]["source"]))
-    return await rewrite.continue_rewriting(means, feed.store.transact, found[0])
+    return await rewrite.continue_rewriting(means, feed.store.transact, found[0], settle=feed.settle_seconds)

@@ -12,8 +12,10 @@ from fhir_server.interactions import integrity, together
 from fhir_server.interactions.access import within
 from fhir_server.interactions.audited import records
 from fhir_server.interactions.indexing import index_of
+from fhir_server.interactions.retired import redirected
 from fhir_server.interactions.validity import judge, level_of, translated
 from fhir_server.query.match import matches
+from fhir_server.search.aliases import known_of
 from fhir_server.security.audit import kept
 from fhir_server.security.visible import WORDS, measure, required
 from fhir_server.store import Change, Stored, Tx
@@ -34,13 +36,25 @@ class Draft:
 
 
 def draft(
-    ctx: Context, res: Resource, rid: str, method: str, prior: Stored | None = None, *, feed: bool = False, texts: Sequence[str] | None = None
+    ctx: Context,
+    res: Resource,
+    rid: str,
+    method: str,
+    prior: Stored | None = None,
+    *,
+    feed: bool = False,
+    texts: Sequence[str] | None = None,
+    as_is: bool = False,
 ) -> Draft:
     """A draft of `res` under id `rid`; `res` itself is not changed. The client's versionId and lastUpdated are dropped, its profiles, tags
     and security labels replace those of the prior version (https://hl7.org/fhir/R4/http.html#update).
 
-    feed: it comes from an HL7 v2 message (see `validity.judge`); texts: `references(res)`, if known already. Raises Refusal 400/422: not valid.
+    feed: it comes from an HL7 v2 message (see `validity.judge`); texts: `references(res)`, if known already; as_is: references to merged resources
+    stay (else see `redirected`). Raises Refusal 400/422: not valid.
     """
+    told: tuple[Issue, ...] = ()
+    if not as_is and (known := known_of(ctx.store)) is not None:
+        res, texts, told = redirected(ctx, known, res, texts)
     fresh = translated(ctx, _with_id(res, rid))
     issues = judge(ctx, fresh, feed=feed)
     try:
@@ -49,7 +63,7 @@ def draft(
         if level_of(ctx.settings.validation, ctx.source) == "enforce":
             raise
         raise refuse("structure", "an element has a shape that R4 does not give it, so that the resource cannot be indexed") from error
-    return Draft(Change(str(res["resourceType"]), rid, fresh, index, prior, method), issues)
+    return Draft(Change(str(res["resourceType"]), rid, fresh, index, prior, method), (*issues, *told))
 
 
 def draft_delete(prior: Stored) -> Draft:

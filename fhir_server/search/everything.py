@@ -13,6 +13,7 @@ from fhir_server.context import Context
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Updated, both, either, negated
 from fhir_server.query.indexes import HOT
 from fhir_server.search import bundle, parse
+from fhir_server.search.aliases import merged
 from fhir_server.search.condition import Pair, ask, presence, short
 from fhir_server.search.cursor import unseal
 from fhir_server.search.keys import compartment as member_of
@@ -76,7 +77,7 @@ async def _types(ctx: Context, name: str, wanted: str) -> list[str]:
 
 
 def _clause(ctx: Context, name: str, rid: str | None, rtype: str, given: dict[str, str], visible: Visible) -> Clause:
-    member = member_of(ctx.spec, name, rid, rtype) if rid is not None else EVERYTHING
+    member = merged(ctx, rtype, member_of(ctx.spec, name, rid, rtype)) if rid is not None else EVERYTHING
     since = Updated(ge=_bound("_since", given["_since"])[0]) if "_since" in given else EVERYTHING
     return both(member, visible(rtype), since, _dated(ctx, rtype, given) if rtype != name else EVERYTHING)
 

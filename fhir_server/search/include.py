@@ -10,6 +10,7 @@ from typing import Any
 from conformance.path import search_path
 from fhir_server.context import Context
 from fhir_server.query.clauses import NOTHING, Clause, Ids, both, either
+from fhir_server.search.aliases import merged
 from fhir_server.search.bundle import url
 from fhir_server.search.plan import Include
 from fhir_server.search.schema import Field, schema
@@ -140,7 +141,7 @@ async def _referrers(
 ) -> list[Stored]:
     """Resources of one type that point at these references by one of the parameters, in one search."""
     room = max(_room(ctx, included), 0)
-    clause = both(either(*(reference.to(asked, refs) for asked, refs in pointed)), visible(source))
+    clause = both(merged(ctx, source, either(*(reference.to(asked, refs) for asked, refs in pointed))), visible(source))
     rows = await ctx.store.find(source, clause, limit=room + 1)
     if len(rows) > room:
         for asked, refs in pointed:

@@ -7,6 +7,7 @@ from conformance.outcome import bad_request, refuse
 from fhir_server.context import Context
 from fhir_server.query.clauses import both
 from fhir_server.search import bundle, parse
+from fhir_server.search.aliases import merged
 from fhir_server.search.condition import Pair
 from fhir_server.search.fold import fold
 from fhir_server.search.resolve import resolve
@@ -29,7 +30,7 @@ async def lastn(ctx: Context, pairs: Sequence[Pair], *, visible: Visible, path: 
     if not names & set(FOCUS) or not names & set(KINDS):
         raise bad_request("$lastn needs a patient or subject, and a category or a code")
     most = _max(pairs)
-    clause = both(await resolve(ctx, parse.condition_of(ctx, RTYPE, criteria), visible), visible(RTYPE))
+    clause = both(merged(ctx, RTYPE, await resolve(ctx, parse.condition_of(ctx, RTYPE, criteria), visible)), visible(RTYPE))
     kept: dict[int, list[Stored]] = {}
     groups: dict[str, int] = {}
     after: tuple[Any, ...] = ()

@@ -8,6 +8,7 @@ from conformance.outcome import too_costly
 from fhir_server.context import Context
 from fhir_server.query.clauses import NOTHING, And, Clause, Dated, Ids, Keys, Or, Patient, both, either, negated
 from fhir_server.query.indexes import HOT
+from fhir_server.search.aliases import merged, same
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotOf
 from fhir_server.search.types import reference
 from fhir_server.store import Sort
@@ -66,7 +67,7 @@ async def steps(ctx: Context, node: Node, visible: Visible) -> list[tuple[str, C
 
 
 async def _chain(ctx: Context, node: Chain, visible: Visible) -> Clause:
-    inner = both(await resolve(ctx, node.inner, visible), visible(node.target))
+    inner = both(merged(ctx, node.target, await resolve(ctx, node.inner, visible)), visible(node.target))
     if inner == NOTHING:
         return NOTHING
     known = _ids_of(inner)
@@ -85,7 +86,7 @@ def _ids_of(clause: Clause) -> tuple[str, ...] | None:
 
 
 async def _has(ctx: Context, node: Has, visible: Visible) -> Clause:
-    inner = both(await resolve(ctx, node.inner, visible), visible(node.source))
+    inner = both(merged(ctx, node.source, await resolve(ctx, node.inner, visible)), visible(node.source))
     if inner == NOTHING:
         return NOTHING
     most = ctx.settings.search_chain
@@ -95,7 +96,7 @@ async def _has(ctx: Context, node: Has, visible: Visible) -> Clause:
     found = [ref if ref.startswith(head) else head + ref for ref in await ctx.store.refs(node.source, inner, heads, most + 1)]
     if len(found) > most:
         raise _too_costly(node.field.code, most)
-    ids = tuple(dict.fromkeys(ref.removeprefix(head) for ref in found))
+    ids = tuple(dict.fromkeys(one.removeprefix(head) for ref in found for one in same(ctx.store, ref)))
     return Ids(ids) if ids else NOTHING
 
 

@@ -15,6 +15,7 @@ from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Contained, bo
 from fhir_server.query.indexes import HOT
 from fhir_server.query.match import matches
 from fhir_server.search import bundle, parse
+from fhir_server.search.aliases import merged
 from fhir_server.search.cursor import seal, unseal
 from fhir_server.search.explain import explained
 from fhir_server.search.extract import extractor
@@ -97,7 +98,7 @@ async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, posi
 
 async def criteria(ctx: Context, rtype: str, pairs: Sequence[Pair], visible: Visible) -> Clause:
     """The clause of criteria that may use chains, `_has` and `_list`."""
-    return await resolve(ctx, parse.condition_of(ctx, rtype, pairs), visible)
+    return merged(ctx, rtype, await resolve(ctx, parse.condition_of(ctx, rtype, pairs), visible))
 
 
 async def _explanation(ctx: Context, plan: Plan, scopes: list[Scope], visible: Visible) -> list[Resource]:
@@ -131,7 +132,7 @@ async def _clause(ctx: Context, plan: Plan, rtype: str, visible: Visible, compar
     if NOTHING in (seen, within):
         parse.where(ctx, plan, rtype)  # a malformed query is refused whatever its caller may see
         return NOTHING
-    return both(await resolve(ctx, parse.where(ctx, plan, rtype), visible), within, seen)
+    return both(merged(ctx, rtype, both(await resolve(ctx, parse.where(ctx, plan, rtype), visible), within)), seen)
 
 
 async def _contained_scopes(ctx: Context, plan: Plan, visible: Visible, given: str | None) -> list[Scope]:

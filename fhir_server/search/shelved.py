@@ -20,8 +20,11 @@ BY_ID = (Sort("_id"),)
 
 
 def unshelved(store: Store) -> Store:
-    """What lies behind the view: the database."""
-    return store.stored if isinstance(store, Shelved) else store
+    """What lies behind the views: the database."""
+    if isinstance(store, Shelved):
+        return store.stored
+    outside: Store | None = getattr(store, "outside", None)  # of the reads inside a transaction
+    return store if outside is None else unshelved(outside)
 
 
 @dataclass(frozen=True, slots=True)

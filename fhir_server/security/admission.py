@@ -15,6 +15,7 @@ from conformance.outcome import NO_HEADERS, bad_request, forbidden
 from conformance.spec import Spec
 from fhir_server.context import Admission, Context, Grant, Resource
 from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Or, Patient, either
+from fhir_server.search import aliases
 from fhir_server.search.types import reference
 from fhir_server.security import consent, labels
 from fhir_server.security.register import BELONGS_SECONDS, Register, belongs, enforced, register
@@ -79,6 +80,7 @@ def _same(held: Held, grant: Grant, place: tuple[Settings, Store, str], found: R
 
 async def admit(ctx: Context, headers: Mapping[str, str] = NO_HEADERS) -> Context:
     """The context of a caller as far as the store has to say. Raises Refusal 400 (a malformed header), 403 (the glass is not the caller's to break)."""
+    await aliases.renewed(ctx.store)
     if ctx.grant.internal or not ctx.grant.rights:
         return ctx
     lasting = GLASS not in headers and PURPOSE not in headers
@@ -131,12 +133,14 @@ class _Withheld:
         self.own = _own(ctx)
         self.cleared = _cleared(ctx, bool(self.own))
         whose = {reference.normal(right.who, ctx.base) for right in ctx.grant.rights if right.level != CLEARANCE}
-        self.whose = frozenset(whose) if all(one.startswith("Patient/") for one in whose) else None
+        only = all(one.startswith("Patient/") for one in whose)
+        self.whose = frozenset(same for one in whose for same in aliases.same(ctx.store, one)) if only else None
 
     def __call__(self, rtype: str) -> Clause:
         memo: dict[object, Clause] = self.ctx.spec.memo.setdefault(MEMO, {})
         moment = self.ctx.now.replace(second=0, microsecond=0) if self.found.consents else None
-        key = (id(self.found), self.found.generation, self.caller, self.own, self.whose, self.cleared, self.ctx.base, rtype, moment)
+        known = aliases.generation(self.ctx.store)
+        key = (id(self.found), self.found.generation, known, self.caller, self.own, self.whose, self.cleared, self.ctx.base, rtype, moment)
         if key not in memo:
             if len(memo) >= MOST_MEMO:
                 memo.clear()
@@ -146,14 +150,14 @@ class _Withheld:
     def _clause(self, rtype: str) -> Clause:
         rows = self._concerned()
         consents = _merged([consent.withheld(self.ctx, one, self.caller, rtype) for one in rows])
-        return either(consents, labels.above(self.ctx.spec, rtype, self.cleared))
+        return either(aliases.merged(self.ctx, rtype, consents), labels.above(self.ctx.spec, rtype, self.cleared))
 
     def _concerned(self) -> list[Resource]:
         """The consents that may matter: of patients whom the grant reaches, but not of the patient who asks."""
         return [one for one in self.found.consents.values() if self._reaches(consent.patient_of(one, self.ctx.base))]
 
     def _reaches(self, patient: str) -> bool:
-        return patient != self.own and (self.whose is None or patient in self.whose)
+        return patient not in aliases.same(self.ctx.store, self.own) and (self.whose is None or patient in self.whose)
 
 
 def _merged(parts: list[Clause]) -> Clause:

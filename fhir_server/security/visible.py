@@ -11,7 +11,7 @@ from conformance.spec import DEFINITIONS
 from fhir_server.context import Context, Grant, Right
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Everything, Ids, Index, Nothing, both, either, negated
 from fhir_server.query.match import matches
-from fhir_server.search import parse
+from fhir_server.search import aliases, parse
 from fhir_server.search.keys import token_clause
 from fhir_server.search.types import reference
 from fhir_server.security import audit
@@ -116,12 +116,13 @@ def _meaning(ctx: Context, right: Right, rtype: str, action: str) -> Clause:
     """What one row of a grant covers of a type; compiled once."""
     if right.level == "system" and not right.criteria:
         return EVERYTHING if right.clause is None else right.clause
-    compiled: dict[tuple[Right, str, str, str], Clause] = ctx.spec.memo.setdefault(COMPILED, {})
-    key = (right, rtype, action, ctx.base)
+    compiled: dict[tuple[Right, str, str, str, int], Clause] = ctx.spec.memo.setdefault(COMPILED, {})
+    key = (right, rtype, action, ctx.base, aliases.generation(ctx.store))
     if key not in compiled:
         if len(compiled) >= MOST_COMPILED:
             compiled.clear()
-        compiled[key] = both(_bound(ctx, right, rtype, action), EVERYTHING if right.clause is None else right.clause, _criteria(ctx, right, rtype))
+        meant = both(_bound(ctx, right, rtype, action), EVERYTHING if right.clause is None else right.clause, _criteria(ctx, right, rtype))
+        compiled[key] = aliases.merged(ctx, rtype, meant)
     return compiled[key]
 
 

@@ -124,5 +124,8 @@ class Inbox(Protocol):
     async def save(self, tx: Tx | None, kind: str, documents: Sequence[Document]) -> None:
         """Write these documents whole (each has `_id`), replacing what was there."""
 
+    async def aliases(self, after: int) -> list[tuple[int, str, str]]:
+        """What was merged (or not any more: survivor '') after this generation: (generation, 'Patient/2', 'Patient/1'), in order."""
+
     async def drop(self, tx: Tx | None, kind: str, ids: Sequence[str]) -> None:
         """Remove documents of feed."""

@@ -228,6 +228,10 @@ class MemoryInbox:
         else:
             change(tx)
 
+    async def aliases(self, after: int) -> list[tuple[int, str, str]]:
+        rows = [row for key, row in self.store.tables.of("feed").items() if key.startswith("alias|")]
+        return sorted((row["g"], row["_id"].removeprefix("alias|"), row["ref"]) for row in rows if row["g"] > after)
+
     async def drop(self, tx: MemoryTx | None, kind: str, ids: Sequence[str]) -> None:
         def change(one: MemoryTx) -> None:
             for id in ids:

@@ -16,6 +16,7 @@ from fhir_server.security.reach import sharing
 from fhir_server.security.scopes import rights_of
 from fhir_server.security.visible import covers, may_feed, visible
 from fhir_server.store import Stored
+from tests.feed.memory import MemoryStore
 from tests.server.rest.calls import exchange_on
 
 SPEC = load_spec()
@@ -75,7 +76,7 @@ def test_a_scope_without_its_context_grants_nothing() -> None:
 
 def test_only_an_unlimited_system_scope_may_feed() -> None:
     def feeds(*scopes: str) -> bool:
-        grant = replace(exchange_on(None).ctx.grant, rights=rights_of(scopes, SPEC.types, "1", "Practitioner/1"))
+        grant = replace(exchange_on(MemoryStore()).ctx.grant, rights=rights_of(scopes, SPEC.types, "1", "Practitioner/1"))
         return may_feed(grant)
 
     assert feeds("system/*.cu")
@@ -83,7 +84,7 @@ def test_only_an_unlimited_system_scope_may_feed() -> None:
 
 
 def ctx_of(*scopes: str, patient: str = "mine", user: str = "") -> Context:
-    ctx = exchange_on(None).ctx
+    ctx = exchange_on(MemoryStore()).ctx
     return replace(ctx, grant=replace(ctx.grant, rights=rights_of(scopes, SPEC.types, patient, user)))
 
 

@@ -50,7 +50,7 @@ async def prepare(database: AsyncDatabase[Document]) -> None:
                 if error.code != NAMESPACE_EXISTS:  # another worker that starts at the same moment was first
                     raise
     await database["inbox"].create_indexes(INDEXES)
-    names = ("tracks.ref", "ref", "patients", "orders")
+    names = ("tracks.ref", "ref", "patients", "orders", "g")
     await database["feed"].create_indexes([IndexModel([(name, ASCENDING)], name=name, sparse=True) for name in names])
     await database["merges"].create_indexes([IndexModel([("refs", ASCENDING)], name="refs"), IndexModel([("state", ASCENDING)], name="state")])
 
@@ -274,6 +274,13 @@ class MongoInbox:
             if documents:
                 writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
                 await self.database[kind].bulk_write(writes, ordered=True, session=_session(tx))
+
+    async def aliases(self, after: int) -> list[tuple[int, str, str]]:
+        """See `Inbox.aliases`. At first all are read, also those that were stored before generations were."""
+        with surfaced():
+            wanted: Document = {"g": {"$gt": after}} if after else {"_id": {"$gte": "alias|", "$lt": "alias}"}}
+            rows = await self.database["feed"].find(wanted, {"g": 1, "ref": 1}).sort("g", ASCENDING).to_list()
+            return [(row.get("g", 1), row["_id"].removeprefix("alias|"), row["ref"]) for row in rows]
 
     async def drop(self, tx: Tx | None, kind: str, ids: Sequence[str]) -> None:
         """See `Inbox.drop`."""
