@@ -47,6 +47,7 @@ class Meta:
     properties: Mapping[str, str] = field(default_factory=lambda: NO_PROPERTIES)
     types: Mapping[str, str] = field(default_factory=lambda: NO_PROPERTIES)  # declared property -> its type
     supplements: str = ""
+    date: str = ""
 
     @property
     def canonical(self) -> str:
@@ -156,6 +157,7 @@ def read_meta(res: Json) -> Meta:
         properties={each["code"]: each.get("uri", "") for each in declared},
         types={each["code"]: each.get("type", "code") for each in declared},
         supplements=res.get("supplements", ""),
+        date=str(res.get("date", "")),
     )
 
 

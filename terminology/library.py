@@ -5,10 +5,13 @@ https://hl7.org/fhir/R4/terminology-service.html#validation. A Library is immuta
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from terminology.concepts import Json, Meta, System, open_system, read_meta
-from terminology.versions import choose, key
+from terminology.dated import since
+from terminology.trouble import Stop, stop
+from terminology.versions import choose, is_pattern, key
 
 KINDS = ("CodeSystem", "ValueSet", "ConceptMap")
 MAX_KEPT = 8192
@@ -47,21 +50,49 @@ class Library:
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     listed: Mapping[str, Sequence[str]] = field(default_factory=dict)  # kind -> urls that `definitions` has, for listing
     published: Sequence[str] = ()  # code systems that `definitions` has as well, R4's own
+    until: datetime | None = None  # only what was in force before this time is chosen, unless its version is named
+
+    def as_of(self, until: datetime) -> "Library":
+        """This library as it was before a time: of code systems and value sets the newest version of then. What has no date is not known to have been there."""
+        found: Library | None = self.memo.get(("as of", until))
+        if found is None:
+            found = Library(base=self, until=until)
+            self.keep(("as of", until), found)
+        return found
+
+    def _then(self, date: str, version: str) -> bool:
+        """True if a version was in force at the time of this library."""
+        if self.until is None:
+            return True
+        start = since(date, version)
+        return start is not None and start < self.until
+
+    def _not_then(self, url: str) -> Stop:
+        day = (self.until - timedelta(microseconds=1)).date() if self.until is not None else ""
+        return stop("not-in-force", url=url, date=day, status=422)
 
     def versions(self, url: str) -> list[str]:
         """The known versions of a code system, oldest first (supplements left out)."""
         found: list[str] | None = self.memo.get(("versions", url))
         if found is None:
             below = self.base.versions(url) if self.base is not None else []
+            if self.until is not None:
+                known = ((version, self._exact(url, version)) for version in below)
+                below = [version for version, system in known if system is not None and self._then(system.meta.date, version)]
             found = sorted({*(system.meta.version for system in self._systems(url)), *below}, key=key)
             if found:
                 self.keep(("versions", url), found)
         return found
 
     def system(self, url: str, version: str = "") -> System | None:
-        """The version of a code system that `version` means ('': the newest; `1.0.x`), None if there is none."""
+        """The version of a code system that `version` means ('': the newest; `1.0.x`), None if there is none. Raises Stop (`as_of`)."""
         found: System | None = self.memo.get(("one", url, version))
         if found is None:
+            if self.until is not None and self.base is not None and (version and not is_pattern(version) or not self.versions(url)):
+                found = self.base.system(url, version)
+                if found is not None and (not version or is_pattern(version)):
+                    raise self._not_then(url)
+                return found
             chosen = choose(version, self.versions(url))
             found = None if chosen is None else self._exact(url, chosen)
             if found is not None:  # what is unknown is not kept: anyone can ask for any url
@@ -97,8 +128,12 @@ class Library:
         return tuple(self.definitions(kind, url)) if self.definitions is not None else ()
 
     def value_set(self, url: str, version: str = "") -> Json | None:
-        """The ValueSet that 'url', 'version' means, None if there is none."""
+        """The ValueSet that 'url', 'version' means, None if there is none. Raises Stop (`as_of`)."""
         known = self.value_set_versions(url)
+        if self.until is not None and known and version not in known:
+            known = {each: res for each, res in known.items() if self._then(str(res.get("date", "")), each)}
+            if not known:
+                raise self._not_then(url)
         chosen = choose(version, known)
         return None if chosen is None else known[chosen]
 

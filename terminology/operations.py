@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from conformance.dates import interval
 from terminology import units, validate
 from terminology.expand import DEFAULT_LIMIT, Wishes, expand
 from terminology.judging import Request
@@ -61,9 +62,21 @@ def call(
     try:
         arguments = read(parameters)
         library = terms.library.with_resources(each for each in arguments.all("tx-resource") if isinstance(each, dict))
-        return 200, run(Call(library, arguments, now, accept, limit, target))
+        return 200, run(Call(as_of(library, arguments, now), arguments, now, accept, limit, target))
     except Stop as stopped:
         return stopped.status, stopped.outcome()
+
+
+def as_of(library: Library, arguments: Arguments, now: datetime) -> Library:
+    """The library as it was on `date`; as it is for the present and the future. Raises Stop if that is no date."""
+    text = arguments.text("date")
+    if not text:
+        return library
+    try:
+        _, until = interval(text)
+    except ValueError as bad:
+        raise stop("bad-parameter", name="date", reason=bad, status=400) from bad
+    return library.as_of(until) if until <= now else library
 
 
 def rules_of(arguments: Arguments) -> Rules:
@@ -162,6 +175,8 @@ def echo(arguments: Arguments, asked: Languages) -> list[tuple[str, str, Any]]:
             )
     if asked:
         rows.append(("displayLanguage", "valueCode", asked.text))
+    if arguments.text("date"):
+        rows.append(("date", "valueDateTime", arguments.text("date")))
     rows += [("designation", "valueString", str(each)) for each in arguments.all("designation")]
     rows += [("exclude-system", "valueUri", str(each)) for each in arguments.all("exclude-system")]
     return rows
@@ -242,8 +257,8 @@ def run_batch(of: Call) -> Json:
     rows = []
     for each in of.arguments.all("validation"):
         own = read(each if isinstance(each, dict) else None)
-        one = replace(of, arguments=Arguments({**shared, **own.rows}))
         try:
+            one = replace(of, library=as_of(of.library, own, of.now), arguments=Arguments({**shared, **own.rows}))
             rows.append({"name": "validation", "resource": run_validate_value_set(one)})
         except Stop as stopped:
             rows.append({"name": "validation", "resource": outcome(stopped.troubles)})

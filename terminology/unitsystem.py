@@ -17,6 +17,7 @@ from terminology.sets import NOTHING, Members
 from terminology.trouble import outcome, trouble
 
 ALL = f"{units.SYSTEM}/vs"
+UCUM = Meta(url=units.SYSTEM, name="UCUM", title="Unified Code for Units of Measure", date="1998")  # one grammar since it was first published
 MOST = 65_536  # units that are told apart in one process; far more than are in use
 
 
@@ -24,7 +25,7 @@ MOST = 65_536  # units that are told apart in one process; far more than are in 
 class UnitSystem:
     """The System of all UCUM expressions. A unit gets its number when it is first asked for; `everything` holds the numbers of those to come as well."""
 
-    meta: Meta = field(default_factory=lambda: Meta(url=units.SYSTEM, name="UCUM", title="Unified Code for Units of Measure"))
+    meta: Meta = field(default_factory=lambda: UCUM)
     codes: list[str] = field(default_factory=list, compare=False, repr=False)
     numbers: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 

@@ -35,10 +35,17 @@ def load_icd10cm(paths: Sequence[Path], folder: Path, progress: Progress = silen
             _order(source, columns)
     _prefixes(columns)
     version = version or max(years, default="")
-    meta = Meta(url=URL, version=version, name="ICD10CM", title="ICD-10-CM", language="en-US", hierarchy="is-a", case_sensitive=False)
+    meta = Meta(
+        url=URL, version=version, name="ICD10CM", title="ICD-10-CM", language="en-US", hierarchy="is-a", case_sensitive=False, date=in_force(version)
+    )
     return write_index(
         folder / f"icd10cm-{version or 'unknown'}", meta, columns, {"kind": "icd10cm"}, lambda step, share: progress(step, 0.5 + share / 2)
     )
+
+
+def in_force(version: str) -> str:
+    """The first day of a fiscal year's codes: 1 October of the year before; '' for a version of another form."""
+    return f"{int(version) - 1}-10-01" if re.fullmatch(r"20\d\d", version) else ""
 
 
 def dotted(code: str) -> str:

@@ -52,10 +52,18 @@ def load_rxnorm(paths: Sequence[Path], folder: Path, progress: Progress = silent
         progress("attributes", 0.35)
         _attributes(sources, columns)
         version = version or _version(sources, paths)
-    meta = Meta(url=URL, version=version, name="RxNorm", title="RxNorm", language="en", hierarchy="is-a")
+    meta = Meta(url=URL, version=version, name="RxNorm", title="RxNorm", language="en", hierarchy="is-a", date=released(version))
     return write_index(
         folder / f"rxnorm-{version or 'unknown'}", meta, columns, {"kind": "rxnorm"}, lambda step, share: progress(step, 0.5 + share / 2)
     )
+
+
+def released(version: str) -> str:
+    """The date in a version: 20AA_240304F (as RXNSAB writes it) or 03042024 (as the release is named); '' for another form."""
+    coded, named = re.fullmatch(r".*_(\d\d)(\d\d)(\d\d)F?", version), re.fullmatch(r"(\d\d)(\d\d)(\d{4})", version)
+    if coded is not None:
+        return "20{}-{}-{}".format(*coded.groups())
+    return "{2}-{0}-{1}".format(*named.groups()) if named is not None else ""
 
 
 def rows(sources: Sequence[Source], name: str) -> Iterator[list[str]]:
