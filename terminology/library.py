@@ -88,7 +88,7 @@ class Library:
         """The version of a code system that `version` means ('': the newest; `1.0.x`), None if there is none. Raises Stop (`as_of`)."""
         found: System | None = self.memo.get(("one", url, version))
         if found is None:
-            if self.until is not None and self.base is not None and (version and not is_pattern(version) or not self.versions(url)):
+            if self.until is not None and self.base is not None and ((version and not is_pattern(version)) or not self.versions(url)):
                 found = self.base.system(url, version)
                 if found is not None and (not version or is_pattern(version)):
                     raise self._not_then(url)

@@ -38,6 +38,7 @@ class Terms:
     answers: those of operations, as long as the same terminology is in force;
     maps: concept maps of the site that were not loaded, before all others where codes are translated as they come in.
 
+    awaited: the names of the cluster's terminology that had not come here when this process started, and still have not;
     live: the one library in force, replaced by `refresh` when another load has been switched in; stamped: (stamp of the shelf, when it was looked at).
     """
 
@@ -50,6 +51,7 @@ class Terms:
     seen: dict[tuple[str, str, str | None, str | None], Verdict] = field(default_factory=dict, compare=False, repr=False)
     maps: list[Json] = field(default_factory=list, compare=False, repr=False)
     mapped: dict[tuple[str, str], list[Json]] = field(default_factory=dict, compare=False, repr=False)
+    awaited: list[str] = field(default_factory=list, compare=False, repr=False)
     asked: set[int] = field(default_factory=set, compare=False, repr=False)
     answers: dict[Any, Json] = field(default_factory=dict, compare=False, repr=False)
     unknown: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict, compare=False, repr=False)
@@ -59,10 +61,10 @@ class Terms:
         """What is known now."""
         return self.live[0]
 
-    def refresh(self) -> None:
-        """Takes up what was loaded since; looks at the disk once a second at the most."""
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Takes up what was loaded since; looks at the disk once a second at the most, or at once."""
         now = time.monotonic()
-        if self.folder is None or now - self.stamped[1] < 1:
+        if self.folder is None or (now - self.stamped[1] < 1 and not at_once):
             return
         self.stamped[1] = now
         fresh = stamp(self.folder)

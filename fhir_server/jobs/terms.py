@@ -41,9 +41,13 @@ class Keeper:
 
 @contextlib.asynccontextmanager
 async def running(terms: Terms, store: MongoStore, folder: Path | None) -> AsyncIterator[None]:
-    """What each worker process holds while it serves; stored concept maps are known before the first request."""
+    """What each worker process holds while it serves; stored concept maps are known before the first request.
+
+    Until the shelf of the cluster is here, `terms.awaited` says what is missing: the server is not ready.
+    """
     keeper = Keeper(terms, store, folder)
     await unknown_codes.prepare(store.database)
+    terms.awaited[:] = await shelf.awaited(store.database, folder) if folder is not None else []
     await take_maps(keeper)
     try:
         async with beside("terminology", lambda: serve(keeper)):
@@ -61,6 +65,7 @@ async def serve(keeper: Keeper) -> None:
             await take_maps(keeper)
             if keeper.folder is not None:
                 await share(keeper, keeper.folder)
+                await arrive(keeper, keeper.folder)
         except Refusal as refusal:
             log.warning("terminology waits: %s", refusal)
         except OSError as error:
@@ -98,6 +103,14 @@ async def share(keeper: Keeper, folder: Path) -> None:
         if mine:
             for name in await shelf.fetch(keeper.database, folder):
                 log.info("terminology fetched", extra={"fields": {"name": name}})
+
+
+async def arrive(keeper: Keeper, folder: Path) -> None:
+    """Once the shelf that was awaited is here, whichever process brought it, and taken up by this one, nothing is awaited any more."""
+    if keeper.terms.awaited:
+        left = await shelf.awaited(keeper.database, folder)
+        keeper.terms.refresh(at_once=True)
+        keeper.terms.awaited[:] = left
 
 
 @contextlib.contextmanager

@@ -77,6 +77,8 @@ def _health(app: FastAPI, services: Services) -> None:
             await services.store.ready()
         except Refusal as refusal:
             return JSONResponse({"status": "not ready", "reason": str(refusal)}, 503)
+        if services.terms is not None and services.terms.awaited:
+            return JSONResponse({"status": "not ready", "reason": "the terminology of the cluster is being fetched"}, 503)
         return JSONResponse({"status": "ready"})
 
 

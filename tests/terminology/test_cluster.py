@@ -3,13 +3,20 @@
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import httpx
 import pytest
 
 from conformance.outcome import Refusal
+from conformance.spec import load_spec
 from fhir_server.jobs import terms as job
+from fhir_server.settings import Settings
 from fhir_server.store.mongo import shelf as cluster
 from fhir_server.store.mongo.store import MongoStore
+from fhir_server.web.app import beside_fhir
+from fhir_server.web.door import Services
 from terminology import shelf
 from terminology.load import draft, load
 from terminology.service import Terms, open_terms
@@ -106,3 +113,27 @@ async def test_workers_take_up_the_shelf_in_the_background(store: MongoStore, tm
     async with job.running(terms, store, tmp_path / "there"), asyncio.timeout(10):
         while look(terms) != "ok":
             await asyncio.sleep(0.02)
+
+
+async def test_a_new_server_is_not_ready_before_its_shelf_has_come(store: MongoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "EVERY", 0.02)
+    names = await published(store, tmp_path / "here", write_loinc(tmp_path))
+    terms, gate = open_terms(tmp_path / "there"), asyncio.Event()
+    fetch = cluster.fetch
+
+    async def late(*arguments: Any) -> list[str]:
+        await gate.wait()
+        return await fetch(*arguments)
+
+    monkeypatch.setattr(cluster, "fetch", late)
+    services = Services(Settings(), load_spec(), terms, store, Mock(), Mock(), Mock(), Mock())
+    app = beside_fhir(services, Mock(), {})
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+    async with client as http, asyncio.timeout(10), job.running(terms, store, tmp_path / "there"):
+        assert terms.awaited == names
+        answer = await http.get("/health/ready")
+        assert (answer.status_code, "terminology" in answer.json()["reason"]) == (503, True)
+        gate.set()
+        while (await http.get("/health/ready")).status_code != 200:
+            await asyncio.sleep(0.02)
+        assert terms.check(LOINC, A).finding == "ok"

@@ -50,7 +50,16 @@ def named(res: dict[str, Any], name: str) -> Any:
 
 @pytest.mark.parametrize(
     ("date", "version"),
-    [("2018-03-01", "1"), ("2018", "1"), ("2021-12-31", "1"), ("2021-12-31T23:59:59Z", "1"), ("2022", "2"), ("2026-01-01", "2"), ("2099", "2"), ("", "2")],
+    [
+        ("2018-03-01", "1"),
+        ("2018", "1"),
+        ("2021-12-31", "1"),
+        ("2021-12-31T23:59:59Z", "1"),
+        ("2022", "2"),
+        ("2026-01-01", "2"),
+        ("2099", "2"),
+        ("", "2"),
+    ],
 )
 def test_the_version_in_force_then(terms: Terms, date: str, version: str) -> None:
     status, res = ask(terms, "CodeSystem/$lookup", system=URL, code="a", date=date)

@@ -45,6 +45,12 @@ async def current(database: Database) -> dict[str, list[str]] | None:
     return None if row is None else {"systems": list(row["systems"]), "resources": list(row["resources"])}
 
 
+async def awaited(database: Database, folder: Path) -> list[str]:
+    """The names in force in the cluster that a server's folder has not brought into force yet. Raises Refusal."""
+    here = shelf.contents(folder)
+    return [name for kind, names in (await current(database) or {}).items() for name in names if name not in here[kind]]
+
+
 async def publish(database: Database, folder: Path, systems: Sequence[str], resources: Sequence[str], progress: Progress = silent) -> None:
     """Stores files of the shelf and brings their names into force for the cluster; then removes what no longer is. Raises Refusal."""
     paths = [path for name in (*systems, *resources) for path in files_of(name, folder)]
