@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
+from terminology.scanner import BadText, Scanner
+
 MAX_LENGTH = 10_000
 MAX_DEPTH = 50
 MANY = 2**31 - 1
 
 
-class BadConstraint(ValueError):
+class BadConstraint(BadText):
     """Not ECL, or a part of it that is not supported; the text says where and why."""
 
 
@@ -122,42 +124,14 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z]*")
 _HISTORY = re.compile(r"\{\{\s*\+\s*HISTORY(?:[-_]?(MIN|MOD|MAX))?\s*\}\}", re.IGNORECASE)
 
 
-class _Reader:
+class _Reader(Scanner):
     """Recursive descent over one text."""
 
+    BLANK, ERROR = _BLANK, BadConstraint
+
     def __init__(self, text: str) -> None:
-        self.text, self.at, self.depth = text, 0, 0
-
-    def blank(self) -> None:
-        """Skips blanks and comments."""
-        match = _BLANK.match(self.text, self.at)
-        if match is not None:
-            self.at = match.end()
-
-    def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Reads a pattern and the blanks behind it."""
-        match = pattern.match(self.text, self.at)
-        if match is not None:
-            self.at = match.end()
-            self.blank()
-        return match
-
-    def sign(self, text: str) -> bool:
-        """Reads a fixed text if it is there."""
-        if not self.text.startswith(text, self.at):
-            return False
-        self.at += len(text)
-        self.blank()
-        return True
-
-    def need(self, text: str) -> None:
-        """Reads a fixed text. Raises BadConstraint."""
-        if not self.sign(text):
-            raise self.wrong(f"'{text}' is expected")
-
-    def wrong(self, why: str) -> BadConstraint:
-        """An error at this place."""
-        return BadConstraint(f"character {self.at + 1}: {why}")
+        super().__init__(text)
+        self.depth = 0
 
     def peek(self) -> str:
         """The next character, '' at the end."""
@@ -386,8 +360,6 @@ def parse(text: str) -> Node:
     if len(text) > MAX_LENGTH:
         raise BadConstraint(f"an expression has at most {MAX_LENGTH} characters")
     reader = _Reader(text)
-    reader.blank()
     node = reader.expression()
-    if reader.at < len(text):
-        raise reader.wrong("the end is expected")
+    reader.end()
     return node

@@ -7,6 +7,8 @@ attribute groups, nested expressions, concrete values); in a Coding: https://hl7
 import re
 from dataclasses import dataclass
 
+from terminology.scanner import BadText, Scanner
+
 MAX_LENGTH, MAX_DEPTH = 10_000, 20
 COMPOSED = re.compile(r"[:+={}()|<]")
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -18,7 +20,7 @@ _NUMBER = re.compile(r"#[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?![0-9.])")
 _BOOLEAN = re.compile(r"(?:true|false)(?![a-z])", re.IGNORECASE)
 
 
-class BadExpression(ValueError):
+class BadExpression(BadText):
     """Not an expression; the text says at which character and what is expected there."""
 
 
@@ -31,57 +33,31 @@ class Reference:
     part: str
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Scanner):
     """Recursive descent; `found` collects the references."""
 
-    text: str
-    found: list[Reference]
-    at: int = 0
+    BLANK, ERROR = _BLANK, BadExpression
 
-    def wrong(self, expected: str) -> BadExpression:
-        return BadExpression(f"character {self.at + 1} of the expression: {expected} is expected")
-
-    def blank(self) -> None:
-        match = _BLANK.match(self.text, self.at)
-        self.at = match.end() if match is not None else self.at
-
-    def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Reads a pattern and the blanks behind it."""
-        match = pattern.match(self.text, self.at)
-        if match is not None:
-            self.at = match.end()
-            self.blank()
-        return match
-
-    def sign(self, text: str) -> bool:
-        """Reads a character if it is the next one."""
-        if not self.text.startswith(text, self.at):
-            return False
-        self.at += len(text)
-        self.blank()
-        return True
-
-    def need(self, text: str) -> None:
-        if not self.sign(text):
-            raise self.wrong(f"'{text}'")
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.found: list[Reference] = []
 
     def reference(self, part: str) -> None:
         """conceptReference: an identifier, and a term between bars."""
         code = self.take(_CODE)
         if code is None:
-            raise self.wrong("a concept identifier")
+            raise self.wrong("a concept identifier is expected")
         term = self.take(_TERM)
         if term is None and self.text.startswith("|", self.at):
-            raise self.wrong("a term between two bars")
+            raise self.wrong("a term between two bars is expected")
         if term is not None and not term.group(1):
-            raise self.wrong("a term between the bars before it")
+            raise self.wrong("a term between the bars before it is expected")
         self.found.append(Reference(code.group(), term.group(1) if term is not None else "", part))
 
     def expression(self, depth: int) -> None:
         """subExpression: focus concepts, and a refinement behind a colon."""
         if depth > MAX_DEPTH:
-            raise self.wrong("no deeper nesting")
+            raise self.wrong("the expression is nested too deeply")
         self.reference("focus" if depth == 0 else "value")
         while self.sign("+"):
             self.reference("focus" if depth == 0 else "value")
@@ -102,7 +78,7 @@ class _Reader:
                 self.attribute(depth)
             self.need("}")
             if self.sign(",") and not self.text.startswith("{", self.at):
-                raise self.wrong("'{'")
+                raise self.wrong("'{' is expected")
 
     def attribute(self, depth: int) -> None:
         """name = value, which is a concept, an expression in parentheses, or a concrete value."""
@@ -119,10 +95,8 @@ def read(text: str) -> list[Reference]:
     """The references of an expression in the order of the text. Raises BadExpression."""
     if len(text) > MAX_LENGTH:
         raise BadExpression(f"an expression has at most {MAX_LENGTH} characters")
-    reader = _Reader(text, [])
-    reader.blank()
+    reader = _Reader(text)
     reader.take(_STATUS)
     reader.expression(0)
-    if reader.at < len(text):
-        raise reader.wrong("the end")
+    reader.end()
     return reader.found
