@@ -18,7 +18,7 @@ DEPRECATED_ROW = "http://hl7.org/fhir/StructureDefinition/valueset-deprecated"
 class Request:
     """A $validate-code request, read. value_set: None for CodeSystem; one of coding, concept or (code in) coding with `bare` is set.
 
-    abstract: abstract codes are fine; lenient: a wrong display is a warning; membership_only: nothing but membership is judged.
+    system: the code system that the codes must be of ('' for any); abstract: abstract codes are fine; lenient: a wrong display is a warning; membership_only: nothing but membership is judged.
     """
 
     library: Library
@@ -34,6 +34,7 @@ class Request:
     lenient: bool = False
     membership_only: bool = False
     supplements: Sequence[Supplement] = ()
+    system: str = ""
 
     def codings(self) -> Iterator[tuple[Json, str]]:
         """Each coding with its place."""

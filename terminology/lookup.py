@@ -4,14 +4,17 @@ https://hl7.org/fhir/R4/codesystem-operation-lookup.html, -subsumes.html, -find-
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from terminology import units, wording
-from terminology.concepts import BadFilter, Json, System, subsumes
+from terminology.concepts import BadFilter, Json, System, contains, subsumes
 from terminology.language import Designation, Languages, best
 from terminology.library import Library, Supplement
 from terminology.patterns import BadPattern
-from terminology.sets import shared
+from terminology.sets import Members
 from terminology.trouble import stop
 
 MAX_MATCHES = 1000
@@ -126,20 +129,42 @@ def subsumption(system: System, first: str, second: str) -> str:
     return "subsumed-by" if subsumes(system, b, a) else "not-subsumed"
 
 
-def find_matches(system: System, properties: Sequence[tuple[str, str, str]], exact: bool, compositional: bool) -> Json:
-    """$find-matches: the concepts that have all the properties (code, value, operator). Raises Stop for a property that the system cannot search."""
-    if compositional:
-        raise stop("not-supported", reason="compositional matching is not supported", status=400)
-    found = system.everything()
-    for code, value, op in properties:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One property that $find-matches looks for: its value as text, and as it was sent (value name, value)."""
+
+    code: str
+    text: str
+    operator: str
+    sent: tuple[str, Any]
+
+
+def find_matches(system: System, properties: Sequence[Wanted], exact: bool) -> Json:
+    """$find-matches: the concepts that have all the properties; if there are none, those that have the most of them, with what they lack.
+
+    exact: a machine asks, and gets no comments. Raises Stop for a property that the system cannot search.
+    """
+    found: list[Members] = []
+    for each in properties:
         try:
-            found = shared(found, system.select(code, op, value))
+            found.append(system.select(each.code, each.operator, each.text))
         except (BadFilter, BadPattern) as bad:
             raise stop("bad-parameter", name="property", reason=bad, status=400) from bad
-    rows = [_match(system, int(n)) for n in found[: 2 if exact else MAX_MATCHES]]
-    return {"resourceType": "Parameters", "parameter": rows if not exact or len(rows) == 1 else []}
+    counts = np.zeros(system.size, np.int32)
+    for each_found in found:
+        counts[each_found] += 1
+    most = int(counts.max(initial=0))
+    chosen = np.flatnonzero(counts == most)[:MAX_MATCHES].tolist() if most else []
+    rows = [_match(system, n, [one for one, has in zip(properties, found, strict=True) if not contains(has, n)], exact) for n in chosen]
+    return {"resourceType": "Parameters", "parameter": rows}
 
 
-def _match(system: System, n: int) -> Json:
+def _match(system: System, n: int, lacking: Sequence[Wanted], exact: bool) -> Json:
     coding = {"system": system.meta.url, "code": system.code(n)} | ({"display": system.display(n)} if system.display(n) else {})
-    return {"name": "match", "part": [{"name": "code", "valueCoding": coding}]}
+    parts: list[Json] = [{"name": "code", "valueCoding": coding}]
+    for each in lacking:
+        kind, value = each.sent
+        parts.append({"name": "unmatched", "part": [{"name": "code", "valueCode": each.code}, {"name": "value", kind: value}]})
+    if lacking and not exact:
+        parts.append({"name": "comment", "valueString": f"has {', '.join(each.code for each in lacking)} otherwise, or not at all"})
+    return {"name": "match", "part": parts}

@@ -4,8 +4,8 @@ https://hl7.org/fhir/R4/conceptmap-operation-translate.html. Maps in the shape o
 (`relationship`, `sourceCode`) are read as well; the answer carries R4's `equivalence`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from terminology.concepts import Json
@@ -36,7 +36,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """What $translate looks for: the coding and its side; the systems and value sets of the other side ('' for any)."""
+    """What $translate looks for: the coding, its version and its side; the systems and value sets of the other side ('' for any)."""
 
     system: str
     code: str
@@ -44,11 +44,26 @@ class Sought:
     source_set: str = ""
     target_set: str = ""
     reverse: bool = False
+    version: str = ""
 
 
-def translate(maps: Iterable[Json], sought: Sought, dependencies: Mapping[str, str]) -> list[Match]:
-    """The matches in order of the maps."""
-    return [match for each in maps if _fits(each, sought) for match in _matches(each, sought, dependencies)]
+Find = Callable[[str, str], Json | None]
+
+
+def translate(maps: Iterable[Json], sought: Sought, dependencies: Mapping[str, str], find: Find = lambda url, version: None) -> list[Match]:
+    """The matches in order of the maps. find(url, version): the map that another one names for what it does not map itself."""
+    search = _Search(sought, dependencies, find)
+    return [match for each in maps if _fits(each, sought) for match in _matches(each, search)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is looked for, and the maps gone through on the way from map to map (`other-map` may lead in a circle)."""
+
+    sought: Sought
+    dependencies: Mapping[str, str]
+    find: Find
+    path: tuple[str, ...] = ()
 
 
 def _fits(res: Json, sought: Sought) -> bool:
@@ -62,15 +77,19 @@ def _same(left: str, right: str) -> bool:
     return left.partition("|")[0] == right.partition("|")[0]
 
 
-def _matches(res: Json, sought: Sought, dependencies: Mapping[str, str]) -> Iterator[Match]:
+def _matches(res: Json, search: _Search) -> Iterator[Match]:
+    sought = search.sought
     for group in res.get("group", ()):
         near, far = (group.get("target"), group.get("source")) if sought.reverse else (group.get("source"), group.get("target"))
         if (sought.system and near and not _same(near, sought.system)) or (sought.target_system and far and not _same(far, sought.target_system)):
             continue
+        stated = group.get("targetVersion" if sought.reverse else "sourceVersion") or str(near or "").partition("|")[2]
+        if sought.version and stated and stated != sought.version:
+            continue
         if sought.reverse:
             yield from _backward(group, sought, canonical(res))
         else:
-            yield from _forward(group, sought, canonical(res), dependencies)
+            yield from _forward(group, search, canonical(res))
 
 
 def _coding(system: Any, row: Mapping[str, Any]) -> Json:
@@ -83,16 +102,16 @@ def _equivalence(row: Json) -> str:
     return str(row.get("equivalence") or EQUIVALENCE.get(row.get("relationship", ""), "relatedto"))
 
 
-def _forward(group: Json, sought: Sought, origin: str, dependencies: Mapping[str, str]) -> Iterator[Match]:
-    rows = [each for each in group.get("element", ()) if each.get("code") == sought.code]
+def _forward(group: Json, search: _Search, origin: str) -> Iterator[Match]:
+    rows = [each for each in group.get("element", ()) if each.get("code") == search.sought.code]
     for element in rows:
         if element.get("noMap"):
             yield Match("unmatched", {}, _coding(group.get("source"), element), {}, origin)
         for target in element.get("target", ()):
-            if _depends(target, dependencies):
+            if _depends(target, search.dependencies):
                 yield Match(_equivalence(target), _coding(group.get("target"), target), _coding(group.get("source"), element), target, origin)
     if not rows:
-        yield from _unmapped(group, sought, origin)
+        yield from _unmapped(group, search, origin)
 
 
 def _depends(target: Json, given: Mapping[str, str]) -> bool:
@@ -101,15 +120,21 @@ def _depends(target: Json, given: Mapping[str, str]) -> bool:
     return all(given.get(name) == str(next((v for k, v in each.items() if k.startswith("value")), "")) for name, each in needed)
 
 
-def _unmapped(group: Json, sought: Sought, origin: str) -> Iterator[Match]:
-    rule = group.get("unmapped")
-    source = {"system": group.get("source"), "code": sought.code}
+def _unmapped(group: Json, search: _Search, origin: str) -> Iterator[Match]:
+    """What the map says of codes it does not name (https://hl7.org/fhir/R4/conceptmap-definitions.html#ConceptMap.group.unmapped)."""
+    rule, sought = group.get("unmapped"), search.sought
+    source = _coding(group.get("source"), {"code": sought.code})
     if not rule:
         return
     if rule.get("mode") in ("provided", "use-source-code"):
         yield Match("equal", _coding(group.get("target"), {"code": sought.code}), source, {}, origin)
     elif rule.get("mode") == "fixed":
         yield Match(rule.get("equivalence", "inexact"), _coding(group.get("target"), rule), source, {}, origin)
+    elif rule.get("mode") in ("other-map", "use-other-map"):
+        url, _, version = str(rule.get("url") or rule.get("otherMap") or "").partition("|")
+        other = search.find(url, version) if url not in search.path else None
+        if other is not None:
+            yield from _matches(other, replace(search, path=(*search.path, url)))
 
 
 def _backward(group: Json, sought: Sought, origin: str) -> Iterator[Match]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from conformance.dates import interval
 from terminology import units, validate
+from terminology.concepts import as_text
 from terminology.expand import DEFAULT_LIMIT, Wishes, expand
 from terminology.judging import Request
 from terminology.language import BadLanguage, Languages, languages
 from terminology.library import Library, Supplement, split
-from terminology.lookup import find_matches, find_system, lookup, lookup_unit, subsumption
+from terminology.lookup import Wanted, find_matches, find_system, lookup, lookup_unit, subsumption, value_of
 from terminology.mapping import Sought, answer, translate
 from terminology.parameters import Arguments, made, read
 from terminology.service import Terms
@@ -35,6 +36,11 @@ ECHOED = (
     ("includeDesignations", "valueBoolean"),
     ("includeDefinition", "valueBoolean"),
 )
+READ: Mapping[str, Callable[[Arguments, str], Any]] = {
+    "valueBoolean": Arguments.flag,
+    "valueInteger": Arguments.number,
+    "valueString": Arguments.text,
+}
 RULING = frozenset({"system-version", "force-system-version", "check-system-version", "default-valueset-version", "useSupplement"})
 PLAIN = Rules()
 
@@ -61,7 +67,7 @@ def call(
     run = OPERATIONS[operation]
     try:
         arguments = read(parameters)
-        library = terms.library.with_resources(each for each in arguments.all("tx-resource") if isinstance(each, dict))
+        library = terms.library.with_resources(arguments.structures("tx-resource"))
         return 200, run(Call(as_of(library, arguments, now), arguments, now, accept, limit, target))
     except Stop as stopped:
         return stopped.status, stopped.outcome()
@@ -85,14 +91,14 @@ def rules_of(arguments: Arguments) -> Rules:
         return PLAIN
 
     def table(*names: str) -> dict[str, str]:
-        return dict(split(str(each)) for name in names for each in arguments.all(name))
+        return dict(split(each) for name in names for each in arguments.texts(name))
 
     return Rules(
         system=table("system-version"),
         force=table("force-system-version"),
         check=table("check-system-version"),
         value_sets=table("default-valueset-version"),
-        supplements=tuple(str(each) for each in arguments.all("useSupplement")),
+        supplements=tuple(arguments.texts("useSupplement")),
     )
 
 
@@ -110,9 +116,10 @@ def asked_value_set(of: Call) -> Json:
     """The ValueSet of the call: its own (instance level), `valueSet`, or by `url` (and `valueSetVersion`). Raises Stop."""
     if of.target is not None:
         return of.target
-    given = of.arguments.one("valueSet")
-    if isinstance(given, dict):
-        return given
+    if not isinstance(of.arguments.one("valueSet"), str):
+        given = of.arguments.structure("valueSet", rtype="ValueSet")
+        if given is not None:
+            return given
     url, version = split(of.arguments.need("url", "valueSet"))
     version = of.arguments.text("valueSetVersion") or version
     scope = Scope(of.library, rules_of(of.arguments))
@@ -130,7 +137,7 @@ def run_expand(of: Call) -> Json:
 
 def _less(selection: Selection, arguments: Arguments) -> Selection:
     """The selection without the code systems, or versions of them, that `exclude-system` names."""
-    gone = [split(str(each)) for each in arguments.all("exclude-system")]
+    gone = [split(each) for each in arguments.texts("exclude-system")]
     if not gone:
         return selection
     kept = [
@@ -154,8 +161,8 @@ def wishes_of(of: Call, value_set: Json) -> Wishes:
         active_only=flag("activeOnly"),
         flat=flag("excludeNested"),
         designations=flag("includeDesignations") or bool(arguments.all("designation")),
-        wanted=tuple(str(each) for each in arguments.all("designation")),
-        properties=tuple(str(each) for each in arguments.all("property")),
+        wanted=tuple(arguments.texts("designation")),
+        properties=tuple(arguments.texts("property")),
         languages=asked,
         not_abstract=flag("excludeNotForUI"),
         definition=flag("includeDefinition"),
@@ -168,17 +175,14 @@ def echo(arguments: Arguments, asked: Languages) -> list[tuple[str, str, Any]]:
     """(name, value name, value) of the parameters that had a say in the expansion."""
     rows: list[tuple[str, str, Any]] = []
     for name, kind in ECHOED:
-        value = arguments.one(name)
-        if value is not None:
-            rows.append(
-                (name, kind, arguments.flag(name) if kind == "valueBoolean" else arguments.number(name) if kind == "valueInteger" else str(value))
-            )
+        if arguments.one(name) is not None:
+            rows.append((name, kind, READ[kind](arguments, name)))
     if asked:
         rows.append(("displayLanguage", "valueCode", asked.text))
     if arguments.text("date"):
         rows.append(("date", "valueDateTime", arguments.text("date")))
-    rows += [("designation", "valueString", str(each)) for each in arguments.all("designation")]
-    rows += [("exclude-system", "valueUri", str(each)) for each in arguments.all("exclude-system")]
+    rows += [("designation", "valueString", each) for each in arguments.texts("designation")]
+    rows += [("exclude-system", "valueUri", each) for each in arguments.texts("exclude-system")]
     return rows
 
 
@@ -194,8 +198,8 @@ def read_request(of: Call, value_set: Json | None, system: str = "", version: st
     """The Request of a $validate-code call. Raises Stop if there is nothing to validate, or a supplement is missing."""
     arguments = of.arguments
     rules = rules_of(arguments)
-    coding, concept, bare = arguments.one("coding"), arguments.one("codeableConcept"), False
-    if not isinstance(coding, dict) and not isinstance(concept, dict):
+    coding, concept, bare = arguments.structure("coding"), arguments.structure("codeableConcept"), False
+    if coding is None and concept is None:
         coding, bare = _bare(arguments, system, version), True
     wanted = (*rules.supplements, *(_supplements_of(value_set) if value_set else ()))
     return Request(
@@ -239,24 +243,22 @@ def _supplement(library: Library, name: str) -> Supplement:
 def run_validate_code_system(of: Call) -> Json:
     """CodeSystem/$validate-code: by `url`, `codeSystem`, or the system of the coding."""
     arguments = of.arguments
-    given = of.target if of.target is not None else arguments.one("codeSystem")
-    if isinstance(given, dict):
+    given = of.target if of.target is not None else arguments.structure("codeSystem", rtype="CodeSystem")
+    if given is not None:
         of = replace(of, library=of.library.with_resources([given]))
-    coding = arguments.one("coding")
-    url, version = split(given.get("url", "") if isinstance(given, dict) else arguments.text("url"))
-    if url == units.SYSTEM or (isinstance(coding, dict) and coding.get("system") == units.SYSTEM):
-        return check_unit(
-            coding if isinstance(coding, dict) else {"code": arguments.text("code"), "display": arguments.text("display")}, bool(coding)
-        )
-    return validate.validate(read_request(of, None, url, arguments.text("version") or version))
+    coding = arguments.structure("coding")
+    url, version = split(given.get("url", "") if given is not None else arguments.text("url"))
+    if "codeableConcept" not in arguments.rows and units.SYSTEM in (url, coding.get("system") if coding is not None else ""):
+        return check_unit(coding or {"code": arguments.need("code"), "display": arguments.text("display")}, bool(coding))
+    return validate.validate(replace(read_request(of, None, url, arguments.text("version") or version), system=url))
 
 
 def run_batch(of: Call) -> Json:
     """ValueSet/$batch-validate-code: every `validation` is a $validate-code of its own, with the parameters of the batch as defaults."""
     shared = {name: rows for name, rows in of.arguments.rows.items() if name not in ("validation", "tx-resource")}
     rows = []
-    for each in of.arguments.all("validation"):
-        own = read(each if isinstance(each, dict) else None)
+    for each in of.arguments.structures("validation", rtype="Parameters"):
+        own = read(each)
         try:
             one = replace(of, library=as_of(of.library, own, of.now), arguments=Arguments({**shared, **own.rows}))
             rows.append({"name": "validation", "resource": run_validate_value_set(one)})
@@ -268,30 +270,31 @@ def run_batch(of: Call) -> Json:
 def run_lookup(of: Call) -> Json:
     """CodeSystem/$lookup."""
     arguments = of.arguments
-    coding = arguments.one("coding")
-    row = coding if isinstance(coding, dict) else {}
+    row = arguments.structure("coding") or {}
     url, version = split(str(row.get("system") or arguments.need("system")))
     code = str(row.get("code") or arguments.need("code"))
     if url == units.SYSTEM:
         return lookup_unit(code)
     system = find_system(of.library, url, str(row.get("version", "")) or arguments.text("version") or version)
-    supplements = [_supplement(of.library, str(each)) for each in arguments.all("useSupplement")]
-    wanted = [str(each) for each in arguments.all("property")]
+    supplements = [_supplement(of.library, each) for each in arguments.texts("useSupplement")]
+    wanted = arguments.texts("property")
     return lookup(system, code, wanted, asked_languages(of, None), supplements)
 
 
 def run_subsumes(of: Call) -> Json:
     """CodeSystem/$subsumes."""
     arguments = of.arguments
-    first, second = arguments.one("codingA"), arguments.one("codingB")
-    if isinstance(first, dict) and isinstance(second, dict):
+    first, second = arguments.structure("codingA"), arguments.structure("codingB")
+    if first is not None and second is not None:
         codes, url = (str(first.get("code", "")), str(second.get("code", ""))), str(first.get("system", ""))
-        if url != second.get("system", ""):
-            raise stop("bad-parameter", name="codingB", reason="it is of another code system than codingA", status=400)
+        named = str(first.get("version") or second.get("version") or "")
+        if url != second.get("system", "") or (named != (second.get("version") or named)):
+            raise stop("bad-parameter", name="codingB", reason="it is of another code system, or version of it, than codingA", status=400)
     else:
+        named = ""
         codes, url = (arguments.need("codeA"), arguments.need("codeB")), of.target.get("url", "") if of.target else arguments.need("system")
     bare, version = split(url)
-    system = find_system(of.library, bare, arguments.text("version") or version)
+    system = find_system(of.library, bare, named or arguments.text("version") or version)
     return made(("outcome", "valueCode", subsumption(system, *codes)))
 
 
@@ -300,8 +303,22 @@ def run_find_matches(of: Call) -> Json:
     arguments = of.arguments
     url, version = split(of.target.get("url", "") if of.target else arguments.need("system"))
     system = find_system(of.library, url, arguments.text("version") or version)
-    properties = [(each.text("code"), each.text("value"), each.text("op") or "=") for each in arguments.parts("property")]
-    return find_matches(system, properties, arguments.flag("exact"), arguments.flag("compositional"))
+    if not arguments.parts("property"):
+        raise stop("missing-parameter", name="property", status=400)
+    arguments.flag("compositional")  # allows post-coordinated matches; none are made, so it changes nothing but must be readable
+    return find_matches(system, [_wanted(each) for each in arguments.parts("property")], arguments.flag("exact"))
+
+
+def _wanted(part: Arguments) -> Wanted:
+    """One `property` of $find-matches. Raises Stop: no code, no value, a subproperty."""
+    code = part.need("code")
+    row = next(iter(part.rows.get("value", ())), {})
+    sent = value_of(row)
+    if sent[1] is None:
+        raise stop("missing-parameter", name=f"property.value of {code}", status=400)
+    if "subproperty" in part.rows:
+        raise stop("not-supported", reason="a subproperty cannot be searched", status=400)
+    return Wanted(code, as_text(sent[1]), part.text("op") or "=", sent)
 
 
 def run_translate(of: Call) -> Json:
@@ -313,7 +330,7 @@ def run_translate(of: Call) -> Json:
     found = []
     for sought in sought_of(arguments):
         dependencies = {each.text("element"): _dependency(each) for each in arguments.parts("dependency")}
-        found += translate(maps_of(of), sought, dependencies)
+        found += translate(maps_of(of), sought, dependencies, of.library.concept_map)
     return answer(found, modern=modern)
 
 
@@ -325,8 +342,8 @@ def _dependency(part: Arguments) -> str:
 
 def maps_of(of: Call) -> Sequence[Json]:
     """The maps to search: the instance, the one named by `url` or given, or all. Raises Stop if the one named is unknown."""
-    given = of.target if of.target is not None else of.arguments.one("conceptMap")
-    if isinstance(given, dict):
+    given = of.target if of.target is not None else of.arguments.structure("conceptMap", rtype="ConceptMap")
+    if given is not None:
         return [given]
     url, version = split(of.arguments.text("url"))
     if not url:
@@ -340,19 +357,24 @@ def maps_of(of: Call) -> Sequence[Json]:
 def sought_of(arguments: Arguments) -> list[Sought]:
     """What to look for: one for a code or Coding, one for each coding of a CodeableConcept. Raises Stop if there is none."""
     back = arguments.flag("reverse") or any(name in arguments.rows for name in ("targetCode", "targetCoding", "targetCodeableConcept"))
-    concept = arguments.one("codeableConcept", "sourceCodeableConcept", "targetCodeableConcept")
-    coding = arguments.one("coding", "sourceCoding", "targetCoding")
+    concept = arguments.structure("codeableConcept", "sourceCodeableConcept", "targetCodeableConcept")
+    coding = arguments.structure("coding", "sourceCoding", "targetCoding")
     target = arguments.text("targetsystem", "targetSystem")
-    if isinstance(concept, dict):
+    if concept is not None:
         rows = list(concept.get("coding", ()))
-    elif isinstance(coding, dict):
+    elif coding is not None:
         rows = [coding]
     else:
         system = target if "targetCode" in arguments.rows else arguments.text("system", "sourceSystem")
-        rows = [{"system": system, "code": arguments.need("code", "sourceCode", "targetCode")}]
+        rows = [{"system": system, "code": arguments.need("code", "sourceCode", "targetCode"), "version": arguments.text("version")}]
     other = arguments.text("sourceSystem") if "targetCode" in arguments.rows else target
     sets = arguments.text("source", "sourceScope"), arguments.text("target", "targetScope")
-    return [Sought(split(row.get("system", ""))[0], row.get("code", ""), other, *sets, back) for row in rows]
+    return [_sought(row, other, *sets, back) for row in rows]
+
+
+def _sought(row: Json, other: str, source: str, target: str, back: bool) -> Sought:
+    url, piped = split(str(row.get("system") or ""))
+    return Sought(url, str(row.get("code") or ""), other, source, target, back, str(row.get("version") or "") or piped)
 
 
 OPERATIONS: Mapping[str, Callable[[Call], Json]] = {

@@ -28,9 +28,22 @@ class Arguments:
         return None
 
     def text(self, *names: str) -> str:
-        """A text ('' if absent)."""
+        """A text ('' if absent). Raises Stop for anything else."""
         value = self.one(*names)
-        return "" if value is None else str(value)
+        return "" if value is None else _text(" or ".join(names), value)
+
+    def texts(self, name: str) -> list[str]:
+        """Every text of a name. Raises Stop for anything else."""
+        return [_text(name, each) for each in self.all(name)]
+
+    def structures(self, name: str, rtype: str = "") -> list[Json]:
+        """Every data type or resource of a name. Raises Stop for anything else, or a resource of another type than `rtype`."""
+        return [_structure(name, each, rtype) for each in self.all(name)]
+
+    def structure(self, *names: str, rtype: str = "") -> Json | None:
+        """The data type or resource of the first of these names that is there, None if none is. Raises Stop for anything else."""
+        name = next((each for each in names if self.rows.get(each)), "")
+        return self.structures(name, rtype)[0] if name else None
 
     def flag(self, name: str, default: bool = False) -> bool:
         """A boolean; 'true' and 'false' are read too. Raises Stop for anything else."""
@@ -66,6 +79,20 @@ class Arguments:
     def parts(self, name: str) -> list["Arguments"]:
         """The part lists of every parameter of a name."""
         return [read_rows(row.get("part", ())) for row in self.rows.get(name, ())]
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise stop("bad-parameter", name=name, reason="it is not a text (a code, uri, string or dateTime)", status=400)
+    return value
+
+
+def _structure(name: str, value: Any, rtype: str) -> Json:
+    if not isinstance(value, dict):
+        raise stop("bad-parameter", name=name, reason="it is not a data type with elements, or a resource", status=400)
+    if rtype and value.get("resourceType") != rtype:
+        raise stop("bad-parameter", name=name, reason=f"it is not a {rtype}", status=400)
+    return value
 
 
 def _value(row: Json) -> Any:

@@ -35,6 +35,10 @@ def judge(request: Request, coding: Json, place: str) -> Finding:
         coding = infer(request, finding)
     if not coding.get("system"):
         return finding
+    if request.system and coding["system"] != request.system:
+        severity = "information" if request.concept is not None else ""  # another coding of the concept may be the one that is meant
+        finding.add(trouble("other-system", finding.at("system"), severity=severity, system=coding["system"], url=request.system))
+        return finding
     if judge_system(request, finding):
         return finding
     if request.value_set is None:

@@ -100,7 +100,20 @@ def canonicals(value: Any) -> set[str]:
 
 
 WITHIN = frozenset(
-    {"coding", "compose", "include", "exclude", "contained", "extension", "group", "parameter", "resource", "valueCoding", "valueCodeableConcept"}
+    {
+        "coding",
+        "compose",
+        "include",
+        "exclude",
+        "contained",
+        "extension",
+        "group",
+        "parameter",
+        "resource",
+        "unmapped",
+        "valueCoding",
+        "valueCodeableConcept",
+    }
 )
 
 ASKING = frozenset({"in", "not-in", "above", "below"})  # modifiers that ask the terminology service (https://hl7.org/fhir/R4/search.html#modifiers)

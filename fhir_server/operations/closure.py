@@ -55,7 +55,7 @@ async def _begin(ctx: Context, store: MongoStore, name: str) -> Resource:
 
 async def _grow(ctx: Context, store: MongoStore, name: str, arguments: Arguments, parameters: Resource) -> Resource:
     """Adds the concepts; where another call was quicker, on top of what that one wrote."""
-    codings = [each if isinstance(each, dict) else {} for each in arguments.all("concept")]
+    codings = arguments.structures("concept")
     for _ in range(TRIES):
         table, stamp = await _kept(ctx, store, name)
         library = (await _terms(ctx, table, parameters)).library
