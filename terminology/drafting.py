@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 import unicodedata
+import uuid
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -23,6 +24,7 @@ Progress = Callable[[str, float], None]
 Array = npt.NDArray[Any]
 WORD = re.compile(r"[^\W_]+")
 MAX_WORD = 32
+NEW = ".new"  # at the end of what is not whole yet
 MARK = "~"  # between the name of a code system version and the digest of its index
 
 
@@ -41,8 +43,8 @@ class Columns:
     concepts: dict[str, int] = field(default_factory=dict)
     term_concept: list[str] = field(default_factory=list)
     term_text: list[str] = field(default_factory=list)
-    term_language: "array[int]" = field(default_factory=lambda: array("B"))
-    term_use: "array[int]" = field(default_factory=lambda: array("B"))
+    term_language: "array[int]" = field(default_factory=lambda: array("H"))
+    term_use: "array[int]" = field(default_factory=lambda: array("H"))
     edges: list[tuple[str, str]] = field(default_factory=list)
     values: list[tuple[str, int, str]] = field(default_factory=list)
     relations: list[tuple[str, str, str, int]] = field(default_factory=list)
@@ -79,9 +81,16 @@ class Columns:
 
 def write_index(target: Path, meta: Meta, columns: Columns, facts: Json | None = None, progress: Progress = silent) -> Path:
     """Writes the folder `target~digest` and returns it: other content is another folder. Raises OSError; a half-written one is never left under that name."""
-    work = target.with_name(target.name + ".new")
-    shutil.rmtree(work, ignore_errors=True)
+    work = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{NEW}")  # of its own: the same release may be loaded twice at once
     work.mkdir(parents=True)
+    try:
+        return _finished(work, target, meta, columns, facts, progress)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _finished(work: Path, target: Path, meta: Meta, columns: Columns, facts: Json | None, progress: Progress) -> Path:
+    """Fills the folder `work` and renames it."""
     progress("concepts", 0.0)
     codes = np.array(sorted(code.encode() for code in columns.concepts), dtype=bytes)
     number = {code.decode(): n for n, code in enumerate(codes.tolist())}
@@ -97,10 +106,11 @@ def write_index(target: Path, meta: Meta, columns: Columns, facts: Json | None =
     head = {"meta": _plain(meta), "languages": columns.languages, "uses": columns.uses, "props": columns.props, "facts": facts or {}}
     (work / "meta.json").write_bytes(msgspec.json.encode(head))
     whole = target.with_name(f"{target.name}{MARK}{digest(work)}")
-    if whole.exists():  # the same release was loaded before
-        shutil.rmtree(work)
-    else:
+    try:
         work.rename(whole)
+    except OSError:
+        if not whole.exists():  # else the same release was loaded before
+            raise
     progress("done", 1.0)
     return whole
 
@@ -144,7 +154,7 @@ def _write_terms(folder: Path, columns: Columns, number: dict[str, int]) -> None
     with (folder / "terms.bin").open("wb") as out:
         out.writelines(texts)
     language, use = (
-        np.frombuffer(column, np.uint8)[order] if len(order) else np.zeros(0, np.uint8) for column in (columns.term_language, columns.term_use)
+        np.frombuffer(column, np.uint16)[order] if len(order) else np.zeros(0, np.uint16) for column in (columns.term_language, columns.term_use)
     )
     save(folder, term_at=offsets(owners[order], len(number)), text_at=ends, term_language=language, term_use=use)
     _write_words(folder, columns, owners, order)
@@ -271,7 +281,7 @@ def _write_values(folder: Path, columns: Columns, number: dict[str, int]) -> Non
     owners = numbers_of([code for code, _, _ in columns.values], number)
     order = np.argsort(owners, kind="stable")
     order = order[owners[order] >= 0]
-    prop = np.fromiter((p for _, p, _ in columns.values), np.uint8, len(columns.values))[order]
+    prop = np.fromiter((p for _, p, _ in columns.values), np.uint16, len(columns.values))[order]
     value = np.fromiter((at[text] for _, _, text in columns.values), np.uint32, len(columns.values))[order]
     save(folder, value_at=offsets(owners[order], len(number)), value_prop=prop, value_id=value, value_text_at=ends)
     _write_relations(folder, columns, number, at)

@@ -26,8 +26,8 @@ ARRAYS = (
     "flags",  # uint8: INACTIVE, ABSTRACT, DEFINED
     "term_at",  # uint32, size + 1: first term of each concept
     "text_at",  # uint32: where each term's text begins in `terms`, one more at the end
-    "term_language",  # uint8: into meta languages
-    "term_use",  # uint8: into meta uses
+    "term_language",  # uint16: into meta languages
+    "term_use",  # uint16: into meta uses
     "up_at",
     "up",  # direct parents
     "down_at",
@@ -37,7 +37,7 @@ ARRAYS = (
     "below_at",
     "below",  # all descendants, sorted
     "value_at",  # uint32, size + 1: first property row of each concept
-    "value_prop",  # uint8: into meta props
+    "value_prop",  # uint16: into meta props
     "value_id",  # uint32: into `value_text_at`
     "value_text_at",  # uint32: where each distinct value begins in `values` (values sorted)
     "word",  # S<n>: the words of all terms, sorted

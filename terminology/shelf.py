@@ -16,12 +16,11 @@ from typing import Any
 import msgspec
 
 from terminology.concepts import Json, System
-from terminology.drafting import MARK
+from terminology.drafting import MARK, NEW
 from terminology.index import open_index
 
 CURRENT = "current.json"
-NEW = ".new"
-LEFT_SECONDS = 3600  # so long an index may stand there before it is in force
+LEFT_SECONDS = 3600  # so long an index may stand there before it is in force, or a load may take
 Definitions = Callable[[str, str], Sequence[Json]]
 
 
@@ -83,14 +82,15 @@ def drop(folder: Path, name: str) -> None:
 
 
 def _write(folder: Path, wanted: Mapping[str, Sequence[str]]) -> None:
-    """Switches, and removes old indexes that were out of force before: what was in force until now may still be opened by others."""
+    """Switches, and removes old indexes that were out of force before (what was in force until now may still be opened by others) and what killed loads left."""
     now = contents(folder)
     work = folder / f"{CURRENT}.new"
     work.write_bytes(msgspec.json.encode(wanted))
     work.replace(folder / CURRENT)
     kept = {*now["systems"], *wanted["systems"]}
     for path in folder.iterdir():
-        if path.is_dir() and MARK in path.name and path.name not in kept and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+        left = path.name.endswith(NEW) or (MARK in path.name and path.name not in kept)
+        if path.is_dir() and left and time.time() - path.stat().st_mtime > LEFT_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -59,7 +59,7 @@ class Writer:
             start = stop
             if _ESCAPED(text) is not None:
                 text = inner(text)
-            key = use_of[term] << 8 | language_of[term]
+            key = use_of[term] << 16 | language_of[term]
             head = heads.get(key)
             if head is None:
                 head = self._head(key)
@@ -93,9 +93,9 @@ class Writer:
 
     def _head(self, key: int) -> bytes:
         """A designation up to its text, b'' for a definition."""
-        use, language = self.system.uses[key >> 8], self.system.languages[key & 255]
+        use, language = self.system.uses[key >> 16], self.system.languages[key & 0xFFFF]
         head = b""
-        if key >> 8 not in self.system.explaining:
+        if key >> 16 not in self.system.explaining:
             parts: list[Json] = [{"name": "language", "valueCode": language}] if language else []
             parts += [{"name": "use", "valueCoding": use}] if use else []
             head = b',{"name":"designation","part":[' + b"".join(codec.encode(part) + b"," for part in parts) + b'{"name":"value","valueString":"'
@@ -128,7 +128,7 @@ class Writer:
         views = self.system.views
         prop_of, value_of = views["value_prop"], views["value_id"]
         for row in range(views["value_at"][n], views["value_at"][n + 1]):
-            key = value_of[row] << 8 | prop_of[row]
+            key = value_of[row] << 16 | prop_of[row]
             piece = self.pieces.get(key)
             if piece is None:
                 piece = self._value(prop_of[row], value_of[row])

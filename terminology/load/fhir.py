@@ -12,6 +12,8 @@ import msgspec
 
 from conformance.codec import decode
 from conformance.outcome import Refusal
+from conformance.spec import load_spec
+from conformance.xml import from_xml
 from terminology.concepts import Json, as_text, open_system, property_value
 from terminology.drafting import Columns, Progress, silent, write_index
 from terminology.index import ABSTRACT, INACTIVE
@@ -66,16 +68,44 @@ def terminology_of(paths: Sequence[Path]) -> Iterator[Json]:
     for path in paths:
         for name, data in _files(path):
             try:
-                res = decode(data)
+                res = from_xml(data, load_spec()) if name.endswith(".xml") else decode(data)
             except Refusal as bad:
                 raise BadRelease(f"{name}: {bad.issues[0].text}") from bad
-            rows = [each.get("resource", {}) for each in res.get("entry", ())] if res.get("resourceType") == "Bundle" else [res]
-            yield from (each for each in rows if each.get("resourceType") in KINDS and each.get("url"))
+            for each in _resources(name, res):
+                if each.get("resourceType") in KINDS and each.get("url"):
+                    _check(name, each)
+                    yield each
+
+
+def _resources(name: str, res: Json) -> list[Json]:
+    """The resource, or those of a Bundle."""
+    entries = res.get("entry", []) if res.get("resourceType") == "Bundle" else [{"resource": res}]
+    if not isinstance(entries, list) or not all(isinstance(each, dict) and isinstance(each.get("resource", {}), dict) for each in entries):
+        raise BadRelease(f"{name}: Bundle.entry is not a list of entries")
+    return [each.get("resource", {}) for each in entries]
+
+
+def _check(name: str, res: Json) -> None:
+    """Raises BadRelease where the shape is not that of the resource, so far as it would be met only later, by who asks for it."""
+    if not isinstance(res["url"], str) or not isinstance(res.get("version", ""), str):
+        raise BadRelease(f"{name}: url and version are texts")
+    waiting: list[tuple[str, object]] = [("concept", res.get("concept", []))] if res["resourceType"] == "CodeSystem" else []
+    while waiting:
+        place, rows = waiting.pop()
+        if not isinstance(rows, list):
+            raise BadRelease(f"{name}: {place} is not a list")
+        for number, row in enumerate(rows):
+            at = f"{place}[{number}]"
+            if not isinstance(row, dict) or not isinstance(row.get("code"), str):
+                raise BadRelease(f"{name}: {at} has no code")
+            if not all(isinstance(each, dict) for part in ("designation", "property") for each in row.get(part, ())):
+                raise BadRelease(f"{name}: {at} has a designation or property that is no object")
+            waiting.append((f"{at}.concept", row.get("concept", [])))
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
-        for each in sorted(path.rglob("*.json")):
+        for each in sorted(each for each in path.rglob("*") if each.suffix in (".json", ".xml")):
             if each.name.startswith(KINDS) or each.parent == path:
                 yield each.name, each.read_bytes()
     elif path.name.endswith((".tgz", ".tar.gz")):
@@ -117,6 +147,6 @@ def index_system(res: Json, folder: Path) -> Path:
         for prop in system.properties(n):
             kind = next((each for each in prop if each.startswith("value")), "valueString")
             kept = kind if kind in ("valueCode", "valueBoolean", "valueInteger") else "valueString"
-            columns.values.append((code, columns.prop(prop["code"], kept), as_text(property_value(prop))))
+            columns.values.append((code, columns.prop(prop.get("code", ""), kept), as_text(property_value(prop))))
     name = hashlib.sha256(system.meta.canonical.encode()).hexdigest()[:16]
     return write_index(folder / f"codesystem-{name}", system.meta, columns, {"kind": "fhir"})

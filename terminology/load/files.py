@@ -6,6 +6,7 @@ An archive is never unpacked to disk; entries and their total size are limited, 
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,8 +35,11 @@ class Source:
         return io.TextIOWrapper(self.archive.open(self.path), encoding="utf-8-sig", newline="")
 
     def data(self) -> bytes:
-        """The whole file."""
-        return Path(self.path).read_bytes() if self.archive is None else self.archive.read(self.path)
+        """The whole file. Raises BadRelease if it cannot be taken from its archive."""
+        try:
+            return Path(self.path).read_bytes() if self.archive is None else self.archive.read(self.path)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as bad:
+            raise BadRelease(f"{self.name}: cannot be taken from its archive") from bad
 
 
 @contextmanager
@@ -68,30 +72,55 @@ def _archive(path: Path) -> zipfile.ZipFile:
     return archive
 
 
+def lines_of(source: Source) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, line ends kept. Raises BadRelease for what is not UTF-8, or cannot be taken from its archive."""
+    number = 0
+    try:
+        with source.text() as lines:
+            for number, line in enumerate(lines, start=1):
+                yield number, line
+    except UnicodeDecodeError as bad:
+        raise BadRelease(f"{source.name}: not UTF-8 text, behind line {number}") from bad
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as bad:  # the last two: packed or encrypted in a way that is not read
+        raise BadRelease(f"{source.name}: cannot be taken from its archive behind line {number}") from bad
+
+
 def table(source: Source, columns: Sequence[str], separator: str = "\t") -> Iterator[list[str]]:
     """The rows of a tab-separated table whose header begins with `columns`. Raises BadRelease."""
-    with source.text() as lines:
-        header = lines.readline().rstrip("\r\n").split(separator)
-        if header[: len(columns)] != list(columns):
-            raise BadRelease(f"{source.name}: the header should begin with {' '.join(columns)}")
-        width = len(header)
-        for number, line in enumerate(lines, start=2):
-            row = line.rstrip("\r\n").split(separator)
-            if len(row) != width:
-                if row == [""]:
-                    continue
-                raise BadRelease(f"{source.name} line {number}: {len(row)} fields instead of {width}")
-            yield row
+    lines = lines_of(source)
+    header = next(lines, (1, ""))[1].rstrip("\r\n").split(separator)
+    if header[: len(columns)] != list(columns):
+        raise BadRelease(f"{source.name}: the header should begin with {' '.join(columns)}")
+    width = len(header)
+    for number, line in lines:
+        row = line.rstrip("\r\n").split(separator)
+        if len(row) != width:
+            if row == [""]:
+                continue
+            raise BadRelease(f"{source.name} line {number}: {len(row)} fields instead of {width}")
+        yield row
 
 
 def records(source: Source, needed: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file with a header, as dicts. Raises BadRelease if a needed column is missing."""
-    with source.text() as lines:
-        reader = csv.DictReader(lines)
+    """The rows of a CSV file with a header, as dicts. Raises BadRelease if a needed column is missing, or a row has other fields than the header."""
+    reader = csv.DictReader((line for _, line in lines_of(source)), strict=True)
+    try:
         missing = [name for name in needed if name not in (reader.fieldnames or ())]
         if missing:
             raise BadRelease(f"{source.name}: the column {missing[0]} is missing")
-        yield from reader
+        for row in reader:
+            beyond: list[str] = row.pop(None, [])  # type: ignore[call-overload]  # what has no name in the header
+            if None in row.values() or any(beyond):
+                raise BadRelease(f"{source.name} line {reader.line_num}: other fields than the {len(reader.fieldnames or ())} of the header")
+            yield row
+    except csv.Error as bad:
+        raise BadRelease(f"{source.name} line {reader.line_num}: {bad}") from bad
 
 
 def find(sources: Sequence[Source], name: str) -> Source | None:

@@ -12,7 +12,7 @@ from lxml import etree
 from terminology.concepts import Meta
 from terminology.drafting import Columns, Progress, silent, write_index
 from terminology.index import ABSTRACT
-from terminology.load.files import BadRelease, Source, open_sources
+from terminology.load.files import BadRelease, Source, lines_of, open_sources
 
 URL = "http://hl7.org/fhir/sid/icd-10-cm"
 _ORDER = re.compile(r"^\d{5} (\S{3,7})\s+([01]) (.{60}) (.*)$")
@@ -33,6 +33,8 @@ def load_icd10cm(paths: Sequence[Path], folder: Path, progress: Progress = silen
         progress("order file", 0.3)
         for source in orders:
             _order(source, columns)
+    if not columns.concepts:
+        raise BadRelease("the release holds no code")
     _prefixes(columns)
     version = version or max(years, default="")
     meta = Meta(
@@ -57,19 +59,18 @@ def _order(source: Source, columns: Columns) -> None:
     billable = columns.prop("billable", "valueBoolean")
     short = columns.use({"system": URL, "code": "short"})
     language = columns.language("en-US")
-    with source.text() as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            match = _ORDER.match(line.rstrip("\r\n"))
-            if match is None:
-                raise BadRelease(f"{source.name} line {number}: not a line of the order file (number, code, 0 or 1, short and long description)")
-            code, flag, brief, long = dotted(match.group(1)), match.group(2), match.group(3).strip(), match.group(4).strip()
-            if code not in columns.concepts:
-                columns.concepts[code] = 0
-                columns.term(code, long or brief, language)
-            columns.term(code, brief, language, short)
-            columns.values.append((code, billable, "true" if flag == "1" else "false"))
+    for number, line in lines_of(source):
+        if not line.strip():
+            continue
+        match = _ORDER.match(line.rstrip("\r\n"))
+        if match is None:
+            raise BadRelease(f"{source.name} line {number}: not a line of the order file (number, code, 0 or 1, short and long description)")
+        code, flag, brief, long = dotted(match.group(1)), match.group(2), match.group(3).strip(), match.group(4).strip()
+        if code not in columns.concepts:
+            columns.concepts[code] = 0
+            columns.term(code, long or brief, language)
+        columns.term(code, brief, language, short)
+        columns.values.append((code, billable, "true" if flag == "1" else "false"))
 
 
 def _tabular(source: Source, columns: Columns) -> None:

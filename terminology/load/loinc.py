@@ -32,6 +32,8 @@ def load_loinc(paths: Sequence[Path], folder: Path, progress: Progress = silent,
         for step, (share, read) in enumerate(((0.2, _parts), (0.25, _hierarchy), (0.3, _answers), (0.35, _groups), (0.4, _variants))):
             progress(("parts", "hierarchy", "answers", "groups", "languages")[step], share)
             read(sources, columns)
+    if not columns.concepts:
+        raise BadRelease("Loinc.csv holds no term")
     meta = Meta(
         url=LOINC, version=version, name="LOINC", title="LOINC", language="en-US", hierarchy="is-a", case_sensitive=False, value_set=f"{LOINC}/vs"
     )

@@ -13,7 +13,8 @@ from terminology.concepts import Meta
 from terminology.drafting import Columns, Progress, silent, write_index
 from terminology.implicit import SNOMED
 from terminology.index import DEFINED, INACTIVE
-from terminology.load.files import BadRelease, Source, open_sources, table
+from terminology.load.files import BadRelease, Source, open_sources
+from terminology.load.files import table as lines_of_table
 
 IS_A = "116680003"
 STATED = "900000000000010007"
@@ -44,6 +45,8 @@ USES = {
 OTHER_KINDS = re.compile(
     r"(Full|Delta)(-[A-Za-z-]+)?_"
 )  # a release has every file as Snapshot, Full and perhaps Delta; the Snapshot is what holds now
+CONCRETE_VALUE = re.compile(r'#[+-]?\d+(\.\d+)?|".*"|#?(true|false)', re.DOTALL | re.IGNORECASE)
+MAX_GROUP = 2**16 - 1
 COMMON = ("id", "effectiveTime", "active", "moduleId")
 CONCEPT = (*COMMON, "definitionStatusId")
 DESCRIPTION = (*COMMON, "conceptId", "languageCode", "typeId", "term", "caseSignificanceId")
@@ -90,6 +93,20 @@ def _files(sources: Iterable[Source], *parts: str) -> Iterator[Source]:
     return (each for each in sources if all(part.lower() in each.name.lower() for part in parts) and each.name.endswith(".txt"))
 
 
+def table(source: Source, columns: Sequence[str]) -> Iterator[list[str]]:
+    """The rows of an RF2 file. Raises BadRelease for one that is neither active nor inactive."""
+    for row in lines_of_table(source, columns):
+        if row[2] != "1" and row[2] != "0":
+            raise BadRelease(f"{source.name}: row {row[0]} is neither active (1) nor inactive (0)")
+        yield row
+
+
+def _group(source: Source, row: Sequence[str]) -> int:
+    if not row[6].isdecimal() or int(row[6]) > MAX_GROUP:
+        raise BadRelease(f"{source.name}: row {row[0]} has a relationshipGroup that is no number from 0 to {MAX_GROUP}")
+    return int(row[6])
+
+
 def _languages(sources: Sequence[Source], release: Release) -> None:
     for source in _files(sources, "refset_language"):
         for row in table(source, (*REFSET, "acceptabilityId")):
@@ -115,6 +132,8 @@ def _concepts(sources: Sequence[Source], columns: Columns, release: Release) -> 
     for source in _files(sources, "sct2_concept_"):
         for row in table(source, CONCEPT):
             code = row[0]
+            if not code.isdecimal():
+                raise BadRelease(f"{source.name}: '{code[:20]}' is no concept identifier")
             if row[1] <= stamped.get(code, ""):
                 continue  # the same component in two packages: the newer row counts
             known = code in stamped
@@ -172,7 +191,7 @@ def _first(columns: Columns, chosen: Mapping[int, str]) -> None:
     columns.term_text = [columns.term_text[n] for n in order]
     for name in ("term_language", "term_use"):
         column = getattr(columns, name)
-        setattr(columns, name, type(column)("B", (column[n] for n in order)))
+        setattr(columns, name, type(column)("H", (column[n] for n in order)))
 
 
 def _relationships(sources: Sequence[Source], columns: Columns) -> None:
@@ -183,11 +202,13 @@ def _relationships(sources: Sequence[Source], columns: Columns) -> None:
             if row[7] == IS_A:
                 columns.edges.append((row[4], row[5]))
             else:
-                columns.relations.append((row[4], row[7], row[5], int(row[6])))
+                columns.relations.append((row[4], row[7], row[5], _group(source, row)))
     for source in _files(sources, "sct2_relationshipconcretevalues_"):
         for row in table(source, CONCRETE):
             if row[2] == "1":
-                columns.relations.append((row[4], row[7], row[5], int(row[6])))
+                if CONCRETE_VALUE.fullmatch(row[5]) is None:
+                    raise BadRelease(f'{source.name}: row {row[0]} has a value that is neither #number nor "text"')
+                columns.relations.append((row[4], row[7], row[5], _group(source, row)))
 
 
 def _refsets(sources: Sequence[Source], columns: Columns, release: Release) -> None:

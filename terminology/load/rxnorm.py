@@ -10,7 +10,7 @@ from pathlib import Path
 from terminology.concepts import Meta
 from terminology.drafting import Columns, Progress, silent, write_index
 from terminology.index import INACTIVE
-from terminology.load.files import BadRelease, Source, find, open_sources
+from terminology.load.files import BadRelease, Source, find, lines_of, open_sources
 
 URL = "http://www.nlm.nih.gov/research/umls/rxnorm"
 WIDTHS = {"RXNCONSO.RRF": 18, "RXNREL.RRF": 16, "RXNSAT.RRF": 13, "RXNSTY.RRF": 6, "RXNSAB.RRF": 25, "RXNATOMARCHIVE.RRF": 16, "RXNCUI.RRF": 5}
@@ -47,6 +47,8 @@ def load_rxnorm(paths: Sequence[Path], folder: Path, progress: Progress = silent
             raise BadRelease("no RXNCONSO.RRF was found")
         progress("names", 0.0)
         _names(sources, columns)
+        if not columns.concepts:
+            raise BadRelease("RXNCONSO.RRF names no concept of RxNorm")
         progress("relationships", 0.2)
         _relations(sources, columns)
         progress("attributes", 0.35)
@@ -72,12 +74,13 @@ def rows(sources: Sequence[Source], name: str) -> Iterator[list[str]]:
     if source is None:
         return
     width = WIDTHS[name]
-    with source.text() as lines:
-        for number, line in enumerate(lines, start=1):
-            row = line.rstrip("\r\n").split("|")
-            if len(row) < width:
-                raise BadRelease(f"{name} line {number}: {len(row)} fields instead of {width}")
-            yield row
+    for number, line in lines_of(source):
+        row = line.rstrip("\r\n").split("|")
+        if row == [""]:
+            continue
+        if len(row) < width:
+            raise BadRelease(f"{name} line {number}: {len(row)} fields instead of {width}")
+        yield row
 
 
 def _version(sources: Sequence[Source], paths: Sequence[Path]) -> str:

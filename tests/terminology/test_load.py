@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import tarfile
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -327,27 +330,106 @@ def test_tho_from_its_package(tmp_path: Path) -> None:
     assert len(terms.library.urls("ValueSet")) > 2000
 
 
+CONCEPTS = "sct2_Concept_Snapshot_INT_20240101.txt"
+CONCEPT_HEAD = b"id\teffectiveTime\tactive\tmoduleId\tdefinitionStatusId\n"
+RELATIONS = "sct2_Relationship_Snapshot_INT_20240101.txt"
+RELATION_HEAD = b"id\teffectiveTime\tactive\tmoduleId\tsourceId\tdestinationId\trelationshipGroup\ttypeId\tcharacteristicTypeId\tmodifierId\n"
+LOINC_HEAD = b"LOINC_NUM,COMPONENT,STATUS,LONG_COMMON_NAME\n"
+CONSO = b"1||||||||||%b||IN||%b||N|1|\n"
+
+
+def damaged(inside: str) -> bytes:
+    """A zip whose one file does not have the checksum that is told of it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(inside, CONCEPT_HEAD + b"138875005\t20240101\t1\t9\t9\n")
+    return packed.getvalue().replace(b"138875005", b"138875006", 1)
+
+
 @pytest.mark.parametrize(
-    ("kind", "name", "data"),
+    ("kind", "name", "data", "told"),
     [
-        ("loinc", "x.csv", b"a,b\n"),
-        ("loinc", "Loinc.csv", b"LOINC_NUM,COMPONENT\n1-8,x\n"),
-        ("snomed", "sct2_Concept_Snapshot_INT_20240101.txt", b"id\tactive\n"),
-        ("snomed", "release.zip", b"no zip"),
-        ("icd10cm", "icd10cm_order_2024.txt", b"hello\n"),
-        ("icd10cm", "icd10cm_tabular_2024.xml", b"<a><b></a>"),
-        ("rxnorm", "RXNCONSO.RRF", b"1|2|3|\n"),
-        ("fhir", "x.json", b"{"),
-        ("fhir", "x.tgz", b"nothing"),
-        ("fhir", "y.json", b'{"resourceType": "Patient"}'),
+        ("loinc", "x.csv", b"a,b\n", "no Loinc.csv"),
+        ("loinc", "Loinc.csv", b"LOINC_NUM,COMPONENT\n1-8,x\n", "column STATUS"),
+        ("loinc", "Loinc.csv", LOINC_HEAD, "no term"),
+        ("loinc", "Loinc.csv", b"", "column LOINC_NUM"),
+        ("loinc", "Loinc.csv", LOINC_HEAD + b"1-8,x\n", "line 2"),
+        ("loinc", "Loinc.csv", LOINC_HEAD + b"1-8,x,ACTIVE,x,more\n", "line 2"),
+        ("loinc", "Loinc.csv", LOINC_HEAD + b'1-8,"x,ACTIVE,x\n', "line"),
+        ("loinc", "Loinc.csv", LOINC_HEAD + b"1-8,\xff,ACTIVE,x\n", "UTF-8"),
+        ("loinc", "Loinc.csv", LOINC_HEAD + b"1-8," + b"x" * 200_000 + b",ACTIVE,x\n", "field larger"),
+        ("snomed", CONCEPTS, b"id\tactive\n", "header"),
+        ("snomed", CONCEPTS, b"", "header"),
+        ("snomed", CONCEPTS, CONCEPT_HEAD, "no sct2_Concept"),
+        ("snomed", CONCEPTS, CONCEPT_HEAD + b"138875005\t20240101\t1\n", "line 2"),
+        ("snomed", CONCEPTS, CONCEPT_HEAD + b"138875005\t20240101\tyes\t9\t9\n", "active"),
+        ("snomed", CONCEPTS, CONCEPT_HEAD + b"abc\t20240101\t1\t9\t9\n", "identifier"),
+        ("snomed", CONCEPTS, CONCEPT_HEAD + b"138875005\t20240101\t1\t\xe9\t9\n", "UTF-8"),
+        ("snomed", RELATIONS, RELATION_HEAD + b"1\t20240101\t1\t9\t1\t2\tx\t3\t4\t5\n", "relationshipGroup"),
+        ("snomed", RELATIONS, RELATION_HEAD + b"1\t20240101\t1\t9\t1\t2\t70000\t3\t4\t5\n", "relationshipGroup"),
+        (
+            "snomed",
+            RELATIONS.replace("ship", "shipConcreteValues"),
+            RELATION_HEAD.replace(b"destinationId", b"value") + b"1\t2\t1\t9\t1\tx\t0\t3\t4\t5\n",
+            "value",
+        ),
+        ("snomed", "release.zip", b"no zip", "zip"),
+        ("snomed", "release.zip", damaged(CONCEPTS), "archive"),
+        ("icd10cm", "icd10cm_order_2024.txt", b"hello\n", "line 1"),
+        ("icd10cm", "icd10cm_order_2024.txt", b"\xff\n", "UTF-8"),
+        ("icd10cm", "icd10cm_order_2024.txt", b"", "no code"),
+        ("icd10cm", "icd10cm_tabular_2024.xml", b"<a><b></a>", "tabular"),
+        ("icd10cm", "icd10cm_tabular_2024.xml", b"<a/>", "no code"),
+        ("rxnorm", "RXNCONSO.RRF", b"1|2|3|\n", "line 1"),
+        ("rxnorm", "RXNCONSO.RRF", CONSO % (b"SNOMEDCT_US", b"x"), "no concept"),
+        ("rxnorm", "RXNCONSO.RRF", b"", "no concept"),
+        ("rxnorm", "RXNCONSO.RRF", CONSO % (b"RXNORM", b"\xff"), "UTF-8"),
+        ("fhir", "x.json", b"{", "x.json"),
+        ("fhir", "x.tgz", b"nothing", "package"),
+        ("fhir", "y.json", b'{"resourceType": "Patient"}', "no CodeSystem"),
+        ("fhir", "y.json", b'{"resourceType": "CodeSystem", "url": ["x"]}', "url"),
+        ("fhir", "y.json", b'{"resourceType": "CodeSystem", "url": "http://x", "concept": [{"code": "a", "concept": [{}]}]}', "concept"),
+        ("fhir", "y.json", b'{"resourceType": "Bundle", "entry": ["x"]}', "entry"),
+        ("fhir", "y.xml", b'<CodeSystem xmlns="http://hl7.org/fhir"><nothing/></CodeSystem>', "y.xml"),
     ],
 )
-def test_a_bad_release_is_refused_by_file_and_leaves_the_shelf_alone(tmp_path: Path, kind: str, name: str, data: bytes) -> None:
+def test_a_bad_release_is_refused_by_file_and_leaves_the_shelf_alone(tmp_path: Path, kind: str, name: str, data: bytes, told: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(data)
-    with pytest.raises(BadRelease):
-        load(kind, [tmp_path / "in" / name] if name.endswith((".zip", ".tgz", ".json")) else [tmp_path / "in"], tmp_path / "data")
+    with pytest.raises(BadRelease, match=told):
+        load(
+            kind,
+            [tmp_path / "in" / name] if name.endswith((".zip", ".tgz", ".json", ".xml")) and kind != "icd10cm" else [tmp_path / "in"],
+            tmp_path / "data",
+        )
     assert shelf.contents(tmp_path / "data") == {"systems": [], "resources": []}
+    assert not [each.name for each in (tmp_path / "data").iterdir() if each.name != "load.lock"]
+
+
+def test_resources_in_xml(tmp_path: Path) -> None:
+    text = '<CodeSystem xmlns="http://hl7.org/fhir"><url value="http://x.org/cs"/><status value="active"/><content value="complete"/><concept><code value="a"/></concept></CodeSystem>'
+    (tmp_path / "CodeSystem-x.xml").write_text(text)
+    load("fhir", [tmp_path / "CodeSystem-x.xml"], tmp_path / "data")
+    assert open_terms(tmp_path / "data").check("http://x.org/cs", "a").finding == "ok"
+
+
+def test_the_same_release_loaded_twice_at_once(tmp_path: Path) -> None:
+    source = write_loinc(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        names = list(pool.map(lambda _: load("loinc", [source], tmp_path / "data"), range(4), timeout=60))
+    assert len({tuple(each) for each in names}) == 1
+    assert open_terms(tmp_path / "data").check("http://loinc.org", A).finding == "ok"
+    assert len(list((tmp_path / "data").glob("loinc-*"))) == 1
+
+
+def test_what_a_killed_load_left_goes_with_a_later_one(tmp_path: Path) -> None:
+    source, data = write_loinc(tmp_path), tmp_path / "data"
+    for name, age in (("loinc-2.99.0a1b2c3d.new", 7200), ("loinc-2.98.0a1b2c3d.new", 10)):
+        (data / name).mkdir(parents=True)
+        (data / name / "codes.npy").write_bytes(b"half")
+        os.utime(data / name, (time.time() - age,) * 2)
+    load("loinc", [source], data)
+    assert [each.name for each in data.glob("*.new")] == ["loinc-2.98.0a1b2c3d.new"]  # the younger may be another load at work
 
 
 def test_a_package_with_hostile_names_writes_nothing_outside(tmp_path: Path) -> None:
