@@ -117,6 +117,9 @@ class System(Protocol):
     def inactives(self) -> Members:
         """All inactive concepts."""
 
+    def abstracts(self) -> Members:
+        """All abstract concepts."""
+
     def search(self, text: str) -> Members:
         """The concepts with a name that holds all words of `text` (each as the start of a word)."""
 
@@ -289,6 +292,13 @@ class FhirSystem:
         found = self.memo.get("inactive")
         if found is None:
             found = self.memo["inactive"] = members(n for n in range(len(self.rows)) if self.inactive(n))
+        return found
+
+    def abstracts(self) -> Members:
+        """All abstract concepts."""
+        found = self.memo.get("abstract")
+        if found is None:
+            found = self.memo["abstract"] = members(n for n in range(len(self.rows)) if self.abstract(n))
         return found
 
     def search(self, text: str) -> Members:

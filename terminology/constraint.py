@@ -43,7 +43,7 @@ def select(system: IndexedSystem, text: str) -> Members:
     found: Members | None = system.memo.get(key)
     if found is None:
         found = evaluate(system, parse(text))
-        system.keep(key, found)
+        system.memo.put(key, found, [found])
     return found
 
 
@@ -62,7 +62,8 @@ def active(system: IndexedSystem) -> Members:
     """All active concepts."""
     found: Members | None = system.memo.get("active")
     if found is None:
-        found = system.memo["active"] = np.flatnonzero((system.arrays["flags"] & INACTIVE) == 0).astype(np.int32)
+        found = np.flatnonzero((system.arrays["flags"] & INACTIVE) == 0).astype(np.int32)
+        system.memo.put("active", found, [found])
     return found
 
 
@@ -192,7 +193,8 @@ def _by_attribute(system: IndexedSystem) -> tuple[Array, Array, Array]:
     if found is None:
         order = np.argsort(system.arrays["rel_attribute"], kind="stable")
         kinds, starts = np.unique(system.arrays["rel_attribute"][order], return_index=True)
-        found = system.memo["by attribute"] = (order, np.append(starts, len(order)), kinds)
+        found = (order, np.append(starts, len(order)), kinds)
+        system.memo.put("by attribute", found, [order, order])  # 8 bytes a row
     return found
 
 

@@ -15,7 +15,7 @@ from terminology import wording
 from terminology.concepts import STANDARDS_STATUS, Json, System, contains
 from terminology.language import Designation, Languages, best
 from terminology.library import Supplement
-from terminology.sets import shared, united
+from terminology.sets import shared, united, without
 from terminology.trouble import stop
 from terminology.unitsystem import UnitSystem
 from terminology.valueset import Segment, Selection, canonical, expansion_parameters, narrow, without_inactive
@@ -123,8 +123,7 @@ def shape(segment: Segment, wishes: Wishes) -> Segment:
         found = united(found, np.array([n for n, row in segment.rows.items() if _worded(row, wishes.text)], np.int32))
         segment = narrow(segment, shared(segment.numbers, found))
     if wishes.not_abstract:
-        kept = np.array([n for n in segment.numbers if not segment.system.abstract(int(n))], np.int32)
-        segment = narrow(segment, kept)
+        segment = narrow(segment, without(segment.numbers, segment.system.abstracts()))
     return segment
 
 

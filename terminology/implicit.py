@@ -18,7 +18,7 @@ def implicit_value_set(library: Library, url: str, version: str = "") -> dict[st
     if question and base.startswith(SNOMED):
         return _snomed(library, url, base, unquote(query))
     if url == f"{LOINC}/vs" or url.startswith(f"{LOINC}/vs/"):
-        return _loinc(library, url)
+        return _loinc(library, url, version)
     system, _, rest = url.partition("?fhir_vs")
     if question and not rest and library.versions(system):
         return _made(url, system, version, {})
@@ -43,6 +43,9 @@ def _snomed(library: Library, url: str, base: str, query: str) -> dict[str, Any]
     kind, _, argument = value.partition("/")
     if not value:
         return _made(url, SNOMED, version, {})
+    system = library.system(SNOMED, version)
+    if kind in ("isa", "refset") and argument and system is not None and system.find(argument) is None:
+        return None
     if kind == "isa" and argument:
         return _made(url, SNOMED, version, _filter("concept", "is-a", argument))
     if kind == "refset":
@@ -52,17 +55,17 @@ def _snomed(library: Library, url: str, base: str, query: str) -> dict[str, Any]
     return None
 
 
-def _loinc(library: Library, url: str) -> dict[str, Any] | None:
+def _loinc(library: Library, url: str, version: str) -> dict[str, Any] | None:
     """`/vs` (everything), `/vs/LL...` (an answer list), `/vs/LP...` (below a part), `/vs/LG...` (a group)."""
     code = url.removeprefix(f"{LOINC}/vs").removeprefix("/")
-    system = library.system(LOINC)
+    system = library.system(LOINC, version)
     if system is None:
         return None
     if not code:
-        return _made(url, LOINC, "", {})
+        return _made(url, LOINC, version, {})
     if system.find(code) is None:
         return None
     prop = {"LL": "LIST", "LG": "GROUP"}.get(code[:2])
     if prop:
-        return _made(url, LOINC, "", _filter(prop, "=", code))
-    return _made(url, LOINC, "", _filter("concept", "descendent-of", code)) if code.startswith("LP") else None
+        return _made(url, LOINC, version, _filter(prop, "=", code))
+    return _made(url, LOINC, version, _filter("concept", "descendent-of", code)) if code.startswith("LP") else None

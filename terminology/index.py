@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from terminology.concepts import BadFilter, Json, Meta, contains, folded_words, members, select_concepts
+from terminology.kept import Kept
 from terminology.language import Designation
 from terminology.patterns import whole
 from terminology.sets import NOTHING, Members, shared, without
@@ -53,6 +54,7 @@ ARRAYS = (
 )
 BLOBS = ("terms", "values")
 INACTIVE, ABSTRACT, DEFINED = 1, 2, 4
+DEFINED_PROPERTY = "sufficientlyDefined"  # https://hl7.org/fhir/R4/snomedct.html#properties
 SMALL = 16_384
 MAX_KEPT = 256
 MAX_PLACES = 16_384
@@ -72,7 +74,7 @@ class IndexedSystem:
     uses: Sequence[Json | None]
     props: Sequence[tuple[str, str]]  # (code, value name)
     facts: Mapping[str, Any]
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    memo: Kept = field(default_factory=lambda: Kept(MAX_KEPT), repr=False)
     places: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # codes looked up lately
 
     @property
@@ -140,13 +142,20 @@ class IndexedSystem:
 
     def properties(self, n: int) -> Sequence[Json]:
         """The property rows of a concept, then its relationships as properties."""
-        rows = []
+        rows: list[Json] = []
+        if self.told:
+            rows.append({"code": DEFINED_PROPERTY, "valueBoolean": bool(self.views["flags"][n] & DEFINED)})
         prop_of, value_of = self.views["value_prop"], self.views["value_id"]
         for row in range(self.views["value_at"][n], self.views["value_at"][n + 1]):
             code, kind = self.props[prop_of[row]]
             text = self._text("value_text_at", "values", value_of[row])
             rows.append({"code": code, kind: typed(kind, text)})
         return rows + [{"code": self.code(a), **self.related(t)} for a, t, _ in self.relations(n)]
+
+    @cached_property
+    def told(self) -> bool:
+        """True for SNOMED CT: whether a concept is sufficiently defined is a property of it."""
+        return self.facts.get("kind") == "snomed"
 
     def related(self, target: int) -> Json:
         """The value of a relationship: a concept, or a concrete value."""
@@ -215,18 +224,16 @@ class IndexedSystem:
         """All inactive concepts."""
         return self._kept("inactive", lambda: np.flatnonzero(self.arrays["flags"] & INACTIVE).astype(np.int32))
 
+    def abstracts(self) -> Members:
+        """All abstract concepts."""
+        return self._kept("abstract", lambda: np.flatnonzero(self.arrays["flags"] & ABSTRACT).astype(np.int32))
+
     def _kept(self, name: Any, make: Any) -> Members:
         found: Members | None = self.memo.get(name)
         if found is None:
             found = make()
-            self.keep(name, found)
+            self.memo.put(name, found, [found])
         return found
-
-    def keep(self, key: Any, value: Any) -> None:
-        """Remembers a set; all are forgotten before there are too many (filters and constraints come from outside)."""
-        if len(self.memo) >= MAX_KEPT:
-            self.memo.clear()
-        self.memo[key] = value
 
     def members_of(self, n: int) -> Members:
         """The members of a reference set."""
@@ -266,6 +273,9 @@ class IndexedSystem:
             return self._select_edges(prop, op, value)
         if prop == "inactive":
             wanted = self.inactives()
+            return wanted if value == "true" else without(self.everything(), wanted)
+        if prop == DEFINED_PROPERTY and self.told and op == "=":
+            wanted = self._kept("defined", lambda: np.flatnonzero(self.arrays["flags"] & DEFINED).astype(np.int32))
             return wanted if value == "true" else without(self.everything(), wanted)
         number = self.facts["prop_numbers"].get(prop)
         if number is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from terminology.concepts import Json, Meta, System, open_system, read_meta
 from terminology.dated import since
+from terminology.kept import Kept
 from terminology.trouble import Stop, stop
 from terminology.versions import choose, is_pattern, key
 
@@ -48,6 +49,7 @@ class Library:
     base: "Library | None" = None
     definitions: Callable[[str, str], Sequence[Json]] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    selections: Kept = field(default_factory=lambda: Kept(MAX_KEPT), compare=False, repr=False)  # value sets that were evaluated
     listed: Mapping[str, Sequence[str]] = field(default_factory=dict)  # kind -> urls that `definitions` has, for listing
     published: Sequence[str] = ()  # code systems that `definitions` has as well, R4's own
     until: datetime | None = None  # only what was in force before this time is chosen, unless its version is named

@@ -1,5 +1,5 @@
-"""The questions that apps ask all day, written as JSON at once: $lookup, $validate-code and $subsumes of codes of one code system on disk, by their plain
-parameters and nothing else.
+"""The questions that apps ask all day, written as JSON at once: $lookup, both $validate-code and $subsumes of codes of one code system on disk, by their
+plain parameters and nothing else.
 
 Each function answers as the operation of `operations.py` does, or None where that has to be asked: another parameter, an unknown code, a code about which
 there is something to say. https://hl7.org/fhir/R4/codesystem.html#operations
@@ -8,12 +8,15 @@ there is something to say. https://hl7.org/fhir/R4/codesystem.html#operations
 from collections.abc import Callable, Mapping, Sequence
 
 from conformance import codec
-from terminology.concepts import Json, subsumes
+from terminology.concepts import Json, contains, subsumes
+from terminology.displays import plain as folded
 from terminology.expand import warnings
 from terminology.index import IndexedSystem
 from terminology.language import BadLanguage, Languages, best, languages
 from terminology.library import Library, split
 from terminology.parameters import made
+from terminology.trouble import Stop
+from terminology.valueset import Rules, Scope, Segment, evaluate, find_value_set
 from terminology.writing import inner, writer
 
 Pairs = Sequence[tuple[str, str]]
@@ -45,15 +48,68 @@ def lookup(library: Library, pairs: Pairs, accept: str) -> Json | None:
 
 
 def validate_code(library: Library, pairs: Pairs, accept: str) -> Json | None:
-    """CodeSystem/$validate-code by `url` and `code`."""
+    """CodeSystem/$validate-code by `url` (or `system`) and `code`, and `version` and `display` if given."""
     given = _given(pairs, _VALIDATE) if not accept else None
-    system = _system(library, given.get("url", ""), "") if given is not None else None
-    if given is None or system is None or _doubtful(system):
+    if given is None or ("system" in given and given.setdefault("url", given["system"]) != given["system"]):
         return None
-    code = given.get("code", "")
+    system = _system(library, given.get("url", ""), given.get("version", ""))
+    n = _number(system, given) if system is not None else None
+    return _right(system, n, given["code"]) if system is not None and n is not None else None
+
+
+def validate_member(library: Library, pairs: Pairs, accept: str) -> Json | None:
+    """ValueSet/$validate-code by `url`, `system` and `code`, and `display` if given, for a code that is in the value set."""
+    given = _given(pairs, _MEMBER) if not accept else None
+    segment = _segment(library, given.get("url", ""), given.get("system", "")) if given is not None else None
+    if given is None or segment is None or not isinstance(segment.system, IndexedSystem):
+        return None
+    n = _number(segment.system, given)
+    return _right(segment.system, n, given["code"]) if n is not None and contains(segment.numbers, n) else None
+
+
+def _number(system: IndexedSystem, given: Mapping[str, str]) -> int | None:
+    """The number of a code about which there is nothing to say: active, spelt as it should be, with a right display if any."""
+    code, display = given.get("code", ""), given.get("display", "")
     n = system.find(code)
-    if n is None or system.inactive(n) or system.status(n) not in PLAIN_STATUS or system.code(n) != code:
+    if n is None or system.inactive(n) or system.status(n) not in PLAIN_STATUS or system.code(n) != code or _doubtful(system):
         return None
+    wanted = folded(display)
+    if display and folded(system.display(n)) != wanted and not any(folded(one.value) == wanted for one in system.names(n)):
+        return None
+    return n
+
+
+def _segment(library: Library, url: str, system: str) -> Segment | None:
+    """The part of a value set that holds codes of a system, where nothing but membership is to be said of them; None otherwise. Kept by the library."""
+    key = ("plain", url, system)
+    kept: tuple[Segment | None] | None = library.selections.get(key)
+    if kept is None:
+        try:
+            scope = Scope(library, Rules())
+            value_set = find_value_set(scope, url)
+            selection = evaluate(scope, value_set)
+        except Stop:
+            return None
+        fine = all(_unremarkable(each) for each in (value_set, *selection.used.value_sets.values())) and not selection.used.supplements
+        found = [each for each in selection.segments if each.system.meta.url == system]
+        kept = (found[0] if fine and len(found) == 1 and not found[0].rows else None,)
+        library.selections.put(key, kept)
+    return kept[0]
+
+
+def _unremarkable(value_set: Json) -> bool:
+    """True for an active value set without extensions, a language or an expansion of its own."""
+    if (
+        value_set.get("status") != "active"
+        or value_set.get("experimental")
+        or any(name in value_set for name in ("extension", "contained", "language"))
+    ):
+        return False
+    return "extension" not in value_set.get("compose", {"extension": ()})
+
+
+def _right(system: IndexedSystem, n: int, code: str) -> Json:
+    """The answer that a code is right."""
     meta, shown = system.meta, system.display(n)
     parts = [b'[{"name":"code","valueCode":"', inner(code.encode()), b'"},{"name":"system","valueUri":"', inner(meta.url.encode())]
     if meta.version:
@@ -81,12 +137,14 @@ def subsumption(library: Library, pairs: Pairs, accept: str) -> Json | None:
 
 
 _LOOKUP = frozenset({"system", "code", "version", "displayLanguage"})
-_VALIDATE = frozenset({"url", "code"})
+_VALIDATE = frozenset({"url", "system", "version", "code", "display"})
+_MEMBER = frozenset({"url", "system", "code", "display"})
 _SUBSUMES = frozenset({"system", "version", "codeA", "codeB"})
 PLAIN: Mapping[str, Callable[[Library, Pairs, str], Json | None]] = {
     "CodeSystem/$lookup": lookup,
     "CodeSystem/$validate-code": validate_code,
     "CodeSystem/$subsumes": subsumption,
+    "ValueSet/$validate-code": validate_member,
 }
 
 

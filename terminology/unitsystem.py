@@ -106,6 +106,10 @@ class UnitSystem:
         """All units, also those that nobody has asked for yet."""
         return np.arange(MOST, dtype=np.int32)
 
+    def abstracts(self) -> Members:
+        """None."""
+        return NOTHING
+
     def inactives(self) -> Members:
         """None."""
         return NOTHING

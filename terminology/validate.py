@@ -13,10 +13,13 @@ from terminology import wording
 from terminology.concepts import STANDARDS_STATUS, Json, System, contains
 from terminology.displays import check_display
 from terminology.expand import warnings
+from terminology.expression import COMPOSED
+from terminology.implicit import SNOMED
 from terminology.judging import Finding, Request, judge_system, mismatch, status_troubles, unknown_system
 from terminology.language import best
 from terminology.trouble import Stop, Trouble, outcome, trouble
 from terminology.valueset import Scope, Segment, Selection, canonical, evaluate
+from terminology.verdict import INACTIVE, OK, WRONG_DISPLAY, expression
 from terminology.versions import key, matches
 
 UNKNOWNS = ("unknown-system-expansion", "unknown-version-expansion")
@@ -84,8 +87,20 @@ def _judge_in_system(request: Request, finding: Finding) -> None:
     if check is not None and not matches(check, system.meta.version):
         finding.add(trouble("version-check", finding.at("version"), version=system.meta.version, url=url, wanted=check))
     finding.system = system
+    if url == SNOMED and system.find(finding.coding.get("code", "")) is None and COMPOSED.search(finding.coding.get("code", "")) is not None:
+        _judge_expression(request, finding, system)
+        return
     _judge_code(request, finding, None)
     finding.inside = finding.n is not None or system.meta.content == "fragment"
+
+
+def _judge_expression(request: Request, finding: Finding, system: System) -> None:
+    """A post-coordinated expression is right if it can be read and its concepts are there; it is not classified."""
+    verdict = expression(request.library, finding.coding["code"], system.meta.version)
+    finding.inside = verdict.finding in (OK, INACTIVE, WRONG_DISPLAY)
+    if verdict.finding != OK:
+        name = "expression-note" if finding.inside else "malformed-code"
+        finding.add(trouble(name, finding.at("code"), url=system.meta.url, reason=verdict.text))
 
 
 def _judge_in_value_set(request: Request, finding: Finding) -> None:

@@ -147,22 +147,32 @@ def find_value_set(scope: Scope, reference: str) -> Json:
         raise stop("unknown-value-set", url=reference)
     url, version = split(reference)
     pinned = version or scope.rules.value_sets.get(url, "")
-    found = scope.library.value_set(url, pinned) or (implicit_value_set(scope.library, url, version) if not pinned or version else None)
+    found = scope.library.value_set(url, pinned) or (_implicit(scope.library, url, version) if not pinned or version else None)
     if found is None:
         raise stop("unknown-value-set", url=f"{url}|{pinned}" if pinned else url)
     return found
 
 
+def _implicit(library: Library, url: str, version: str) -> Json | None:
+    """An implicit value set, the same one each time it is named, so that its evaluation is found again."""
+    made: Json | None = library.selections.get(("implicit", url, version))
+    if made is None:
+        made = implicit_value_set(library, url, version)
+        if made is not None:
+            library.selections.put(("implicit", url, version), made)
+    return made
+
+
 def evaluate(scope: Scope, value_set: Json) -> Selection:
     """What a value set holds. Raises Stop (unknown system, value set, filter; cycle)."""
     name = ("select", canonical(value_set), scope.rules.key(), scope.only, scope.prefer, scope.keep_inactive)
-    kept = scope.library.memo.get(name) if value_set.get("url") and not scope.contained else None
+    kept = scope.library.selections.get(name) if value_set.get("url") and not scope.contained else None
     if kept is not None and kept[0] is value_set:
         found: Selection = kept[1]
         return found
     made = _evaluate(scope.inside(value_set), value_set)
     if value_set.get("url") and not scope.contained:
-        scope.library.keep(name, (value_set, made))
+        scope.library.selections.put(name, (value_set, made), (each.numbers for each in made.segments))
     return made
 
 

@@ -39,7 +39,7 @@ FORMS: Mapping[str, Callable[[str], str]] = {SNOMED: digits.sctid, LOINC: digits
 def judge(library: Library, system: str, code: str, display: str | None = None, version: str = "") -> Verdict:
     """The verdict on a coding, not kept. version: that of the Coding; the newest one known counts where it is not loaded."""
     if system == SNOMED and COMPOSED.search(code) is not None:
-        return _expression(library, code, version)
+        return expression(library, code, version)
     if system == units.SYSTEM:
         return FINE if units.valid(code) else Verdict(MALFORMED, "the code is not a UCUM unit")
     form = FORMS.get(system)
@@ -72,12 +72,12 @@ def _system(library: Library, url: str, version: str) -> System | None:
     return (library.system(url, version) if version else None) or library.system(url)
 
 
-def _expression(library: Library, code: str, version: str) -> Verdict:
+def expression(library: Library, code: str, version: str) -> Verdict:
     """A post-coordinated expression: its grammar, then each concept in it with its term."""
     try:
         references = read(code)
     except BadExpression as bad:
-        return Verdict(MALFORMED, str(bad))
+        return Verdict(MALFORMED, f"not an expression of SNOMED CT: {bad}")
     verdicts = [judge(library, SNOMED, each.code, each.term, version) for each in references]
     order = (MALFORMED, UNKNOWN_SYSTEM, UNKNOWN_CODE, INACTIVE, WRONG_DISPLAY)
     return next((each for finding in order for each in verdicts if each.finding == finding), FINE)

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 _PART = re.compile(r"\d+|[^\d.\-_/+]+")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 WILD = ("x", "X", "*")
+_EDITION = re.compile(
+    r"http://snomed\.info/x?sct/\d+"
+)  # an edition of SNOMED CT, whatever its version (https://hl7.org/fhir/R4/snomedct.html#versions)
 
 
 def key(version: str) -> tuple[tuple[int, int, str], ...]:
@@ -28,13 +31,13 @@ def latest(versions: Iterable[str]) -> str:
 
 
 def is_pattern(version: str) -> bool:
-    """True for `1.x`, `1.0.*`, `*`."""
-    return any(part in WILD for part in version.split("."))
+    """True for `1.x`, `1.0.*`, `*`, and for an edition of SNOMED CT."""
+    return any(part in WILD for part in version.split(".")) or _EDITION.fullmatch(version) is not None
 
 
 def matches(pattern: str, version: str) -> bool:
     """True if `version` is what `pattern` means: the same text, or the same parts with a wildcard (the last one swallows the rest)."""
-    if pattern == version:
+    if pattern == version or (_EDITION.fullmatch(pattern) is not None and version.startswith(f"{pattern}/version/")):
         return True
     wanted, given = pattern.split("."), version.split(".")
     for place, part in enumerate(wanted):

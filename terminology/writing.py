@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from conformance import codec
 from terminology.concepts import Json
-from terminology.index import ABSTRACT, INACTIVE, IndexedSystem, typed
+from terminology.index import ABSTRACT, DEFINED, DEFINED_PROPERTY, INACTIVE, IndexedSystem, typed
 from terminology.lookup import OWN
 
 _ESCAPED = re.compile(rb'[\x00-\x1f"\\]').search  # what JSON does not take as it is; everything above 0x1f stands for itself
@@ -23,6 +23,7 @@ _STATE = {
     flags: b',{"name":"property","part":[{"name":"code","valueCode":"inactive"},{"name":"value","valueBoolean":%b}]}' % flags
     for flags in (b"true", b"false")
 }
+_DEFINED = {flag: _PROPERTY % (DEFINED_PROPERTY.encode(), b"valueBoolean") + flag + b"}]}" for flag in (b"true", b"false")}
 _CODE, _STRING = b'valueCode":"', b'valueString":'
 MAX_PIECES = 16_384
 MAX_PIECE = 400  # bytes of a property row that is kept
@@ -86,6 +87,8 @@ class Writer:
         made.append(_STATE[b"true" if flags & INACTIVE else b"false"])
         self._linked(made, _PARENT, "up_at", "up", n)
         self._linked(made, _CHILD, "down_at", "down", n)
+        if system.told:
+            made.append(_DEFINED[b"true" if flags & DEFINED else b"false"])
         self._values(made, n)
         self._related(made, n)
         made.append(b"]")

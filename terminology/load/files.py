@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 20 * 2**30
@@ -115,7 +116,7 @@ def records(source: Source, needed: Sequence[str]) -> Iterator[dict[str, str]]:
         if missing:
             raise BadRelease(f"{source.name}: the column {missing[0]} is missing")
         for row in reader:
-            beyond: list[str] = row.pop(None, [])  # type: ignore[call-overload]  # what has no name in the header
+            beyond: Any = row.pop(None, ())  # what has no name in the header
             if None in row.values() or any(beyond):
                 raise BadRelease(f"{source.name} line {reader.line_num}: other fields than the {len(reader.fieldnames or ())} of the header")
             yield row

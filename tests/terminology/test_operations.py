@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from terminology.load import load
 from terminology.operations import call
 from terminology.service import Terms, open_terms
+from tests.terminology import tinysnomed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SCT = "http://snomed.info/sct"
 URL, OTHER = "http://example.org/cs", "http://example.org/other"
 CONCEPTS = [
     {"code": "a", "display": "Alpha", "property": [{"code": "size", "valueInteger": 3}, {"code": "kind", "valueCode": "x"}]},
@@ -211,3 +214,68 @@ def test_codings_of_another_system_or_version(terms: Terms) -> None:
     units = {"coding": [{"system": "http://unitsofmeasure.org", "code": "mg"}]}
     _, res = ask(terms, "CodeSystem/$validate-code", row("url", "http://unitsofmeasure.org"), row("codeableConcept", units, "valueCodeableConcept"))
     assert {"name": "result", "valueBoolean": True} in res["parameter"]
+
+
+@pytest.fixture(scope="module")
+def snomed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Terms, tinysnomed.Tiny]:
+    folder = tmp_path_factory.mktemp("operations")
+    made = tinysnomed.write(folder / "release")
+    load("snomed", [folder / "release"], folder / "data")
+    return open_terms(folder / "data"), made
+
+
+def test_an_edition_means_its_newest_version(snomed: tuple[Terms, tinysnomed.Tiny]) -> None:
+    terms, made = snomed
+    edition = f"{SCT}/900000000000207008"
+    for url in (f"{edition}?fhir_vs=isa/{made.active[15]}", f"{edition}/version/20240101?fhir_vs=isa/{made.active[15]}"):
+        status, res = ask(terms, "ValueSet/$expand", row("url", url))
+        assert (status, res["expansion"]["total"] > 0) == (200, True)
+    for version, expected in ((edition, 200), (f"{edition}/version/20240101", 200), (f"{SCT}/11000279109", 404), (f"{SCT}/9", 404)):
+        assert ask(terms, "CodeSystem/$lookup", row("system", SCT), row("version", version), row("code", made.active[15]))[0] == expected
+
+
+@pytest.mark.parametrize("query", ["isa/1", "refset/1", "isa/", "bogus", "ecl/"])
+def test_an_implicit_value_set_of_nothing_is_unknown(snomed: tuple[Terms, tinysnomed.Tiny], query: str) -> None:
+    status, res = ask(snomed[0], "ValueSet/$expand", row("url", f"{SCT}?fhir_vs={query}"))
+    assert (status, res["issue"][0]["code"]) == (404, "not-found")
+
+
+def test_expressions_are_read_and_their_concepts_looked_at(snomed: tuple[Terms, tinysnomed.Tiny]) -> None:
+    terms, made = snomed
+    focus, attribute, value = made.active[15], made.attributes[0], made.active[20]
+    for code, right, told in (
+        (f"{focus}:{attribute}={value}", True, ""),
+        (f"{focus} | {made.terms[focus]} | : {{ {attribute} = {value} }}", True, ""),
+        (f"{focus}:{attribute}={made.inactive[0]}", True, "needs a look"),
+        (f"{focus}:{attribute}=", False, "not an expression"),
+        (f"{focus}:{attribute}=138875004", False, "is not one of the CodeSystem"),
+    ):
+        status, res = ask(terms, "CodeSystem/$validate-code", row("url", SCT), row("code", code))
+        assert (status, {"name": "result", "valueBoolean": right} in res["parameter"]) == (200, True), res
+        message = next((each["valueString"] for each in res["parameter"] if each["name"] == "message"), "")
+        assert told in message
+
+
+def test_sufficiently_defined_is_a_property(snomed: tuple[Terms, tinysnomed.Tiny]) -> None:
+    terms, made = snomed
+    for code in (sorted(made.defined)[0], made.active[0]):
+        _, res = ask(terms, "CodeSystem/$lookup", row("system", SCT), row("code", code), row("property", "sufficientlyDefined"))
+        shown = [each["part"] for each in res["parameter"] if each["name"] == "property"]
+        assert shown == [[row("code", "sufficientlyDefined", "valueCode"), row("value", code in made.defined, "valueBoolean")]]
+    rule = {"system": SCT, "filter": [{"property": "sufficientlyDefined", "op": "=", "value": "true"}]}
+    value_set = {"resourceType": "ValueSet", "status": "active", "compose": {"include": [rule]}}
+    _, res = ask(terms, "ValueSet/$expand", row("valueSet", value_set, "resource"), row("excludeNested", True, "valueBoolean"))
+    assert {each["code"] for each in res["expansion"]["contains"]} == made.defined
+
+
+def test_selectable_concepts_alone(terms: Terms) -> None:
+    def concept(code: str, *, grouping: bool) -> dict[str, Any]:
+        return {"code": code, "property": [{"code": "notSelectable", "valueBoolean": grouping}]}
+
+    system = HEAD | {"url": "http://example.org/groups", "concept": [concept("g", grouping=True), concept("x", grouping=False)]}
+    value_set = {"resourceType": "ValueSet", "status": "active", "compose": {"include": [{"system": system["url"]}]}}
+    given = [row("tx-resource", system, "resource"), row("valueSet", value_set, "resource")]
+    _, res = ask(terms, "ValueSet/$expand", *given, row("excludeNotForUI", True, "valueBoolean"))
+    assert [each["code"] for each in res["expansion"]["contains"]] == ["x"]
+    _, res = ask(terms, "ValueSet/$expand", *given)
+    assert [each["code"] for each in res["expansion"]["contains"]] == ["g", "x"]

@@ -55,6 +55,12 @@ def every(terms: Terms, url: str, languages: tuple[str, ...] = ("", "de", "en-US
             plainly += same(terms, "CodeSystem/$lookup", [("code", code), ("system", url), ("displayLanguage", language)])
         plainly += same(terms, "CodeSystem/$lookup", [("code", code), ("system", url), ("version", system.meta.version)])
         plainly += same(terms, "CodeSystem/$validate-code", [("url", url), ("code", code)])
+        plainly += same(terms, "CodeSystem/$validate-code", [("system", url), ("code", code), ("version", system.meta.version)])
+        for value_set in (f"{url}?fhir_vs", f"{url}?fhir_vs=isa/{other}"):
+            plainly += same(terms, "ValueSet/$validate-code", [("url", value_set), ("system", url), ("code", code)])
+        for display in ("wrong", *(one.value.upper() for one in system.names(system.find(code) or 0))):
+            plainly += same(terms, "CodeSystem/$validate-code", [("url", url), ("code", code), ("display", display)])
+            plainly += same(terms, "ValueSet/$validate-code", [("url", f"{url}?fhir_vs"), ("system", url), ("code", code), ("display", display)])
         plainly += same(terms, "CodeSystem/$subsumes", [("system", url), ("codeA", code), ("codeB", other)])
         plainly += same(terms, "CodeSystem/$subsumes", [("system", url), ("codeA", other), ("codeB", code)])
         for near in [*system.ancestors(system.find(code) or 0).tolist(), *system.parents(system.find(code) or 0).tolist()]:
