@@ -18,7 +18,7 @@ from conformance.outcome import conflict, refuse
 from fhir_server.store.mongo.client import Database
 from fhir_server.store.mongo.errors import surfaced
 from terminology import shelf
-from terminology.drafting import MARK, digest
+from terminology.drafting import MARK, NEW, digest
 
 BUCKET, CURRENT = "terminology", "shelf"
 CHUNK = 1024 * 1024
@@ -141,7 +141,7 @@ def _missing(folder: Path, wanted: Names) -> list[str]:
 
 async def _download(database: Database, folder: Path, name: str) -> None:
     """One name, into a place of its own and then under its name. Raises Refusal if the database has no longer all of it."""
-    work = folder / f"{name}.{uuid.uuid4().hex[:8]}{shelf.NEW}"
+    work = folder / f"{name}.{uuid.uuid4().hex[:8]}{NEW}"
     bucket = AsyncGridFSBucket(database, BUCKET)
     try:
         with surfaced():
