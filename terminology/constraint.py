@@ -4,9 +4,12 @@ https://confluence.ihtsdotools.org/display/DOCECL/6+Examples. The substrate is t
 A group (braces) is a relationship group above 0.
 """
 
+import csv
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,8 @@ import numpy.typing as npt
 
 from terminology.concepts import members
 from terminology.drafting import folded
-from terminology.ecl import MANY, Attribute, Compound, Dotted, Filter, Focus, Group, Joined, Node, Refined, Refinement, Sub, parse
+from terminology.ecl import MANY, Attribute, BadConstraint, Compound, Dotted, Filter, Focus, Group, Joined, Node, Refined, Refinement, Sub, parse
 from terminology.index import DEFINED, INACTIVE, IndexedSystem
-from terminology.language import Designation
 from terminology.sets import NOTHING, Members, shared, united, without
 
 Array = npt.NDArray[Any]
@@ -26,6 +28,8 @@ HISTORY: Mapping[str, tuple[str, ...]] = {
     "MOD": ("sameAs", "replacedBy", "wasA", "possiblyEquivalentTo"),
     "MAX": ("sameAs", "replacedBy", "wasA", "possiblyEquivalentTo", "alternative", "movedTo"),
 }
+SUFFICIENT, NECESSARY = "900000000000073002", "900000000000074008"
+TEXT_DEFINITION = "900000000000550004"
 TYPES = {"syn": "900000000000013009", "fsn": "900000000000003001", "def": "definition"}
 COMPARE: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
     "=": lambda a, b: a == b,
@@ -303,15 +307,8 @@ def _filtered(system: IndexedSystem, base: Members, criteria: tuple[Filter, ...]
     for each in criteria:
         if each.kind == "C":
             result = result[_concept_test(system, each)[result]]
-    terms = [each for each in criteria if each.kind == "D"]
-    if not terms:
-        return result
-    for each in terms:
-        if each.name == "term" and each.operator == "=" and all(how != "wild" for how, _ in each.values):
-            candidates = [system.search(text) for _, text in each.values]
-            result = shared(result, members(np.concatenate(candidates)))
-    tests = [_description_test(system, each) for each in terms]
-    return np.array([n for n in result if any(all(test(one) for test in tests) for one in system.names(int(n)))], np.int32)
+    told = [each for each in criteria if each.kind == "D"]
+    return _described(system, result, told) if told else result
 
 
 def _concept_test(system: IndexedSystem, criterion: Filter) -> Mask:
@@ -322,41 +319,144 @@ def _concept_test(system: IndexedSystem, criterion: Filter) -> Mask:
     if criterion.name == "effectivetime":
         return _stamped(system, criterion)
     if criterion.name == "active":
-        hit: Mask = ((flags & INACTIVE) == 0) == (texts[0] in ("1", "true"))
+        wanted = {_truth(text) for text in texts}
+        hit: Mask = np.where((flags & INACTIVE) == 0, True in wanted, False in wanted)
     elif criterion.name == "moduleid":
         hit = mask(system, members(np.concatenate([NOTHING, *(system.select("moduleId", "=", code) for code in texts)])))
     else:
-        defined, primitive = bool({"defined", "900000000000073002"} & set(texts)), bool({"primitive", "900000000000074008"} & set(texts))
+        defined, primitive = bool({"defined", SUFFICIENT} & set(texts)), bool({"primitive", NECESSARY} & set(texts))
         hit = np.where((flags & DEFINED) != 0, defined, primitive)
     return hit if criterion.operator == "=" else ~hit
 
 
+def _truth(text: str) -> bool:
+    if text not in ("1", "true", "0", "false"):
+        raise BadConstraint("'active' is 1, true, 0 or false")
+    return text in ("1", "true")
+
+
 def _stamped(system: IndexedSystem, criterion: Filter) -> Mask:
-    """effectiveTime compares as a number."""
-    test, wanted = COMPARE[criterion.operator], Decimal(criterion.values[0][1])
-    made = np.zeros(system.size, np.bool_)
-    for n in range(system.size):
-        time = next((each.get("valueString") for each in system.properties(n) if each["code"] == "effectiveTime"), None)
-        made[n] = time is not None and test(Decimal(time), wanted)
+    """effectiveTime compares as a number; each date that there is is looked at once."""
+    wanted = [text for _, text in criterion.values]
+    if not all(re.fullmatch(r"\d{8}", text) for text in wanted):
+        raise BadConstraint("an effectiveTime is written YYYYMMDD")
+    test, made = COMPARE[criterion.operator], np.zeros(system.size, np.bool_)
+    number = system.facts["prop_numbers"].get("effectiveTime")
+    rows = np.flatnonzero(system.arrays["value_prop"] == number) if number is not None else np.zeros(0, np.int64)
+    ids = system.arrays["value_id"][rows]
+    negated = criterion.operator == "!="
+    fine = [
+        each for each in np.unique(ids) if (all if negated else any)(test(_number(system.value_text(int(each))), Decimal(text)) for text in wanted)
+    ]
+    made[np.searchsorted(system.arrays["value_at"], rows[np.isin(ids, fine)], side="right") - 1] = True
     return made
 
 
-def _description_test(system: IndexedSystem, criterion: Filter) -> Callable[[Designation], bool]:
-    wanted = criterion.operator == "="
-    if criterion.name == "term":
-        tests = [_term_test(how, text) for how, text in criterion.values]
-        return lambda one: any(test(one.value) for test in tests) == wanted
+def _number(text: str) -> Decimal:
+    return Decimal(text) if text.isdecimal() else Decimal(0)
+
+
+def _described(system: IndexedSystem, base: Members, criteria: list[Filter]) -> Members:
+    """The concepts of `base` that have a description which meets all criteria. Everything but the text is judged for all descriptions at once."""
+    result = base
+    for each in criteria:
+        if each.name == "term" and each.operator == "=" and all(how == "match" for how, _ in each.values):
+            candidates = [system.search(text) for _, text in each.values]
+            result = shared(result, members(np.concatenate(candidates)))
+    fine: Mask = mask(system, result)[_owners(system)]
+    if not any(each.name in ("type", "typeid") for each in criteria):
+        fine &= ~np.isin(system.arrays["term_use"], sorted(system.explaining))  # text definitions are looked at where their type is asked for
+    for each in criteria:
+        if each.name != "term":
+            fine &= _DESCRIBED[each.name](system, each) if each.operator == "=" else ~_DESCRIBED[each.name](system, each)
+    hits = np.flatnonzero(fine)
+    tests = [_text_test(each) for each in criteria if each.name == "term"]
+    if tests:
+        hits = np.array([term for term in hits.tolist() if all(test(system.term(term)) for test in tests)], np.int64)
+    return np.unique(_owners(system)[hits])
+
+
+def _owners(system: IndexedSystem) -> Array:
+    """The concept of each description."""
+    found: Array | None = system.memo.get("owners")
+    if found is None:
+        found = np.repeat(np.arange(system.size, dtype=np.int32), np.diff(system.arrays["term_at"]))
+        system.memo.put("owners", found, [found])
+    return found
+
+
+def _chosen(column: str, fine: list[bool]) -> Callable[[IndexedSystem], Mask]:
+    """The descriptions whose number in a column is one of the fine ones."""
+    return lambda system: np.array(fine or [False], np.bool_)[system.arrays[column]]
+
+
+def _language(system: IndexedSystem, criterion: Filter) -> Mask:
     texts = {text.lower() for _, text in criterion.values}
-    if criterion.name == "language":
-        return lambda one: (one.language.split("-")[0].lower() in texts) == wanted
-    if criterion.name == "dialect":
-        return lambda one: (one.language.lower() in texts) == wanted
-    if criterion.name in ("type", "typeid"):
-        codes = {TYPES.get(text, text) for text in texts}
-        if criterion.inner is not None:
-            codes |= {system.code(int(n)) for n in evaluate(system, criterion.inner)}
-        return lambda one: ((one.use or {}).get("code") in codes) == wanted
-    return lambda one: ("1" in texts or "true" in texts) == wanted
+    return _chosen("term_language", [each.split("-")[0].lower() in texts for each in system.languages])(system)
+
+
+def _type(system: IndexedSystem, criterion: Filter) -> Mask:
+    codes = {TYPES.get(text.lower(), text) for _, text in criterion.values}
+    if criterion.inner is not None:
+        codes |= {system.code(int(n)) for n in evaluate(system, criterion.inner)} | set(_codes(criterion.inner))
+    codes |= {"definition"} if TEXT_DEFINITION in codes else set()
+    return _chosen("term_use", [(use or {}).get("code") in codes for use in system.uses])(system)
+
+
+def _codes(node: Node) -> Iterator[str]:
+    """The concepts that are named one by one: those of the metadata may not be loaded."""
+    if isinstance(node, Sub) and not node.operator and node.focus.code:
+        yield node.focus.code
+    elif isinstance(node, Sub) and node.focus.inner is not None and not node.operator:
+        yield from _codes(node.focus.inner)
+    elif isinstance(node, Compound) and node.operator == "OR":
+        for each in node.parts:
+            yield from _codes(each)
+
+
+def _dialect(system: IndexedSystem, criterion: Filter) -> Mask:
+    """Preferred or accepted by one of the language reference sets."""
+    wanted = [(how, aliases().get(name, name)) for how, name in criterion.values]
+    if criterion.inner is not None:
+        wanted = [("", system.code(int(n))) for n in evaluate(system, criterion.inner)]
+    unknown = next((name for _, name in wanted if not name.isdecimal()), "")
+    if unknown:
+        raise BadConstraint(f"there is no dialect {unknown}")
+    fine = [
+        any((how != "accept" and refset in preferred) or (how != "prefer" and refset in accepted) for how, refset in wanted)
+        for preferred, accepted in system.dialects
+    ]
+    return _chosen("term_dialect", fine)(system)
+
+
+def _current(system: IndexedSystem, criterion: Filter) -> Mask:
+    """Only active descriptions are loaded. Raises BadConstraint where others are asked for."""
+    if (criterion.operator == "=") == (False in {_truth(text.lower()) for _, text in criterion.values}):
+        raise BadConstraint("inactive descriptions are not kept")
+    return np.full(len(system.arrays["term_use"]), criterion.operator == "=")
+
+
+_DESCRIBED: Mapping[str, Callable[[IndexedSystem, Filter], Mask]] = {
+    "language": _language,
+    "type": _type,
+    "typeid": _type,
+    "dialect": _dialect,
+    "dialectid": _dialect,
+    "active": _current,
+}
+
+
+@cache
+def aliases() -> Mapping[str, str]:
+    """Dialect alias -> language reference set (https://confluence.ihtsdotools.org/display/DOCECL/Appendix+C+-+Dialect+Aliases)."""
+    with (Path(__file__).parent / "dialects.csv").open(encoding="utf-8", newline="") as lines:
+        return {row["alias"]: row["refset"] for row in csv.DictReader(lines)}
+
+
+def _text_test(criterion: Filter) -> Callable[[str], bool]:
+    tests = [_term_test(how, text) for how, text in criterion.values]
+    wanted = criterion.operator == "="
+    return lambda text: any(test(text) for test in tests) == wanted
 
 
 def _term_test(how: str, text: str) -> Callable[[str], bool]:

@@ -45,6 +45,7 @@ class Columns:
     term_text: list[str] = field(default_factory=list)
     term_language: "array[int]" = field(default_factory=lambda: array("H"))
     term_use: "array[int]" = field(default_factory=lambda: array("H"))
+    term_dialect: "array[int]" = field(default_factory=lambda: array("H"))
     edges: list[tuple[str, str]] = field(default_factory=list)
     values: list[tuple[str, int, str]] = field(default_factory=list)
     relations: list[tuple[str, str, str, int]] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Columns:
     languages: list[str] = field(default_factory=lambda: [""])
     uses: list[Json | None] = field(default_factory=lambda: [None])
     props: list[tuple[str, str]] = field(default_factory=list)
+    dialects: list[tuple[list[str], list[str]]] = field(default_factory=lambda: [([], [])])  # (language sets that prefer, that accept a term)
 
     def language(self, name: str) -> int:
         """The number of a language."""
@@ -71,12 +73,13 @@ class Columns:
             self.props.append((code, kind))
         return self.props.index((code, kind))
 
-    def term(self, code: str, text: str, language: int = 0, use: int = 0) -> None:
-        """One more name of a concept."""
+    def term(self, code: str, text: str, language: int = 0, use: int = 0, dialect: int = 0) -> None:
+        """One more name of a concept. dialect: a place in `dialects`."""
         self.term_concept.append(code)
         self.term_text.append(text)
         self.term_language.append(language)
         self.term_use.append(use)
+        self.term_dialect.append(dialect)
 
 
 def write_index(target: Path, meta: Meta, columns: Columns, facts: Json | None = None, progress: Progress = silent) -> Path:
@@ -103,7 +106,14 @@ def _finished(work: Path, target: Path, meta: Meta, columns: Columns, facts: Jso
     progress("properties", 0.8)
     _write_values(work, columns, number)
     _write_sets(work, columns, number)
-    head = {"meta": _plain(meta), "languages": columns.languages, "uses": columns.uses, "props": columns.props, "facts": facts or {}}
+    head = {
+        "meta": _plain(meta),
+        "languages": columns.languages,
+        "uses": columns.uses,
+        "props": columns.props,
+        "dialects": columns.dialects,
+        "facts": facts or {},
+    }
     (work / "meta.json").write_bytes(msgspec.json.encode(head))
     whole = target.with_name(f"{target.name}{MARK}{digest(work)}")
     try:
@@ -153,10 +163,9 @@ def _write_terms(folder: Path, columns: Columns, number: dict[str, int]) -> None
     ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.uint64))).astype(np.uint32)
     with (folder / "terms.bin").open("wb") as out:
         out.writelines(texts)
-    language, use = (
-        np.frombuffer(column, np.uint16)[order] if len(order) else np.zeros(0, np.uint16) for column in (columns.term_language, columns.term_use)
-    )
-    save(folder, term_at=offsets(owners[order], len(number)), text_at=ends, term_language=language, term_use=use)
+    kinds = (columns.term_language, columns.term_use, columns.term_dialect)
+    language, use, dialect = (np.frombuffer(column, np.uint16)[order] if len(order) else np.zeros(0, np.uint16) for column in kinds)
+    save(folder, term_at=offsets(owners[order], len(number)), text_at=ends, term_language=language, term_use=use, term_dialect=dialect)
     _write_words(folder, columns, owners, order)
 
 

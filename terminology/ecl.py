@@ -1,7 +1,7 @@
 """SNOMED CT Expression Constraint Language: text -> tree. https://confluence.ihtsdotools.org/display/DOCECL (brief syntax, ECL 2.2)
 
 Hierarchy operators, member of, conjunction, disjunction, exclusion, refinement with groups, cardinality and reverse attributes, dotted attributes,
-term filters, concept filters, history supplements. Member filters and fields of reference sets are refused by name.
+description filters (term, language, type, dialect), concept filters, history supplements. Member filters and fields of reference sets are refused by name.
 """
 
 import re
@@ -31,7 +31,10 @@ class Focus:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One criterion of {{ }}. kind: 'D' (description) or 'C' (concept); values: texts, or the inner expression's node."""
+    """One criterion of {{ }}. kind: 'D' (description) or 'C' (concept); values: texts, or the inner expression's node.
+
+    The values of a dialect are (how it must favour the term: 'prefer', 'accept', 'prefer accept' or '' for either, alias or reference set).
+    """
 
     kind: str
     name: str
@@ -121,6 +124,8 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _BOOLEAN = re.compile(r"(true|false)\b", re.IGNORECASE)
 _REVERSE = re.compile(r"(?:R|reverseOf)\s*(?=[\s\d<>*(^])")
 _NAME = re.compile(r"[A-Za-z][A-Za-z]*")
+_ALIAS = re.compile(r"[A-Za-z]+(?:-[A-Za-z0-9]+)*")
+_ACCEPTABILITY = re.compile(r"(?:prefer(?:red)?|accept(?:able)?)\b|900000000000548007|900000000000549004", re.IGNORECASE)
 _HISTORY = re.compile(r"\{\{\s*\+\s*HISTORY(?:[-_]?(MIN|MOD|MAX))?\s*\}\}", re.IGNORECASE)
 
 
@@ -310,9 +315,38 @@ class _Reader(Scanner):
         if comparison is None:
             raise self.wrong("a comparison is expected")
         operator = "!=" if comparison.group() == "<>" else comparison.group()
+        if name in ("dialect", "dialectid") and self.peek() not in ("<", ">", "^", "*"):
+            return Filter(kind, name, operator, self.dialects())
         if name in ("moduleid", "definitionstatusid", "typeid", "dialectid"):
             return Filter(kind, name, operator, inner=self.expression() if self.peek() != "(" else self.listed())
         return Filter(kind, name, operator, tuple(self.values()))
+
+    def dialects(self) -> tuple[tuple[str, str], ...]:
+        """One dialect, or several in parentheses, each with its acceptability; one behind the parentheses is for those that have none of their own."""
+        many = self.sign("(")
+        found: list[tuple[str, str]] = []
+        while not found or (many and not self.sign(")")):
+            match = self.take(_CODE) or self.take(_ALIAS)
+            if match is None:
+                raise self.wrong("a dialect is expected")
+            self.take(_TERM)
+            found.append((self.acceptability(), match.group().lower()))
+        general = self.acceptability() if many else ""
+        return tuple((own or general, name) for own, name in found)
+
+    def acceptability(self) -> str:
+        """'prefer', 'accept', 'prefer accept' or '': a set of words or of their concepts in parentheses, if there is one."""
+        if self.peek() != "(":
+            return ""
+        self.need("(")
+        found: set[str] = set()
+        while not found or not self.sign(")"):
+            match = self.take(_ACCEPTABILITY)
+            if match is None:
+                raise self.wrong("'prefer' or 'accept' is expected")
+            self.take(_TERM)
+            found.add("prefer" if match.group().lower().startswith(("p", "900000000000548007")) else "accept")
+        return " ".join(sorted(found, reverse=True))
 
     def listed(self) -> Node:
         """A set of concepts '(a b c)', or an expression in parentheses."""
@@ -349,7 +383,7 @@ class _Reader(Scanner):
 
 
 NAMES = {
-    "D": frozenset({"term", "language", "type", "typeid", "dialect", "active"}),
+    "D": frozenset({"term", "language", "type", "typeid", "dialect", "dialectid", "active"}),
     "C": frozenset({"definitionstatus", "definitionstatusid", "moduleid", "effectivetime", "active"}),
 }
 

@@ -29,6 +29,7 @@ ARRAYS = (
     "text_at",  # uint32: where each term's text begins in `terms`, one more at the end
     "term_language",  # uint16: into meta languages
     "term_use",  # uint16: into meta uses
+    "term_dialect",  # uint16: into meta dialects
     "up_at",
     "up",  # direct parents
     "down_at",
@@ -52,6 +53,7 @@ ARRAYS = (
     "set_at",
     "set_member",  # int32: members of each, sorted
 )
+LATER = {"term_dialect": "term_use"}  # what an index of an earlier session lacks, and what it is as long as
 BLOBS = ("terms", "values")
 INACTIVE, ABSTRACT, DEFINED = 1, 2, 4
 DEFINED_PROPERTY = "sufficientlyDefined"  # https://hl7.org/fhir/R4/snomedct.html#properties
@@ -74,6 +76,7 @@ class IndexedSystem:
     uses: Sequence[Json | None]
     props: Sequence[tuple[str, str]]  # (code, value name)
     facts: Mapping[str, Any]
+    dialects: Sequence[tuple[Sequence[str], Sequence[str]]] = (((), ()),)  # (language reference sets that prefer a term, that accept it)
     memo: Kept = field(default_factory=lambda: Kept(MAX_KEPT), repr=False)
     places: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # codes looked up lately
 
@@ -132,6 +135,10 @@ class IndexedSystem:
                 use, language = self.uses[use_of[term]], self.languages[language_of[term]]
                 found.append(Designation(self._text("text_at", "terms", term), language, use, display=term == first))
         return found
+
+    def term(self, number: int) -> str:
+        """A term by its number."""
+        return self._text("text_at", "terms", number)
 
     def definition(self, n: int) -> str:
         """The definition, '' if there is none."""
@@ -354,12 +361,15 @@ def typed(kind: str, text: str) -> Any:
 def open_index(folder: Path) -> IndexedSystem:
     """Maps an index folder. Raises FileNotFoundError if it is not whole."""
     head = msgspec.json.decode((folder / "meta.json").read_bytes())
-    arrays = {name: _array(folder / f"{name}.npy") for name in ARRAYS}
+    arrays = {name: _array(folder / f"{name}.npy") for name in ARRAYS if name not in LATER or (folder / f"{name}.npy").exists()}
+    for name, like in LATER.items():
+        arrays.setdefault(name, np.zeros(len(arrays[like]), np.uint16))
     views = {name: memoryview(data) for name, data in arrays.items() if data.dtype.kind != "S"}  # type: ignore[arg-type]
     blobs = {name: _map(folder / f"{name}.bin") for name in BLOBS}
     props = [(code, kind) for code, kind in head["props"]]
     facts = head["facts"] | {"prop_numbers": {code: number for number, (code, _) in enumerate(props)}}
-    return IndexedSystem(Meta(**head["meta"]), folder, arrays, views, blobs, head["languages"], head["uses"], props, facts)
+    dialects = [(preferred, accepted) for preferred, accepted in head.get("dialects", [([], [])])]
+    return IndexedSystem(Meta(**head["meta"]), folder, arrays, views, blobs, head["languages"], head["uses"], props, facts, dialects)
 
 
 def _array(path: Path) -> Array:

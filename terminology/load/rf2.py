@@ -57,12 +57,29 @@ REFSET = (*COMMON, "refsetId", "referencedComponentId")
 
 @dataclass(slots=True)
 class Release:
-    """What is read before the columns can be filled: which language reference sets prefer or accept each description, and the module of the edition."""
+    """What is read before the columns can be filled: which language reference sets prefer or accept each description, and the module of the edition.
 
-    preferred: dict[str, list[str]] = field(default_factory=dict)
+    favour: description -> place in `dialects` of the sets that prefer and that accept it (few different ones); places: the same the other way.
+    """
+
+    favour: dict[str, int] = field(default_factory=dict)
+    dialects: list[tuple[list[str], list[str]]] = field(default_factory=lambda: [([], [])])
+    places: dict[tuple[int, str, bool], int] = field(default_factory=dict)
     languages: dict[str, int] = field(default_factory=dict)  # language refset -> how many rows
     modules: dict[str, set[str]] = field(default_factory=dict)
     newest: str = ""
+
+    def favoured(self, description: str, refset: str, *, preferred: bool) -> None:
+        """One more language reference set prefers or accepts a description."""
+        before = self.favour.get(description, 0)
+        place = self.places.get((before, refset, preferred))
+        if place is None:
+            prefer, accept = self.dialects[before]
+            wanted = (sorted({*prefer, refset}), accept) if preferred else (prefer, sorted({*accept, refset}))
+            if wanted not in self.dialects:
+                self.dialects.append(wanted)
+            place = self.places[before, refset, preferred] = self.dialects.index(wanted)
+        self.favour[description] = place
 
 
 def load_snomed(paths: Sequence[Path], folder: Path, progress: Progress = silent, *, module: str = "") -> Path:
@@ -110,9 +127,10 @@ def _group(source: Source, row: Sequence[str]) -> int:
 def _languages(sources: Sequence[Source], release: Release) -> None:
     for source in _files(sources, "refset_language"):
         for row in table(source, (*REFSET, "acceptabilityId")):
-            if row[2] == "1" and row[6] == PREFERRED:
-                release.preferred.setdefault(row[5], []).append(row[4])
-                release.languages[row[4]] = release.languages.get(row[4], 0) + 1
+            if row[2] == "1":
+                release.favoured(row[5], row[4], preferred=row[6] == PREFERRED)
+                if row[6] == PREFERRED:
+                    release.languages[row[4]] = release.languages.get(row[4], 0) + 1
     for source in _files(sources, "refset_moduledependency"):
         for row in table(source, REFSET):
             if row[2] == "1":
@@ -150,12 +168,14 @@ def _descriptions(sources: Sequence[Source], columns: Columns, release: Release)
     ranks = {refset: rank for rank, refset in enumerate(dialects)}
     best: dict[str, tuple[int, int]] = {}
     uses = {name: columns.use(use) for name, use in USES.items()}
+    columns.dialects = release.dialects
     for source in (*_files(sources, "sct2_description_"), *_files(sources, "sct2_textdefinition_")):
         definition = "textdefinition" in source.name.lower()
         for row in table(source, DESCRIPTION):
             if row[2] != "1":
                 continue
-            favoured = release.preferred.get(row[0], ())
+            dialect = release.favour.get(row[0], 0)
+            favoured = release.dialects[dialect][0]
             rank = _rank(row[6], definition, favoured, ranks)
             place = len(columns.term_text)
             columns.term(
@@ -163,6 +183,7 @@ def _descriptions(sources: Sequence[Source], columns: Columns, release: Release)
                 row[7],
                 columns.language(_language(row[5], favoured)),
                 uses["definition" if definition else row[6]] if definition or row[6] in uses else 0,
+                dialect,
             )
             if rank < best.get(row[4], (9_999, 0))[0]:
                 best[row[4]] = (rank, place)
@@ -189,7 +210,7 @@ def _first(columns: Columns, chosen: Mapping[int, str]) -> None:
     order = [*chosen, *(n for n in range(len(columns.term_text)) if n not in chosen)]
     columns.term_concept = [columns.term_concept[n] for n in order]
     columns.term_text = [columns.term_text[n] for n in order]
-    for name in ("term_language", "term_use"):
+    for name in ("term_language", "term_use", "term_dialect"):
         column = getattr(columns, name)
         setattr(columns, name, type(column)("H", (column[n] for n in order)))
 

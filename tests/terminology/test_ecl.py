@@ -11,8 +11,9 @@ from terminology import constraint
 from terminology.ecl import BadConstraint, parse
 from terminology.index import IndexedSystem, open_index
 from terminology.load.rf2 import load_snomed
+from tests.bench.snomed_synthetic import CORE, GB, SYNONYM, US, sctid
 from tests.terminology import tinysnomed
-from tests.terminology.tinysnomed import Tiny
+from tests.terminology.tinysnomed import Tiny, write_file
 
 CASES = 240
 
@@ -175,6 +176,103 @@ def test_concept_filters_and_history(tiny: tuple[Tiny, IndexedSystem]) -> None:
     old, new = next(iter(made.replaced.items()))
     assert found(system, f"{new} {{{{ + HISTORY-MOD }}}}") == {new} | {o for o, n in made.replaced.items() if n == new}
     assert old not in found(system, f"{new} {{{{ + HISTORY-MIN }}}}")
+
+
+HEAD = "id effectiveTime active moduleId conceptId languageCode typeId term caseSignificanceId"
+FAVOUR = "id effectiveTime active moduleId refsetId referencedComponentId acceptabilityId"
+SWEDISH, PREFERRED, ACCEPTABLE = "46011000052107", "900000000000548007", "900000000000549004"
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, IndexedSystem]:
+    """Two concepts more are told apart by who prefers and who accepts their words."""
+    folder = tmp_path_factory.mktemp("dialects")
+    made = tinysnomed.write(folder / "release")
+    core = ["20240201", "1", CORE]
+    a, b = made.active[20], made.active[21]
+    words = (
+        (a, "en", "hue shared", {US: PREFERRED, GB: ACCEPTABLE}),
+        (a, "en", "hue british", {GB: PREFERRED}),
+        (a, "sv", "hue svensk", {SWEDISH: PREFERRED}),
+        (b, "en", "hue american", {US: ACCEPTABLE}),
+        (b, "en", "hue nobody", {}),
+    )
+    rows, favour = [], []
+    for number, (code, language, text, sets) in enumerate(words):
+        ident = sctid(8_000_000 + number, "01")
+        rows.append([ident, *core, code, language, SYNONYM, text, "900000000000448009"])
+        favour += [[f"{ident}-{refset}", *core, refset, ident, how] for refset, how in sets.items()]
+    write_file(folder / "release", "sct2_Description_Snapshot-xx_INT_20240201.txt", HEAD, rows)
+    write_file(folder / "release", "der2_cRefset_LanguageSnapshot-xx_INT_20240201.txt", FAVOUR, favour)
+    return made, open_index(load_snomed([folder / "release"], folder / "index"))
+
+
+@pytest.mark.parametrize(
+    ("criteria", "expected"),
+    [
+        ('term = "hue"', "ab"),
+        ('term = "hue", dialect = en-us', "ab"),
+        ('term = "hue", dialect = en-gb', "a"),
+        ('term = "hue", dialect = en-us (prefer)', "a"),
+        ('term = "hue", dialect = en-us (accept)', "b"),
+        ('term = "hue", dialect = EN-GB (preferred), language = en', "a"),
+        ('term = "shared", dialect = en-gb (prefer)', ""),
+        ('term = "shared", dialect = en-gb (acceptable), dialect = en-us (prefer)', "a"),
+        ('term = "hue", dialect = (en-gb en-us) (accept)', "ab"),
+        ('term = "hue", dialect = (en-gb (prefer) en-us) (accept)', "ab"),
+        ('term = "british", dialect = (en-gb (accept) en-us)', ""),
+        ('term = "hue", dialectId = 46011000052107', "a"),
+        ('term = "hue", dialectId = 46011000052107 |Swedish| (900000000000549004 |Acceptable|)', ""),
+        ('term = "hue", dialectId = (46011000052107 900000000000508004) (prefer accept)', "a"),
+        ('term = "hue", dialect = sv-se, language = sv', "a"),
+        ('term = "nobody", dialect != en-us', "b"),
+        ('term = "american", dialect != en-us', ""),
+        ('term = "hue", language = (sv)', "a"),
+        ('term = "hue", language != sv', "ab"),
+        ('term = "hue", active = 1', "ab"),
+        ('term = wild:"hue *ish"', "a"),
+        ('term = (wild:"*nobody" "svensk")', "ab"),
+        ('term != "hue", term = "nobody"', ""),
+        ('D term = "hue", typeId = 900000000000013009', "ab"),
+        ('D term = "hue", typeId = (900000000000013009 900000000000003001)', "ab"),
+        ('D term = "hue", type = fsn', ""),
+    ],
+)
+def test_description_filters(spoken: tuple[Tiny, IndexedSystem], criteria: str, expected: str) -> None:
+    made, system = spoken
+    codes = {"a": made.active[20], "b": made.active[21]}
+    assert found(system, f"* {{{{ {criteria} }}}}") == {codes[each] for each in expected}
+
+
+def test_text_definitions_are_found_where_their_type_is_asked_for(tiny: tuple[Tiny, IndexedSystem]) -> None:
+    made, system = tiny
+    assert found(system, '* {{ term = wild:"what it*", type = def }}') == {made.active[10]}
+    assert found(system, "* {{ typeId = 900000000000550004 }}") == {made.active[10]}
+    assert found(system, '* {{ term = wild:"what it*" }}') == set()
+
+
+def test_effective_times(spoken: tuple[Tiny, IndexedSystem]) -> None:
+    made, system = spoken
+    everything = set(made.active)
+    for text, expected in (
+        ('= "20240101"', everything),
+        ('!= "20240101"', set()),
+        ('>= "20240101"', everything),
+        ('> "20240101"', set()),
+        ('= ("20230101" "20240101")', everything),
+        ("< 20250101", everything),
+    ):
+        assert found(system, f"* {{{{ C effectiveTime {text} }}}}") == expected, text
+    assert found(system, "* {{ C active = (0 1) }}") == everything | set(made.inactive)
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    ["active = 0", "active != 1", "active = maybe", "dialect = klingon", 'C effectiveTime = "yesterday"', "dialect = en-gb (hated)", "dialect = ()"],
+)
+def test_filters_that_cannot_be_answered_are_refused(spoken: tuple[Tiny, IndexedSystem], criteria: str) -> None:
+    with pytest.raises(BadConstraint):
+        found(spoken[1], f"* {{{{ {criteria} }}}}")
 
 
 @pytest.mark.parametrize(

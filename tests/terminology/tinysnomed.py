@@ -90,7 +90,7 @@ def write(folder: Path, tiny: Tiny | None = None) -> Tiny:
         [code, "20240101", "1" if code in set(tiny.active) else "0", CORE, "900000000000073002" if code in tiny.defined else "900000000000074008"]
         for code in tiny.terms
     ]
-    _file(folder, "sct2_Concept_Snapshot_INT_20240101.txt", "id effectiveTime active moduleId definitionStatusId", concepts)
+    write_file(folder, "sct2_Concept_Snapshot_INT_20240101.txt", "id effectiveTime active moduleId definitionStatusId", concepts)
     descriptions, language, number = [], [], 5_000_000
     for code, term in tiny.terms.items():
         for kind, text in ((FSN, f"{term} (thing)"), (SYNONYM, term)):
@@ -99,10 +99,10 @@ def write(folder: Path, tiny: Tiny | None = None) -> Tiny:
             descriptions.append([ident, *core, code, "en", kind, text, "900000000000448009"])
             language += [[f"{ident}-{refset}", *core, refset, ident, "900000000000548007"] for refset in (US, GB)]
     head = "id effectiveTime active moduleId conceptId languageCode typeId term caseSignificanceId"
-    _file(folder, "sct2_Description_Snapshot-en_INT_20240101.txt", head, descriptions)
+    write_file(folder, "sct2_Description_Snapshot-en_INT_20240101.txt", head, descriptions)
     definition = [[sctid(6_000_000, "01"), *core, tiny.active[10], "en", "900000000000550004", "What it is.", "900000000000448009"]]
-    _file(folder, "sct2_TextDefinition_Snapshot-en_INT_20240101.txt", head, definition)
-    _file(
+    write_file(folder, "sct2_TextDefinition_Snapshot-en_INT_20240101.txt", head, definition)
+    write_file(
         folder,
         "der2_cRefset_LanguageSnapshot-en_INT_20240101.txt",
         "id effectiveTime active moduleId refsetId referencedComponentId acceptabilityId",
@@ -110,16 +110,16 @@ def write(folder: Path, tiny: Tiny | None = None) -> Tiny:
     )
     _relationships(folder, tiny, core)
     members = [[f"m{n}", *core, REFSET, code] for n, code in enumerate(tiny.members)]
-    _file(folder, "der2_Refset_SimpleSnapshot_INT_20240101.txt", "id effectiveTime active moduleId refsetId referencedComponentId", members)
+    write_file(folder, "der2_Refset_SimpleSnapshot_INT_20240101.txt", "id effectiveTime active moduleId refsetId referencedComponentId", members)
     old = [[f"a{n}", *core, "900000000000526001", code, new] for n, (code, new) in enumerate(tiny.replaced.items())]
-    _file(
+    write_file(
         folder,
         "der2_cRefset_AssociationSnapshot_INT_20240101.txt",
         "id effectiveTime active moduleId refsetId referencedComponentId targetComponentId",
         old,
     )
     needs = [["d1", *core, "900000000000534007", "900000000000012004", "20240101", "20240101"]]
-    _file(
+    write_file(
         folder,
         "der2_ssRefset_ModuleDependencySnapshot_INT_20240101.txt",
         "id effectiveTime active moduleId refsetId referencedComponentId sourceEffectiveTime targetEffectiveTime",
@@ -140,11 +140,11 @@ def _relationships(folder: Path, tiny: Tiny, core: list[str]) -> None:
             number += 1
             (values if target[0] == "#" else rows).append([sctid(number, "02"), *core, code, target, str(group), kind, *tail])
     head = "id effectiveTime active moduleId sourceId destinationId relationshipGroup typeId characteristicTypeId modifierId"
-    _file(folder, "sct2_Relationship_Snapshot_INT_20240101.txt", head, rows)
-    _file(folder, "sct2_RelationshipConcreteValues_Snapshot_INT_20240101.txt", head.replace("destinationId", "value"), values)
+    write_file(folder, "sct2_Relationship_Snapshot_INT_20240101.txt", head, rows)
+    write_file(folder, "sct2_RelationshipConcreteValues_Snapshot_INT_20240101.txt", head.replace("destinationId", "value"), values)
 
 
-def _file(folder: Path, name: str, header: str, rows: list[list[str]]) -> None:
+def write_file(folder: Path, name: str, header: str, rows: list[list[str]]) -> None:
     where = folder / "Snapshot" / ("Terminology" if name.startswith("sct2") else "Refset")
     where.mkdir(parents=True, exist_ok=True)
     lines = ["\t".join(header.split()), *("\t".join(row) for row in rows)]
