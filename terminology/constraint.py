@@ -4,33 +4,28 @@ https://confluence.ihtsdotools.org/display/DOCECL/6+Examples. The substrate is t
 A group (braces) is a relationship group above 0.
 """
 
-import csv
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from terminology.concepts import members
-from terminology.drafting import folded
+from terminology.described import describe, truth
 from terminology.ecl import MANY, Attribute, BadConstraint, Compound, Dotted, Filter, Focus, Group, Joined, Node, Refined, Refinement, Sub, parse
 from terminology.index import DEFINED, INACTIVE, IndexedSystem
+from terminology.reach import Mask, TooCostly, around, limited, mask, meeting, spend
 from terminology.sets import NOTHING, Members, shared, united, without
 
 Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 HISTORY: Mapping[str, tuple[str, ...]] = {
     "MIN": ("sameAs",),
     "MOD": ("sameAs", "replacedBy", "wasA", "possiblyEquivalentTo"),
     "MAX": ("sameAs", "replacedBy", "wasA", "possiblyEquivalentTo", "alternative", "movedTo"),
 }
 SUFFICIENT, NECESSARY = "900000000000073002", "900000000000074008"
-TEXT_DEFINITION = "900000000000550004"
-TYPES = {"syn": "900000000000013009", "fsn": "900000000000003001", "def": "definition"}
 COMPARE: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
     "=": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -46,13 +41,19 @@ def select(system: IndexedSystem, text: str) -> Members:
     key = ("ecl", text)
     found: Members | None = system.memo.get(key)
     if found is None:
-        found = evaluate(system, parse(text))
+        tree = parse(text)
+        try:
+            with limited():
+                found = evaluate(system, tree)
+        except TooCostly as bad:
+            raise BadConstraint(str(bad)) from bad
         system.memo.put(key, found, [found])
     return found
 
 
 def evaluate(system: IndexedSystem, node: Node) -> Members:
-    """The concepts of a tree."""
+    """The concepts of a tree. Raises BadConstraint, TooCostly."""
+    spend(system.size // 4)  # no node costs nothing
     if isinstance(node, Sub):
         return _sub(system, node)
     if isinstance(node, Compound):
@@ -69,13 +70,6 @@ def active(system: IndexedSystem) -> Members:
         found = np.flatnonzero((system.arrays["flags"] & INACTIVE) == 0).astype(np.int32)
         system.memo.put("active", found, [found])
     return found
-
-
-def mask(system: IndexedSystem, numbers: Members) -> Mask:
-    """A bool per concept."""
-    made = np.zeros(system.size, np.bool_)
-    made[numbers] = True
-    return made
 
 
 def _sub(system: IndexedSystem, node: Sub) -> Members:
@@ -103,58 +97,33 @@ def _focus(system: IndexedSystem, focus: Focus, whole: bool) -> Members:
     return members([n]) if n is not None else NOTHING
 
 
-def _reach(below: bool, *, with_self: bool) -> Callable[[IndexedSystem, Members], Members]:
+def _reach(data: str, *, with_self: bool) -> Callable[[IndexedSystem, Members], Members]:
+    """What stands in the rows `data` (up, down, above, below) of a set of concepts."""
+
     def run(system: IndexedSystem, base: Members) -> Members:
-        step = system.descendants if below else system.ancestors
         if len(base) == 1:
-            found = step(int(base[0]))
+            found: Members = system.rows(data, int(base[0]))
             return united(found, base) if with_self else found
-        made = np.zeros(system.size, np.bool_)
-        for n in base:
-            made[step(int(n))] = True
+        made = around(system, data, base)
         if with_self:
             made[base] = True
         return np.flatnonzero(made).astype(np.int32)
-
-    return run
-
-
-def _near(below: bool, *, with_self: bool) -> Callable[[IndexedSystem, Members], Members]:
-    def run(system: IndexedSystem, base: Members) -> Members:
-        step = system.children if below else system.parents
-        made = np.zeros(system.size, np.bool_)
-        for n in base:
-            made[step(int(n))] = True
-        if with_self:
-            made[base] = True
-        return np.flatnonzero(made).astype(np.int32)
-
-    return run
-
-
-def _edge(top: bool) -> Callable[[IndexedSystem, Members], Members]:
-    """Those of a set that have nothing of the set above (or below) them."""
-
-    def run(system: IndexedSystem, base: Members) -> Members:
-        inside = mask(system, base)
-        step = system.ancestors if top else system.descendants
-        return np.array([n for n in base if not inside[step(int(n))].any()], np.int32)
 
     return run
 
 
 OPERATORS: Mapping[str, Callable[[IndexedSystem, Members], Members]] = {
     "": lambda system, base: base,
-    "<": _reach(True, with_self=False),
-    "<<": _reach(True, with_self=True),
-    ">": _reach(False, with_self=False),
-    ">>": _reach(False, with_self=True),
-    "<!": _near(True, with_self=False),
-    "<<!": _near(True, with_self=True),
-    ">!": _near(False, with_self=False),
-    ">>!": _near(False, with_self=True),
-    "!!>": _edge(True),
-    "!!<": _edge(False),
+    "<": _reach("below", with_self=False),
+    "<<": _reach("below", with_self=True),
+    ">": _reach("above", with_self=False),
+    ">>": _reach("above", with_self=True),
+    "<!": _reach("down", with_self=False),
+    "<<!": _reach("down", with_self=True),
+    ">!": _reach("up", with_self=False),
+    ">>!": _reach("up", with_self=True),
+    "!!>": lambda system, base: base[~meeting(system, "above", base)],
+    "!!<": lambda system, base: base[~meeting(system, "below", base)],
 }
 
 
@@ -182,6 +151,7 @@ def _dotted(system: IndexedSystem, node: Dotted) -> Members:
 
 def _rows(system: IndexedSystem, name: Node) -> Array:
     """The relationship rows with an attribute."""
+    spend(len(system.arrays["rel_source"]))
     if isinstance(name, Sub) and not name.operator and not name.member and name.focus.inner is None and not name.focus.code and not name.filters:
         return np.arange(len(system.arrays["rel_source"]))
     wanted = evaluate(system, name)
@@ -294,11 +264,26 @@ def _keys(system: IndexedSystem, rows: Array) -> Array:
 
 def _with_history(system: IndexedSystem, found: Members, profile: str) -> Members:
     """Adds the inactive concepts whose associations lead into the set."""
-    added = [found]
-    for n in found:
-        code = system.code(int(n))
-        added += [system.select(name, "=", code) for name in HISTORY[profile] if name in system.facts["prop_numbers"]]
-    return members(np.concatenate(added))
+    kinds, sources, targets = _associations(system)
+    wanted = [number for name in HISTORY[profile] if (number := system.facts["prop_numbers"].get(name)) is not None]
+    spend(len(kinds))
+    return united(found, np.unique(sources[np.isin(kinds, wanted) & mask(system, found)[targets]]))
+
+
+def _associations(system: IndexedSystem) -> tuple[Array, Array, Array]:
+    """(property number, concept, the concept it was replaced by or the like) of every historical association."""
+    kept: tuple[Array, Array, Array] | None = system.memo.get("associations")
+    if kept is None:
+        numbers = [number for name in HISTORY["MAX"] if (number := system.facts["prop_numbers"].get(name)) is not None]
+        rows = np.flatnonzero(np.isin(system.arrays["value_prop"], numbers))
+        ids, places = np.unique(system.arrays["value_id"][rows], return_inverse=True)
+        known = np.array([-1 if (n := system.find(system.value_text(int(each)))) is None else n for each in ids] or [-1], np.int32)
+        targets = known[places] if len(rows) else np.zeros(0, np.int32)
+        sources = (np.searchsorted(system.arrays["value_at"], rows, side="right") - 1).astype(np.int32)
+        fine = targets >= 0
+        kept = (system.arrays["value_prop"][rows][fine], sources[fine], targets[fine])
+        system.memo.put("associations", kept, kept)
+    return kept
 
 
 def _filtered(system: IndexedSystem, base: Members, criteria: tuple[Filter, ...]) -> Members:
@@ -308,7 +293,7 @@ def _filtered(system: IndexedSystem, base: Members, criteria: tuple[Filter, ...]
         if each.kind == "C":
             result = result[_concept_test(system, each)[result]]
     told = [each for each in criteria if each.kind == "D"]
-    return _described(system, result, told) if told else result
+    return describe(system, result, told, lambda node: evaluate(system, node)) if told else result
 
 
 def _concept_test(system: IndexedSystem, criterion: Filter) -> Mask:
@@ -319,7 +304,7 @@ def _concept_test(system: IndexedSystem, criterion: Filter) -> Mask:
     if criterion.name == "effectivetime":
         return _stamped(system, criterion)
     if criterion.name == "active":
-        wanted = {_truth(text) for text in texts}
+        wanted = {truth(text) for text in texts}
         hit: Mask = np.where((flags & INACTIVE) == 0, True in wanted, False in wanted)
     elif criterion.name == "moduleid":
         hit = mask(system, members(np.concatenate([NOTHING, *(system.select("moduleId", "=", code) for code in texts)])))
@@ -327,12 +312,6 @@ def _concept_test(system: IndexedSystem, criterion: Filter) -> Mask:
         defined, primitive = bool({"defined", SUFFICIENT} & set(texts)), bool({"primitive", NECESSARY} & set(texts))
         hit = np.where((flags & DEFINED) != 0, defined, primitive)
     return hit if criterion.operator == "=" else ~hit
-
-
-def _truth(text: str) -> bool:
-    if text not in ("1", "true", "0", "false"):
-        raise BadConstraint("'active' is 1, true, 0 or false")
-    return text in ("1", "true")
 
 
 def _stamped(system: IndexedSystem, criterion: Filter) -> Mask:
@@ -354,117 +333,3 @@ def _stamped(system: IndexedSystem, criterion: Filter) -> Mask:
 
 def _number(text: str) -> Decimal:
     return Decimal(text) if text.isdecimal() else Decimal(0)
-
-
-def _described(system: IndexedSystem, base: Members, criteria: list[Filter]) -> Members:
-    """The concepts of `base` that have a description which meets all criteria. Everything but the text is judged for all descriptions at once."""
-    result = base
-    for each in criteria:
-        if each.name == "term" and each.operator == "=" and all(how == "match" for how, _ in each.values):
-            candidates = [system.search(text) for _, text in each.values]
-            result = shared(result, members(np.concatenate(candidates)))
-    fine: Mask = mask(system, result)[_owners(system)]
-    if not any(each.name in ("type", "typeid") for each in criteria):
-        fine &= ~np.isin(system.arrays["term_use"], sorted(system.explaining))  # text definitions are looked at where their type is asked for
-    for each in criteria:
-        if each.name != "term":
-            fine &= _DESCRIBED[each.name](system, each) if each.operator == "=" else ~_DESCRIBED[each.name](system, each)
-    hits = np.flatnonzero(fine)
-    tests = [_text_test(each) for each in criteria if each.name == "term"]
-    if tests:
-        hits = np.array([term for term in hits.tolist() if all(test(system.term(term)) for test in tests)], np.int64)
-    return np.unique(_owners(system)[hits])
-
-
-def _owners(system: IndexedSystem) -> Array:
-    """The concept of each description."""
-    found: Array | None = system.memo.get("owners")
-    if found is None:
-        found = np.repeat(np.arange(system.size, dtype=np.int32), np.diff(system.arrays["term_at"]))
-        system.memo.put("owners", found, [found])
-    return found
-
-
-def _chosen(column: str, fine: list[bool]) -> Callable[[IndexedSystem], Mask]:
-    """The descriptions whose number in a column is one of the fine ones."""
-    return lambda system: np.array(fine or [False], np.bool_)[system.arrays[column]]
-
-
-def _language(system: IndexedSystem, criterion: Filter) -> Mask:
-    texts = {text.lower() for _, text in criterion.values}
-    return _chosen("term_language", [each.split("-")[0].lower() in texts for each in system.languages])(system)
-
-
-def _type(system: IndexedSystem, criterion: Filter) -> Mask:
-    codes = {TYPES.get(text.lower(), text) for _, text in criterion.values}
-    if criterion.inner is not None:
-        codes |= {system.code(int(n)) for n in evaluate(system, criterion.inner)} | set(_codes(criterion.inner))
-    codes |= {"definition"} if TEXT_DEFINITION in codes else set()
-    return _chosen("term_use", [(use or {}).get("code") in codes for use in system.uses])(system)
-
-
-def _codes(node: Node) -> Iterator[str]:
-    """The concepts that are named one by one: those of the metadata may not be loaded."""
-    if isinstance(node, Sub) and not node.operator and node.focus.code:
-        yield node.focus.code
-    elif isinstance(node, Sub) and node.focus.inner is not None and not node.operator:
-        yield from _codes(node.focus.inner)
-    elif isinstance(node, Compound) and node.operator == "OR":
-        for each in node.parts:
-            yield from _codes(each)
-
-
-def _dialect(system: IndexedSystem, criterion: Filter) -> Mask:
-    """Preferred or accepted by one of the language reference sets."""
-    wanted = [(how, aliases().get(name, name)) for how, name in criterion.values]
-    if criterion.inner is not None:
-        wanted = [("", system.code(int(n))) for n in evaluate(system, criterion.inner)]
-    unknown = next((name for _, name in wanted if not name.isdecimal()), "")
-    if unknown:
-        raise BadConstraint(f"there is no dialect {unknown}")
-    fine = [
-        any((how != "accept" and refset in preferred) or (how != "prefer" and refset in accepted) for how, refset in wanted)
-        for preferred, accepted in system.dialects
-    ]
-    return _chosen("term_dialect", fine)(system)
-
-
-def _current(system: IndexedSystem, criterion: Filter) -> Mask:
-    """Only active descriptions are loaded. Raises BadConstraint where others are asked for."""
-    if (criterion.operator == "=") == (False in {_truth(text.lower()) for _, text in criterion.values}):
-        raise BadConstraint("inactive descriptions are not kept")
-    return np.full(len(system.arrays["term_use"]), criterion.operator == "=")
-
-
-_DESCRIBED: Mapping[str, Callable[[IndexedSystem, Filter], Mask]] = {
-    "language": _language,
-    "type": _type,
-    "typeid": _type,
-    "dialect": _dialect,
-    "dialectid": _dialect,
-    "active": _current,
-}
-
-
-@cache
-def aliases() -> Mapping[str, str]:
-    """Dialect alias -> language reference set (https://confluence.ihtsdotools.org/display/DOCECL/Appendix+C+-+Dialect+Aliases)."""
-    with (Path(__file__).parent / "dialects.csv").open(encoding="utf-8", newline="") as lines:
-        return {row["alias"]: row["refset"] for row in csv.DictReader(lines)}
-
-
-def _text_test(criterion: Filter) -> Callable[[str], bool]:
-    tests = [_term_test(how, text) for how, text in criterion.values]
-    wanted = criterion.operator == "="
-    return lambda text: any(test(text) for test in tests) == wanted
-
-
-def _term_test(how: str, text: str) -> Callable[[str], bool]:
-    """match: every word begins a word, in any order; wild: * stands for anything; exact: the same text."""
-    if how == "exact":
-        return lambda value: value == text
-    if how == "wild":
-        pattern = re.compile(".*".join(re.escape(folded(part)) for part in text.split("*")), re.DOTALL)
-        return lambda value: pattern.fullmatch(folded(value)) is not None
-    words = re.findall(r"[^\W_]+", folded(text))
-    return lambda value: all(any(part.startswith(word) for part in re.findall(r"[^\W_]+", folded(value))) for word in words)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from terminology.concepts import Json, Meta
+from terminology.sets import ranges
 
 Progress = Callable[[str, float], None]
 Array = npt.NDArray[Any]
@@ -241,7 +242,7 @@ def closure(up_at: Array, up: Array, down_at: Array, down: Array, size: int) -> 
             whole = np.concatenate(pool)
             pool = [whole]
             owners = np.repeat(children, length[parents])
-            pairs = np.unique(np.concatenate([owners * size + whole[_ranges(start[parents], length[parents])], children * size + parents]))
+            pairs = np.unique(np.concatenate([owners * size + whole[ranges(start[parents], length[parents])], children * size + parents]))
             found, counts = np.unique(pairs // size, return_counts=True)
             start[found], length[found] = filled + np.concatenate(([0], np.cumsum(counts)[:-1])), counts
             pool.append((pairs % size).astype(np.int32))
@@ -254,20 +255,14 @@ def closure(up_at: Array, up: Array, down_at: Array, down: Array, size: int) -> 
         start[n], length[n] = filled, len(pool[-1])
         filled += len(pool[-1])
     whole = np.concatenate(pool)
-    return np.concatenate(([0], np.cumsum(length))).astype(np.uint32), whole[_ranges(start, length)].astype(np.int32)
+    return np.concatenate(([0], np.cumsum(length))).astype(np.uint32), whole[ranges(start, length)].astype(np.int32)
 
 
 def _edges_of(owners: Array, ends: Array, data: Array) -> tuple[Array, Array]:
     """(owner, value) of every row of some owners."""
     first = ends[owners].astype(np.int64)
     many = ends[owners + 1].astype(np.int64) - first
-    return np.repeat(owners.astype(np.int64), many), data[_ranges(first, many)].astype(np.int64)
-
-
-def _ranges(first: Array, many: Array) -> Array:
-    """first[0], first[0] + 1 ... for many[0] numbers, then the same for the next."""
-    ends = np.cumsum(many)
-    return np.repeat(first - (ends - many), many) + np.arange(int(ends[-1]) if len(ends) else 0)
+    return np.repeat(owners.astype(np.int64), many), data[ranges(first, many)].astype(np.int64)
 
 
 def _reach(n: int, ends: Array, up: Array) -> Array:

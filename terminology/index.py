@@ -20,7 +20,7 @@ from terminology.concepts import BadFilter, Json, Meta, contains, folded_words, 
 from terminology.kept import Kept
 from terminology.language import Designation
 from terminology.patterns import whole
-from terminology.sets import NOTHING, Members, shared, without
+from terminology.sets import NOTHING, Members, ranges, shared, without
 
 ARRAYS = (
     "codes",  # S<n>: the codes, sorted
@@ -207,6 +207,10 @@ class IndexedSystem:
         ends = self.views[at]
         return self.arrays[data][ends[n] : ends[n + 1]]
 
+    def rows(self, data: str, n: int) -> Members:
+        """The rows up, down, above or below of a concept."""
+        return self._slice(f"{data}_at", data, n)
+
     def parents(self, n: int) -> Members:
         """Direct parents."""
         return self._slice("up_at", "up", n)
@@ -271,6 +275,15 @@ class IndexedSystem:
         hit = np.zeros(self.size, bool)
         hit[postings] = True
         return np.flatnonzero(hit).astype(np.int32)
+
+    def holding(self, piece: str) -> Members:
+        """The concepts that may have a word with this piece of lower-case text in it; words are kept up to a length only."""
+        words, ends = self.arrays["word"], self.arrays["word_at"]
+        cut = np.char.str_len(words) >= words.itemsize - 3  # perhaps longer than what is kept of it
+        hits = np.flatnonzero((np.char.find(words, piece.encode()) >= 0) | cut)
+        made = np.zeros(self.size, bool)
+        made[self.arrays["word_concept"][ranges(ends[hits].astype(np.int64), np.diff(ends)[hits].astype(np.int64))]] = True
+        return np.flatnonzero(made).astype(np.int32)
 
     def select(self, prop: str, op: str, value: str) -> Members:
         """The concepts that a filter selects."""

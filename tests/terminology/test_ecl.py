@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from terminology import constraint
+from terminology import constraint, described, reach
 from terminology.ecl import BadConstraint, parse
 from terminology.index import IndexedSystem, open_index
 from terminology.load.rf2 import load_snomed
@@ -154,6 +154,34 @@ def test_random_constraints_mean_what_plain_sets_say(tiny: tuple[Tiny, IndexedSy
     wrong = {text: (sorted(found(system, text) ^ codes)) for text, codes in seen.items() if found(system, text) != codes}
     assert wrong == {}
     assert sum(bool(codes) for codes in seen.values()) > CASES / 2
+
+
+def test_large_sets_are_gone_through_in_pieces(tiny: tuple[Tiny, IndexedSystem], monkeypatch: pytest.MonkeyPatch) -> None:
+    made, system = tiny
+    monkeypatch.setattr(reach, "AT_ONCE", 3)
+    top = made.active[12]
+    below = made.below(top)
+    chosen = f"<<{top}"
+    for operator, expected in (
+        ("<<", below | {top}),
+        ("<", {code for code in below if made.above(code) & (below | {top})}),
+        (">>", {above for code in below | {top} for above in made.above(code)} | below | {top}),
+        ("!!>", {top}),
+        ("!!<", made.leaves(below | {top})),
+        ("<!", {child for code in below | {top} for child in made.children(code)}),
+    ):
+        assert {system.code(int(n)) for n in constraint.evaluate(system, parse(f"{operator} ({chosen})"))} == expected, operator
+
+
+def test_what_would_take_too_long_is_refused(tiny: tuple[Tiny, IndexedSystem], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, system = tiny
+    monkeypatch.setattr(reach, "MOST", 20_000)
+    assert found(system, "<< (> (138875005 OR 116680003))")
+    with pytest.raises(BadConstraint, match="too many"):
+        found(system, " OR ".join(["(<< (*))"] * 200))
+    monkeypatch.setattr(described, "MOST_TEXTS", 10)
+    with pytest.raises(BadConstraint, match="compared with"):
+        found(system, '* {{ term = wild:"*" }}')
 
 
 def test_term_filters(tiny: tuple[Tiny, IndexedSystem]) -> None:
