@@ -457,11 +457,12 @@ def _known_properties(meta: Meta) -> Mapping[str, str]:
 def _link(build: _Build, by_code: Mapping[str, int], known: Mapping[str, str]) -> None:
     """Adds the edges that properties state."""
     upward, downward = {known["parent"], known["subsumedBy"]}, known["child"]
+    above = [dict.fromkeys(each) for each in build.up]
     for n, row in enumerate(build.rows):
         for prop in row.get("property", ()):
             other = by_code.get(as_text(property_value(prop))) if prop.get("code") in upward | {downward} else None
             if other is None or other == n:
                 continue
             low, high = (n, other) if prop["code"] in upward else (other, n)
-            if high not in build.up[low]:
-                build.up[low].append(high)
+            above[low][high] = None
+    build.up[:] = [list(each) for each in above]

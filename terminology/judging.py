@@ -7,10 +7,11 @@ from typing import Any
 from terminology.concepts import STANDARDS_STATUS, Json, System
 from terminology.language import Languages
 from terminology.library import Library, Supplement
-from terminology.trouble import Stop, Trouble, trouble
+from terminology.trouble import Stop, Trouble, stop, trouble
 from terminology.valueset import Rules, Scope, Used, canonical, find_value_set, listed
 from terminology.versions import matches
 
+MOST_CODINGS = 1000
 DEPRECATED_ROW = "http://hl7.org/fhir/StructureDefinition/valueset-deprecated"
 
 
@@ -37,8 +38,10 @@ class Request:
     system: str = ""
 
     def codings(self) -> Iterator[tuple[Json, str]]:
-        """Each coding with its place."""
+        """Each coding with its place. Raises Stop if there are too many."""
         if self.concept is not None:
+            if len(self.concept.get("coding", ())) > MOST_CODINGS:
+                raise stop("bad-parameter", name="codeableConcept", reason=f"it has more than {MOST_CODINGS} codings", status=422)
             for number, each in enumerate(self.concept.get("coding", ())):
                 yield each, f"CodeableConcept.coding[{number}]"
         elif self.coding is not None:

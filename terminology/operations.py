@@ -42,6 +42,7 @@ READ: Mapping[str, Callable[[Arguments, str], Any]] = {
     "valueString": Arguments.text,
 }
 RULING = frozenset({"system-version", "force-system-version", "check-system-version", "default-valueset-version", "useSupplement"})
+MOST_SOUGHT, MOST_VALIDATIONS = 100, 5000  # in one call, which is answered in one go
 PLAIN = Rules()
 
 
@@ -257,7 +258,10 @@ def run_batch(of: Call) -> Json:
     """ValueSet/$batch-validate-code: every `validation` is a $validate-code of its own, with the parameters of the batch as defaults."""
     shared = {name: rows for name, rows in of.arguments.rows.items() if name not in ("validation", "tx-resource")}
     rows = []
-    for each in of.arguments.structures("validation", rtype="Parameters"):
+    asked = of.arguments.structures("validation", rtype="Parameters")
+    if len(asked) > MOST_VALIDATIONS:
+        raise stop("bad-parameter", name="validation", reason=f"there are more than {MOST_VALIDATIONS}", status=422)
+    for each in asked:
         own = read(each)
         try:
             one = replace(of, library=as_of(of.library, own, of.now), arguments=Arguments({**shared, **own.rows}))
@@ -303,10 +307,13 @@ def run_find_matches(of: Call) -> Json:
     arguments = of.arguments
     url, version = split(of.target.get("url", "") if of.target else arguments.need("system"))
     system = find_system(of.library, url, arguments.text("version") or version)
-    if not arguments.parts("property"):
+    wanted = [_wanted(each) for each in arguments.parts("property")]
+    if not wanted:
         raise stop("missing-parameter", name="property", status=400)
+    if len(wanted) > MOST_SOUGHT:
+        raise stop("bad-parameter", name="property", reason=f"there are more than {MOST_SOUGHT}", status=422)
     arguments.flag("compositional")  # allows post-coordinated matches; none are made, so it changes nothing but must be readable
-    return find_matches(system, [_wanted(each) for each in arguments.parts("property")], arguments.flag("exact"))
+    return find_matches(system, wanted, arguments.flag("exact"))
 
 
 def _wanted(part: Arguments) -> Wanted:
@@ -362,6 +369,8 @@ def sought_of(arguments: Arguments) -> list[Sought]:
     target = arguments.text("targetsystem", "targetSystem")
     if concept is not None:
         rows = list(concept.get("coding", ()))
+        if len(rows) > MOST_SOUGHT:
+            raise stop("bad-parameter", name="codeableConcept", reason=f"it has more than {MOST_SOUGHT} codings", status=422)
     elif coding is not None:
         rows = [coding]
     else:

@@ -18,7 +18,7 @@ from terminology.implicit import implicit_value_set
 from terminology.index import IndexedSystem
 from terminology.library import Library, Supplement, split
 from terminology.patterns import BadPattern
-from terminology.sets import Members, shared, without
+from terminology.sets import Members, shared, united, without
 from terminology.trouble import Stop, stop
 from terminology.versions import key, matches
 
@@ -29,6 +29,10 @@ OPERATOR = (
     "http://hl7.org/fhir/StructureDefinition/alternate-codes",
 )
 MAX_DEPTH = 32
+MOST_WORK = 300_000_000  # concepts that one evaluation may look at
+PER_INCLUDE = 1000
+CHEAP = frozenset({"constraint", "expression"})  # has a price of its own
+COSTS = {"regex": 50, "in": 2, "not-in": 2, "=": 1, "exists": 1}  # how often a filter looks at each concept of its system
 NO_ROWS: Mapping[int, Json] = MappingProxyType({})
 NO_VERSIONS: Mapping[str, str] = MappingProxyType({})
 
@@ -121,6 +125,13 @@ class Scope:
     only: str | None = None  # judge codes of this system alone: includes of others are left out
     prefer: str = ""  # the version of that system that the code names
     keep_inactive: bool = False  # as if no definition said `inactive: false`
+    left: list[int] = field(default_factory=lambda: [MOST_WORK], compare=False)  # what the evaluation may still look at, one number for all of it
+
+    def spend(self, concepts: int) -> None:
+        """Counts concepts that are looked at: a definition comes from outside, and nothing else is answered meanwhile. Raises Stop."""
+        self.left[0] -= concepts
+        if self.left[0] < 0:
+            raise stop("too-costly", url=self.path[0] if self.path else "", limit=MOST_WORK, status=422)
 
     def inside(self, value_set: Json) -> "Scope":
         """The scope inside `value_set`. Raises Stop for a cycle."""
@@ -189,7 +200,7 @@ def _evaluate(scope: Scope, value_set: Json) -> Selection:
     for place, exclude in enumerate(compose.get("exclude", ())):
         gone += include_segments(scope, exclude, used, f"exclude[{place}]", value_set)
     merge = merge_versions(scope.rules, value_set)
-    segments = subtract(unite(kept, merge), gone, merge_excludes(scope.rules, value_set))
+    segments = subtract(scope, unite(scope, kept, merge), gone, merge_excludes(scope.rules, value_set))
     used.merged = used.merged or merge or (merge_excludes(scope.rules, value_set) and _across(kept, gone))
     if compose.get("inactive") is False and not scope.keep_inactive:
         segments = [without_inactive(each) for each in segments]
@@ -238,11 +249,20 @@ def include_segments(scope: Scope, include: Json, used: Used, place: str, value_
     for each in imports:
         used.add(each.used)
     if not url:
-        return list(_intersection([list(each.segments) for each in imports]))
+        return list(_intersection(scope, [list(each.segments) for each in imports]))
     system = resolve(scope, url, include.get("version", ""), used)
+    scope.spend(_cost(system, include))
     used.named.setdefault(url, set()).add(include.get("version", ""))
     segment = system_segment(scope, system, include, place, value_set)
-    return list(_intersection([[segment], *([list(each.segments) for each in imports])]))
+    return list(_intersection(scope, [[segment], *([list(each.segments) for each in imports])]))
+
+
+def _cost(system: System, include: Json) -> int:
+    """How many concepts an include looks at, roughly."""
+    if include.get("concept"):
+        return PER_INCLUDE + len(include["concept"])
+    filters = include.get("filter", ())
+    return PER_INCLUDE + system.size // 4 + sum(COSTS.get(operator(each), 0) * system.size for each in filters if each.get("property") not in CHEAP)
 
 
 def _import(scope: Scope, reference: str, used: Used) -> Json:
@@ -337,42 +357,46 @@ def narrow(segment: Segment, numbers: Members) -> Segment:
     return Segment(segment.system, numbers, segment.rows, order, segment.nested, segment.plain)
 
 
-def _intersection(groups: Sequence[Sequence[Segment]]) -> Iterable[Segment]:
+def _intersection(scope: Scope, groups: Sequence[Sequence[Segment]]) -> Iterable[Segment]:
     """The concepts that every group has; wording and order are those of the first group."""
     if not groups:
         return ()
     result = list(groups[0])
     for group in groups[1:]:
-        result = [narrow(each, _shared(each, group)) for each in result]
+        result = [narrow(each, _shared(scope, each, group)) for each in result]
     return result
 
 
-def _shared(segment: Segment, group: Sequence[Segment]) -> Members:
+def _shared(scope: Scope, segment: Segment, group: Sequence[Segment]) -> Members:
     found = [members([])]
     for each in group:
         if each.system is segment.system:
+            scope.spend(each.system.size // 4)
             found.append(shared(segment.numbers, each.numbers))
         elif each.system.meta.url == segment.system.meta.url:
-            found.append(_translated(segment, each))
+            found.append(_translated(scope, segment, each))
     return np.unique(np.concatenate(found)).astype(np.int32)
 
 
-def _translated(segment: Segment, other: Segment) -> Members:
+def _translated(scope: Scope, segment: Segment, other: Segment) -> Members:
     """Those of `segment` whose code stands in `other`, which is another version of the system."""
+    scope.spend(COSTS["regex"] * len(segment.numbers))  # one by one as well
     known = ((int(n), other.system.find(segment.system.code(int(n)))) for n in segment.numbers)
     return members(n for n, m in known if m is not None and contains(other.numbers, m))
 
 
-def unite(segments: Sequence[Segment], merge: bool) -> list[Segment]:
+def unite(scope: Scope, segments: Sequence[Segment], merge: bool) -> list[Segment]:
     """Each concept once: the first include that has it gives its wording. merge: over all versions of a system."""
     result: list[Segment] = []
+    taken: dict[int, Members] = {}  # of each system, all that earlier includes have
     for segment in sorted(segments, key=lambda each: key(each.system.meta.version), reverse=True) if merge else segments:
-        numbers = segment.numbers
-        for earlier in result:
-            if earlier.system is segment.system:
-                numbers = without(numbers, earlier.numbers)
-            elif merge and earlier.system.meta.url == segment.system.meta.url:
-                numbers = without(numbers, _translated(Segment(segment.system, numbers), earlier))
+        known, numbers = taken.get(id(segment.system)), segment.numbers
+        if known is not None:
+            numbers = without(numbers, known)
+        taken[id(segment.system)] = segment.numbers if known is None else united(known, numbers)
+        for earlier in result if merge else ():
+            if earlier.system is not segment.system and earlier.system.meta.url == segment.system.meta.url:
+                numbers = without(numbers, _translated(scope, Segment(segment.system, numbers), earlier))
         result.append(segment if numbers is segment.numbers else narrow(segment, numbers))
     return result
 
@@ -383,19 +407,21 @@ def _across(kept: Sequence[Segment], gone: Sequence[Segment]) -> bool:
     return any(one.meta.url == other.system.meta.url and one is not other.system for one, other in pairs)
 
 
-def subtract(segments: Sequence[Segment], gone: Sequence[Segment], merge: bool) -> list[Segment]:
+def subtract(scope: Scope, segments: Sequence[Segment], gone: Sequence[Segment], merge: bool) -> list[Segment]:
     """The segments without what the excludes hold; an enumerated exclude of one version takes from that version alone.
 
     What is left of a hierarchy is listed flat, as the reference servers do.
     """
     result = []
+    taken: dict[int, Members] = {}
+    for each in gone:
+        known = taken.get(id(each.system))
+        taken[id(each.system)] = each.numbers if known is None else united(known, each.numbers)
     for segment in segments:
-        numbers = segment.numbers
-        for each in gone:
-            if each.system is segment.system:
-                numbers = without(numbers, each.numbers)
-            elif merge and not each.order and each.system.meta.url == segment.system.meta.url:
-                numbers = without(numbers, _translated(Segment(segment.system, numbers), each))
+        numbers = without(segment.numbers, taken[id(segment.system)]) if id(segment.system) in taken else segment.numbers
+        for each in gone if merge else ():
+            if each.system is not segment.system and not each.order and each.system.meta.url == segment.system.meta.url:
+                numbers = without(numbers, _translated(scope, Segment(segment.system, numbers), each))
         result.append(segment if numbers is segment.numbers else replace(narrow(segment, numbers), nested=False))
     return result
 
@@ -406,10 +432,10 @@ def _from_expansion(scope: Scope, value_set: Json, used: Used) -> Selection:
     if expansion is None:
         raise stop("not-expandable", url=canonical(value_set), status=422)
     by_system: dict[tuple[str, str], list[Json]] = {}
-    waiting = list(expansion.get("contains", ()))
+    waiting = list(expansion.get("contains", ()))[::-1]
     while waiting:
-        row = waiting.pop(0)
-        waiting = [*row.get("contains", ()), *waiting]
+        row = waiting.pop()
+        waiting += row.get("contains", ())[::-1]
         if "code" in row and not row.get("abstract"):
             by_system.setdefault((row.get("system", ""), row.get("version", "")), []).append(row)
     segments = []

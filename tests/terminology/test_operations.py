@@ -1,10 +1,12 @@
 """The operations by their parameters: what each means, and how wrong ones are refused."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from terminology import valueset
 from terminology.load import load
 from terminology.operations import call
 from terminology.service import Terms, open_terms
@@ -279,3 +281,37 @@ def test_selectable_concepts_alone(terms: Terms) -> None:
     assert [each["code"] for each in res["expansion"]["contains"]] == ["x"]
     _, res = ask(terms, "ValueSet/$expand", *given)
     assert [each["code"] for each in res["expansion"]["contains"]] == ["g", "x"]
+
+
+def grown(count: int) -> list[dict[str, Any]]:
+    """The concepts of a system in which everything points at everything before it, or so it says."""
+    rows = [{"code": f"c{n}", "property": [{"code": "parent", "valueCode": f"c{n - 1}"}]} for n in range(1, count)]
+    children = [{"code": "child", "valueCode": f"c{n}"} for n in range(1, count)]
+    return [{"code": "c0", "property": children * 2}, *rows]
+
+
+@pytest.mark.parametrize("name", ["expansion", "includes", "codings", "translate", "validations", "hierarchy", "properties"])
+def test_huge_questions_end_soon(terms: Terms, snomed: tuple[Terms, tinysnomed.Tiny], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {"coding": [{"system": URL, "code": "a"}] * 5000}
+    each = row(
+        "validation", {"resourceType": "Parameters", "parameter": [row("url", f"{URL}?fhir_vs"), row("system", URL), row("code", "a")]}, "resource"
+    )
+    listed = {"resourceType": "ValueSet", "status": "active", "expansion": {"contains": [{"system": URL, "code": "a"}] * 50_000}}
+    include = {"system": SCT, "filter": [{"property": "code", "op": "regex", "value": "1.*"}]}
+    wide = {"resourceType": "ValueSet", "status": "active", "compose": {"include": [include] * 100}}
+    system = HEAD | {"url": "http://example.org/tall", "concept": grown(3000), "property": [{"code": "parent", "type": "code"}]}
+    monkeypatch.setattr(valueset, "MOST_WORK", 100_000)
+    questions: dict[str, tuple[Terms, str, list[dict[str, Any]], int]] = {
+        "expansion": (terms, "ValueSet/$expand", [row("valueSet", listed, "resource")], 200),
+        "includes": (snomed[0], "ValueSet/$expand", [row("valueSet", wide, "resource")], 422),
+        "codings": (terms, "CodeSystem/$validate-code", [row("url", URL), row("codeableConcept", many, "valueCodeableConcept")], 422),
+        "translate": (terms, "ConceptMap/$translate", [row("codeableConcept", many, "valueCodeableConcept")], 422),
+        "validations": (terms, "ValueSet/$batch-validate-code", [each] * 5001, 422),
+        "hierarchy": (terms, "CodeSystem/$lookup", [row("tx-resource", system, "resource"), row("system", system["url"]), row("code", "c7")], 200),
+        "properties": (terms, "CodeSystem/$find-matches", [row("system", URL), *[prop("size", "valueInteger", 3)] * 101], 422),
+    }
+    those, operation, rows, expected = questions[name]
+    started = time.process_time()
+    status, res = ask(those, operation, *rows)
+    assert status == expected, res
+    assert time.process_time() - started < 3
