@@ -90,8 +90,11 @@ def _write(folder: Path, wanted: Mapping[str, Sequence[str]]) -> None:
     kept = {*now["systems"], *wanted["systems"]}
     for path in folder.iterdir():
         left = path.name.endswith(NEW) or (MARK in path.name and path.name not in kept)
-        if path.is_dir() and left and time.time() - path.stat().st_mtime > LEFT_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        if left and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def read_systems(folder: Path) -> Mapping[str, tuple[System, ...]]:

@@ -5,6 +5,7 @@ https://hl7.org/fhir/R4/terminology-module.html; packages: https://confluence.hl
 
 import hashlib
 import tarfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from conformance.outcome import Refusal
 from conformance.spec import load_spec
 from conformance.xml import from_xml
 from terminology.concepts import Json, as_text, open_system, property_value
-from terminology.drafting import Columns, Progress, silent, write_index
+from terminology.drafting import NEW, Columns, Progress, silent, write_index
 from terminology.index import ABSTRACT, INACTIVE
 from terminology.library import KINDS
 from terminology.load.files import BadRelease
@@ -52,9 +53,11 @@ def write_resources(resources: Sequence[Json], folder: Path) -> Path:
         at += len(line) + 1
     data = b"\n".join(lines) + b"\n"
     path = folder / f"fhir-{hashlib.sha256(data).hexdigest()[:16]}.ndjson"
-    path.with_suffix(".new").write_bytes(data)
-    path.with_suffix(".json").write_bytes(msgspec.json.encode(rows))
-    path.with_suffix(".new").rename(path)
+    if not path.exists():  # else it was loaded before, and may be being read
+        work = folder / f"{path.stem}.{uuid.uuid4().hex[:8]}{NEW}"
+        for content, target in ((msgspec.json.encode(rows), path.with_suffix(".json")), (data, path)):
+            work.write_bytes(content)
+            work.replace(target)
     return path
 
 

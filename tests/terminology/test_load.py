@@ -413,6 +413,16 @@ def test_resources_in_xml(tmp_path: Path) -> None:
     assert open_terms(tmp_path / "data").check("http://x.org/cs", "a").finding == "ok"
 
 
+def test_what_is_being_read_is_not_written_again(tmp_path: Path) -> None:
+    (tmp_path / "CodeSystem-x.json").write_text('{"resourceType": "CodeSystem", "url": "http://x.org/cs", "status": "active", "content": "complete"}')
+    (name,) = load("fhir", [tmp_path / "CodeSystem-x.json"], tmp_path / "data")
+    files = [tmp_path / "data" / name, (tmp_path / "data" / name).with_suffix(".json")]
+    before = [each.stat().st_mtime_ns for each in files]
+    assert load("fhir", [tmp_path / "CodeSystem-x.json"], tmp_path / "data") == [name]
+    assert [each.stat().st_mtime_ns for each in files] == before
+    assert not list((tmp_path / "data").glob("*.new"))
+
+
 def test_the_same_release_loaded_twice_at_once(tmp_path: Path) -> None:
     source = write_loinc(tmp_path)
     with ThreadPoolExecutor(4) as pool:
