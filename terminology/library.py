@@ -56,11 +56,7 @@ class Library:
 
     def as_of(self, until: datetime) -> "Library":
         """This library as it was before a time: of code systems and value sets the newest version of then. What has no date is not known to have been there."""
-        found: Library | None = self.memo.get(("as of", until))
-        if found is None:
-            found = Library(base=self, until=until)
-            self.keep(("as of", until), found)
-        return found
+        return Library(base=self, until=until)  # not kept: anyone can ask for any time
 
     def _then(self, date: str, version: str) -> bool:
         """True if a version was in force at the time of this library."""

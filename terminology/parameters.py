@@ -131,15 +131,18 @@ def from_query(pairs: Iterable[tuple[str, str]]) -> Json:
     return {"resourceType": "Parameters", "parameter": rows}
 
 
-def to_pairs(parameters: Json, behind: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]] | None:
-    """Parameters that hold plain texts alone as (name, value) pairs, a Coding by itself as its system and code, and pairs behind them; None for any other."""
+def to_pairs(parameters: Json, behind: Sequence[tuple[str, str]] = (), *, codings: bool = False) -> list[tuple[str, str]] | None:
+    """Parameters that hold plain texts alone as (name, value) pairs, and pairs behind them; None for any other.
+
+    codings: a Coding that is no more than a system and a code counts as these two (where the answer does not tell places in it).
+    """
     pairs: list[tuple[str, str]] = []
     rows = parameters.get("parameter") if parameters.get("resourceType") == "Parameters" else None
     for row in rows if isinstance(rows, list) else (None,):
         if not isinstance(row, dict) or len(row) != 2:
             return None
         name, value = row.get("name"), _value(row)
-        if name == "coding" and isinstance(value, dict) and value.keys() == {"system", "code"}:
+        if codings and name == "coding" and isinstance(value, dict) and value.keys() == {"system", "code"}:
             pairs += value.items()
         elif isinstance(name, str):
             pairs.append((name, value))

@@ -15,11 +15,13 @@ from terminology.index import IndexedSystem
 from terminology.language import BadLanguage, Languages, best, languages
 from terminology.library import Library, split
 from terminology.parameters import made
-from terminology.trouble import Stop
+from terminology.trouble import Stop, outcome, trouble
 from terminology.valueset import Rules, Scope, Segment, evaluate, find_value_set
 from terminology.writing import inner, writer
 
 Pairs = Sequence[tuple[str, str]]
+INACTIVE = "inactive"
+_INACTIVE = b'"},{"name":"inactive","valueBoolean":true},{"name":"status","valueCode":"inactive"},{"name":"result","valueBoolean":true},'
 PLAIN_STATUS = frozenset({"", "active"})
 SUBSUMPTION = {
     outcome: {"resourceType": "Parameters", "parameter": codec.Written(codec.encode(made(("outcome", "valueCode", outcome))["parameter"]))}
@@ -68,10 +70,12 @@ def validate_member(library: Library, pairs: Pairs, accept: str) -> Json | None:
 
 
 def _number(system: IndexedSystem, given: Mapping[str, str]) -> int | None:
-    """The number of a code about which there is nothing to say: active, spelt as it should be, with a right display if any."""
+    """The number of a code about which there is nothing to say but that it is inactive: spelt as it should be, with a right display if any."""
     code, display = given.get("code", ""), given.get("display", "")
     n = system.find(code)
-    if n is None or system.inactive(n) or system.status(n) not in PLAIN_STATUS or system.code(n) != code or _doubtful(system):
+    if n is None or system.code(n) != code or _doubtful(system):
+        return None
+    if system.status(n) != INACTIVE if system.inactive(n) else system.status(n) not in PLAIN_STATUS:
         return None
     wanted = folded(display)
     if display and folded(system.display(n)) != wanted and not any(folded(one.value) == wanted for one in system.names(n)):
@@ -105,18 +109,23 @@ def _unremarkable(value_set: Json) -> bool:
         or any(name in value_set for name in ("extension", "contained", "language"))
     ):
         return False
-    return "extension" not in value_set.get("compose", {"extension": ()})
+    return not {"extension", "inactive"} & value_set.get("compose", {"extension": ()}).keys()
 
 
 def _right(system: IndexedSystem, n: int, code: str) -> Json:
-    """The answer that a code is right."""
+    """The answer that a code is right, although it may be inactive."""
     meta, shown = system.meta, system.display(n)
     parts = [b'[{"name":"code","valueCode":"', inner(code.encode()), b'"},{"name":"system","valueUri":"', inner(meta.url.encode())]
     if meta.version:
         parts += (b'"},{"name":"version","valueString":"', inner(meta.version.encode()))
     if shown:
         parts += (b'"},{"name":"display","valueString":"', inner(shown.encode()))
-    parts.append(b'"},{"name":"result","valueBoolean":true}]')
+    if system.inactive(n):
+        noted = trouble("inactive", "code", code=code, status=INACTIVE)
+        issues: list[Json] = [{"name": "issues", "resource": outcome([noted])}, {"name": "message", "valueString": noted.text}]
+        parts += (_INACTIVE, codec.encode(issues)[1:])
+    else:
+        parts.append(b'"},{"name":"result","valueBoolean":true}]')
     return {"resourceType": "Parameters", "parameter": codec.Written(b"".join(parts))}
 
 

@@ -29,6 +29,7 @@ MAX_CACHE = 65_536
 MAX_UNKNOWN = 10_000
 LONGEST = 500  # characters of a coding whose verdict is remembered, and of a code that is listed as unknown
 MAX_ANSWERS = 2048
+LARGEST = 65_536  # bytes of an answer that is remembered
 MAX_NAME = 200
 
 
@@ -93,7 +94,9 @@ class Terms:
         if len(self.answers) >= MAX_ANSWERS:
             self.answers.clear()
         rows = res["parameter"]
-        self.answers[key] = res if isinstance(rows, codec.Written) else {**res, "parameter": codec.Written(codec.encode(rows))}
+        written = rows if isinstance(rows, codec.Written) else codec.Written(codec.encode(rows))
+        if memoryview(written).nbytes <= LARGEST:
+            self.answers[key] = {**res, "parameter": written}
 
     def renew(self, spec: Spec) -> None:
         """Takes up what the Spec's packages define now."""

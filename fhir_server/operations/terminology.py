@@ -46,7 +46,7 @@ def handler(rtype: str, name: str) -> Callable[[Context, Request], Awaitable[Rep
         if kept is not None:
             return Reply(200, kept)
         if plain is not None and plainly:
-            pairs = request.query if request.res is None else to_pairs(request.res, request.query)
+            pairs = request.query if request.res is None else to_pairs(request.res, request.query, codings=name == "lookup")
             found = plain(terms.library, pairs, accept) if pairs is not None else None
             if found is not None:
                 return _remembered(terms, key, found)

@@ -149,7 +149,7 @@ def test_what_is_not_plain_is_left_to_the_general_path(snomed: tuple[Terms, tiny
     ):
         assert lookup(terms.library, pairs, "") is None, pairs
     assert validate(terms.library, [("url", url), ("code", code)], "de") is None
-    assert validate(terms.library, [("url", url), ("code", made.inactive[0])], "") is None
+    assert same(terms, "CodeSystem/$validate-code", [("url", url), ("code", made.inactive[0])])
     assert validate(terms.library, [("url", url), ("code", code), ("display", "x")], "") is None
     for rows in ([{"name": "code", "valueCode": code, "id": "1"}], [{"name": "code", "valueInteger": 1}], [{"name": 1, "valueCode": "a"}], ["x"], 1):
         assert to_pairs({"resourceType": "Parameters", "parameter": rows}) in (None, [])
@@ -181,5 +181,8 @@ def test_a_kept_answer_is_dropped_with_the_terminology(snomed: tuple[Terms, tiny
     for _ in range(2):
         terms.remember("key", {"resourceType": "Parameters", "parameter": [{"name": "a", "valueString": "é"}]})
     assert codec.encode(terms.answers["key"]) == '{"resourceType":"Parameters","parameter":[{"name":"a","valueString":"é"}]}'.encode()
+    for _ in range(2):
+        terms.remember("large", {"resourceType": "Parameters", "parameter": [{"name": "a", "valueString": "x" * 70_000}]})
+    assert list(terms.answers) == ["key"]
     terms.forget()
     assert terms.answers == {}
