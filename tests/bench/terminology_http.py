@@ -1,4 +1,4 @@
-"""Terminology over HTTP: $lookup, $validate-code and $subsumes against a constant answer of the same size through the same routing and security.
+"""Terminology over HTTP: $lookup, both $validate-code and $subsumes against a constant answer of the same size through the same routing and security.
 
     python -m tests.bench.snomed_synthetic RELEASE && python -m tests.bench.terminology load RELEASE DATA
     python -m tests.bench.terminology_http DATA
@@ -30,7 +30,12 @@ URL = "http://snomed.info/sct"
 SECONDS, ROUNDS, CONNECTIONS = 2.0, 3, 16
 REQUESTS = {"hot": 1000, "cold": 20_000}  # different questions: fewer than the server remembers, and many more
 SETTLE = 10.0  # a new server puts its shelf into the database first
-PATHS = {"lookup": "CodeSystem/$lookup", "validate-code": "CodeSystem/$validate-code", "subsumes": "CodeSystem/$subsumes"}
+PATHS = {
+    "lookup": "CodeSystem/$lookup",
+    "validate-code": "CodeSystem/$validate-code",
+    "subsumes": "CodeSystem/$subsumes",
+    "member": "ValueSet/$validate-code",
+}
 Pairs = list[tuple[str, str]]
 
 
@@ -44,6 +49,7 @@ def queries(data: Path, count: int = 2000) -> dict[str, list[Pairs]]:
         "lookup": [[("system", URL), ("code", code)] for code in codes],
         "validate-code": [[("url", URL), ("code", code)] for code in codes],
         "subsumes": [[("system", URL), ("codeA", one), ("codeB", other)] for one, other in zip(codes, codes[1:] + codes[:1], strict=True)],
+        "member": [[("url", f"{URL}?fhir_vs"), ("system", URL), ("code", code)] for code in codes],
     }
 
 
@@ -93,7 +99,10 @@ def main(data: Path) -> None:
             for kind, count in REQUESTS.items():
                 asked = queries(data, count)
                 for name in PATHS:
-                    print(f"${name}, {kind}: {duel(port, name, asked[name], folder)}, answer of {len(json.dumps(answers[name]))} bytes", flush=True)
+                    print(
+                        f"{PATHS[name]}, {kind}: {duel(port, name, asked[name], folder)}, answer of {len(json.dumps(answers[name]))} bytes",
+                        flush=True,
+                    )
             for pid in processes.family(process.pid)[1:]:
                 if "tests.bench.constant" in Path(f"/proc/{pid}/cmdline").read_text():
                     print(
