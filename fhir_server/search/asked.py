@@ -12,11 +12,15 @@ from fhir_server.search.schema import Field
 
 @dataclass(slots=True)
 class Out:
-    """The index document under construction; k and t are dicts so that each string stands once, in order."""
+    """The index document under construction; k and t are dicts so that each string stands once, in order.
+
+    held: resources inside that a reference parameter points at: (stored name, id of a contained resource) or (stored name, the resource itself).
+    """
 
     k: dict[str, None] = field(default_factory=dict)
     r: list[dict[str, Any]] = field(default_factory=list)
     t: dict[str, None] = field(default_factory=dict)
+    held: list[tuple[str, str | dict[str, Any]]] = field(default_factory=list)
 
 
 Emit = Callable[[list[Any], Out], None]

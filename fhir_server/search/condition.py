@@ -7,7 +7,7 @@ from typing import Any
 
 from conformance.outcome import bad_request, not_supported, too_costly
 from conformance.spec import Param, Spec
-from fhir_server.query.clauses import NOTHING, Clause, Ids, Keys, Prefix, Range, Updated, both, either, negated
+from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Ids, Keys, Prefix, Range, Updated, both, either, negated
 from fhir_server.search.asked import Asked
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node
@@ -19,6 +19,7 @@ Valued = Callable[[Asked, str], Clause]
 TEXTUAL = ("_text", "_content")
 RANGED, MOST_RANGES = ("date", "number", "quantity", "composite"), 100  # each of their values is several scans
 OWN = ("_id", "_lastUpdated", "_list", "_type", *TEXTUAL)
+OWN_MODIFIED = {("_id", "not"), ("_id", "missing"), ("_lastUpdated", "missing")}
 MEMO, MEMO_DATES = "search.conditions", "search.dates"
 MOST_REMEMBERED = (100, 5000)  # characters of a value, conditions
 PASSING = frozenset({"_lastUpdated", "in", "not-in", "above", "below"})  # what the moment or terminology decides
@@ -94,7 +95,7 @@ def ask(reading: Reading, rtype: str, name: str) -> Asked:
     if field is None:
         raise not_supported(f"search parameter '{short(name)}' is not known for {rtype}")
     kind = "string" if code in TEXTUAL else field.type
-    if not allows(kind, modifier, reading.spec.types) or (code in OWN and modifier):
+    if not allows(kind, modifier, reading.spec.types) or (code in OWN and modifier and (code, modifier) not in OWN_MODIFIED):
         raise not_supported(f"search parameter '{short(name)}': parameters of type {field.type} do not take this modifier here")
     return Asked(name, field, modifier, rtype, reading.spec, reading.terms, reading.base, reading.now, reading.limits.codes)
 
@@ -121,7 +122,8 @@ def _id(asked: Asked, text: str) -> Clause:
     wanted = unescape(text)
     if not wanted:
         raise asked.wrong("the value is empty")
-    return Ids((wanted,)) if reference.ID.fullmatch(wanted) else NOTHING
+    found = Ids((wanted,)) if reference.ID.fullmatch(wanted) else NOTHING
+    return negated(found) if asked.modifier == "not" else found
 
 
 def _last_updated(asked: Asked, text: str) -> Clause:
@@ -159,6 +161,8 @@ def missing(asked: Asked, value: str) -> Clause:
 def presence(asked: Asked) -> Clause:
     """The parameter has some value."""
     field = asked.field
+    if field.code in ("_id", "_lastUpdated"):
+        return EVERYTHING
     if field.type == "reference":
         return reference.present(field)
     if field.type == "composite":
@@ -205,12 +209,12 @@ def _chain(reading: Reading, rtype: str, name: str, value: str, depth: int) -> N
         if not known:
             raise not_supported(f"search parameter '{short(name)}': no type that '{short(head)}' may point at has the parameter '{short(first)}'")
         targets = known
-    return AnyOf(tuple(_step(reading, name, field, target, rest, value, depth) for target in targets))
+    return AnyOf(tuple(_step(reading, rtype, name, field, target, rest, value, depth) for target in targets))
 
 
-def _step(reading: Reading, name: str, field: Field, target: str, rest: str, value: str, depth: int) -> Chain:
+def _step(reading: Reading, source: str, name: str, field: Field, target: str, rest: str, value: str, depth: int) -> Chain:
     reading.budget.step(name)
-    return Chain(field, target, condition(reading, target, rest, value, depth + 1))
+    return Chain(source, field, target, condition(reading, target, rest, value, depth + 1))
 
 
 def _has(reading: Reading, rtype: str, name: str, value: str, depth: int) -> Node:

@@ -108,8 +108,8 @@ def _compile(
             place = special.position(res.get("position"))
             if place is not None:
                 index["g"] = place
-        if "contained" in res and only is None:
-            index["c"] = [_contained(extract, inner) for inner in res["contained"] if inner.get("resourceType") in spec.types]
+        if only is None and ("contained" in res or out.held):
+            index["c"] = _inside(spec, extract, res, out)
         return index
 
     return run
@@ -148,9 +148,19 @@ def _first_names(spec: Spec, rtype: str, source: Source) -> tuple[str, ...]:
     return tuple(name for name, (element, kind) in spec.properties(rtype).items() if {(element.name, ""), (element.name, kind.lower())} & wanted)
 
 
-def _contained(extract: Callable[[Resource], Index], inner: Resource) -> Index:
+def _inside(spec: Spec, extract: Callable[[Resource], Index], res: Resource, out: Out) -> list[Index]:
+    """Contained resources and those of entries, each with the parameters that point at it (https://hl7.org/fhir/R4/search.html#contained)."""
+    contained = [inner for inner in res.get("contained", ()) if inner.get("resourceType") in spec.types]
+    found = [_contained(extract, inner, [name for name, held in out.held if held == inner.get("id", "")]) for inner in contained]
+    inline = [(name, held) for name, held in out.held if isinstance(held, dict) and held.get("resourceType") in spec.types]
+    return found + [{**(one := _contained(extract, held, [name])), "f": reference.INLINE + one["f"]} for name, held in inline]
+
+
+def _contained(extract: Callable[[Resource], Index], inner: Resource, pointing: list[str]) -> Index:
     found = extract({**inner, "contained": []} if "contained" in inner else inner)
     kept: Index = {name: found[name] for name in ("k", "r", "t", "p", "d") if name in found}
+    if pointing:
+        kept["k"] = [*kept.get("k", ()), *(reference.BY + name for name in pointing)]
     return {"f": inner["resourceType"], **({"i": inner["id"]} if "id" in inner else {}), **kept}
 
 

@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from conformance.outcome import Refusal, bad_request, not_supported, too_costly
 from fhir_server.query.clauses import NOTHING, Clause, Contains, Prefix, both, either, negated
 from fhir_server.search.asked import Asked
-from fhir_server.search.condition import OWN, Reading, ask, condition, missing, restrict, short, valued
+from fhir_server.search.condition import OWN, Reading, ask, condition, missing, presence, restrict, short, valued
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Node, NotOf
 from fhir_server.search.schema import schema
-from fhir_server.search.types import reference, string
+from fhir_server.search.types import date, reference, string
 
 TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[()\[\]])|(?P<word>[^\s()\[\]"]+))')
 MAX_TOKENS, MAX_DEPTH = 400, 20
 OPERATORS = ("eq", "ne", "co", "sw", "ew", "gt", "lt", "ge", "le", "ap", "sa", "eb", "pr", "po", "ss", "sb", "in", "ni", "re")
+SYSTEMS = {
+    "loinc": "http://loinc.org",
+    "snomed": "http://snomed.info/sct",
+    "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
+    "ucum": "http://unitsofmeasure.org",
+}
 COMPARED = ("gt", "lt", "ge", "le", "ap", "sa", "eb")
 
 
@@ -106,7 +112,7 @@ class Parser:
         for target in reference.allowed(self.reading.spec, asked.field):
             made = self._selected_target(target, start, depth)
             if made is not None:
-                nodes.append(Chain(asked.field, target, made[0]))
+                nodes.append(Chain(rtype, asked.field, target, made[0]))
                 end = made[1]
         if not nodes:
             raise malformed(f"nothing that '{short(head)}' may point at has these parameters")
@@ -149,14 +155,23 @@ def compared(reading: Reading, rtype: str, path: str, operator: str, value: str,
         if value not in ("true", "false"):
             raise malformed("'pr' needs true or false")
         return missing(restrict(asked, "missing"), "false" if value == "true" else "true")
+    if asked.field.type == "token":
+        value = _named_system(value)
     escaped = value.replace("\\", "\\\\").replace(",", "\\,")
     if operator in ("eq", "ne", *COMPARED) and asked.field.type in ("date", "number", "quantity"):
         return condition(reading, rtype, path, operator + escaped)
     if operator == "eq":
         return _equal(reading, rtype, asked, escaped)
     if operator == "ne":
-        return _not(_equal(reading, rtype, asked, escaped))
+        unequal = _not(_equal(reading, rtype, asked, escaped))
+        return unequal if asked.field.type in ("composite", "special") else _and(presence(asked), unequal)
     return _special(asked, operator, value)
+
+
+def _named_system(value: str) -> str:
+    """A token with one of the short names that filters may use instead of a system."""
+    name, mark, code = value.partition("|")
+    return SYSTEMS[name] + mark + code if mark and name in SYSTEMS else value
 
 
 def _through(reading: Reading, rtype: str, head: str, rest: str, operator: str, value: str, depth: int) -> Node:
@@ -171,7 +186,7 @@ def _through(reading: Reading, rtype: str, head: str, rest: str, operator: str, 
     steps = []
     for one in known:
         reading.budget.step("_filter")
-        steps.append(Chain(asked.field, one, compared(reading, one, rest, operator, value, depth + 1)))
+        steps.append(Chain(rtype, asked.field, one, compared(reading, one, rest, operator, value, depth + 1)))
     return AnyOf(tuple(steps))
 
 
@@ -215,12 +230,26 @@ def _uri_contains(asked: Asked, value: str, *, ends: bool) -> Clause:
     return either(*(Contains(f"{name}=", value, string.STOP, False) for name in asked.field.names)) if not ends else NOTHING
 
 
-def _subsumed(asked: Asked, value: str) -> Clause:
+def _subsumes(asked: Asked, value: str) -> Clause:
+    """`ss`: the value subsumes what the resource has."""
     return valued(restrict(asked, "below"), value)
 
 
-def _subsumes(asked: Asked, value: str) -> Clause:
+def _subsumed(asked: Asked, value: str) -> Clause:
+    """`sb`: what the resource has subsumes the value."""
     return valued(restrict(asked, "above"), value)
+
+
+def _overlaps(asked: Asked, value: str) -> Clause:
+    """`po`: a period of the resource overlaps that of the value."""
+    low, high = date.bare(asked, value)
+    return date.of(asked.field, (date.Bounds(low_lt=high, high_gt=low),))
+
+
+def _period_contains(asked: Asked, value: str) -> Clause:
+    """`co`: a period of the resource includes that of the value."""
+    low, high = date.bare(asked, value)
+    return date.of(asked.field, (date.Bounds(low_lt=low + date.MILLISECOND, high_gt=high - date.MILLISECOND),))
 
 
 def _in(asked: Asked, value: str) -> Clause:
@@ -235,10 +264,12 @@ _OPERATORS: dict[tuple[str, str], Callable[[Asked, str], Clause]] = {
     ("string", "co"): lambda asked, value: _contained_text(asked, value, ends=False),
     ("string", "sw"): lambda asked, value: valued(asked, value.replace(",", "\\,")),
     ("string", "ew"): lambda asked, value: _contained_text(asked, value, ends=True),
+    ("date", "po"): _overlaps,
+    ("date", "co"): _period_contains,
     ("uri", "sw"): _uri_part,
     ("uri", "co"): lambda asked, value: _uri_contains(asked, value, ends=False),
-    ("uri", "ss"): lambda asked, value: valued(restrict(asked, "above"), value),
-    ("uri", "sb"): lambda asked, value: valued(restrict(asked, "below"), value),
+    ("uri", "ss"): lambda asked, value: valued(restrict(asked, "below"), value),
+    ("uri", "sb"): lambda asked, value: valued(restrict(asked, "above"), value),
     ("token", "sb"): _subsumed,
     ("token", "ss"): _subsumes,
     ("token", "in"): _in,

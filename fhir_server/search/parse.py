@@ -19,6 +19,7 @@ from fhir_server.store import Sort
 
 MOST_SORTS = 8
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+FOLLOWED = ("_include", "_revinclude")  # the only result parameters with a modifier
 IGNORED = ("_format", "_pretty")  # the door's own
 SUMMARIES = ("true", "text", "data", "count", "false")
 TOTALS = ("none", "estimate", "accurate")
@@ -38,6 +39,7 @@ DATE_SUFFIXES, NUMBER_SUFFIXES = ("", "+m", "+y", "+e"), ("", "+")
 class Draft:
     """The plan under construction."""
 
+    rtype: str | None
     types: tuple[str, ...]
     lenient: bool
     plain: list[Pair] = field(default_factory=list)
@@ -60,7 +62,7 @@ def parse(ctx: Context, rtype: str | None, pairs: Sequence[Pair]) -> Plan:
     read = reading(ctx)
     _bounded(read, pairs)
     lenient = ctx.prefer.get("handling") == "lenient"
-    draft = Draft((rtype,) if rtype else _types(ctx, pairs), lenient)
+    draft = Draft(rtype, (rtype,) if rtype else _types(ctx, pairs), lenient)
     for name, value in pairs:
         if name in IGNORED:
             continue
@@ -75,7 +77,19 @@ def parse(ctx: Context, rtype: str | None, pairs: Sequence[Pair]) -> Plan:
             draft.applied.append((name, str(draft.given["count"])))  # as reduced
         elif name != "_cursor":
             draft.applied.append((name, value))
+    if draft.given.get("summary") == "text" and (draft.includes or draft.revincludes):
+        _without_includes(draft)
     return _plan(ctx, draft)
+
+
+def _without_includes(draft: Draft) -> None:
+    """`_summary=text` cannot be mixed with includes (https://hl7.org/fhir/R4/search.html#summary). Raises 400, unless lenient."""
+    told = "search parameters '_include' and '_revinclude' cannot be mixed with '_summary=text'"
+    if not draft.lenient:
+        raise bad_request(told)
+    draft.includes, draft.revincludes = [], []
+    draft.applied = [pair for pair in draft.applied if pair[0].split(":", 1)[0] not in FOLLOWED]
+    draft.ignored.append(Issue("warning", "invalid", f"ignored: {told}"))
 
 
 def _bounded(read: Reading, pairs: Sequence[Pair]) -> None:
@@ -123,11 +137,16 @@ def _types(ctx: Context, pairs: Iterable[Pair]) -> tuple[str, ...]:
 def _take(ctx: Context, read: Reading, draft: Draft, name: str, value: str) -> None:
     if UNPRINTABLE.search(name) or UNPRINTABLE.search(value):
         raise bad_request(f"search parameter '{UNPRINTABLE.sub('?', short(name))}': control characters are not allowed")
-    taker = _RESULTS.get(name.split(":", 1)[0])
+    code, _, modifier = name.partition(":")
+    taker = _RESULTS.get(code)
     if taker is not None:
+        if modifier and code not in FOLLOWED:
+            raise not_supported(f"search parameter '{short(name)}': it takes no modifier")
         taker(ctx, draft, name, value)
         return
     if name == "_type":
+        if draft.rtype and draft.rtype not in value.split(","):
+            raise bad_request(f"search parameter '_type': this is a search of {draft.rtype}; a search of other types is that of the base")
         return
     if not draft.types:
         _of_every_type(ctx, name)

@@ -9,8 +9,9 @@ from fhir_server.search.schema import Field
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The reference `field` points at a resource of type `target` that meets `inner`."""
+    """The reference `field` of type `source` points at a resource of type `target` that meets `inner`."""
 
+    source: str
     field: Field
     target: str
     inner: "Node"

@@ -15,6 +15,7 @@ from fhir_server.store import Sort
 
 Visible = Callable[[str], Clause]
 SIDE_BY_SIDE = 4
+INSIDE_SECONDS = 0.1  # to see whether anything inside matches; what takes longer is asked for with the rest
 T = TypeVar("T")
 
 
@@ -67,7 +68,24 @@ async def steps(ctx: Context, node: Node, visible: Visible) -> list[tuple[str, C
 
 
 async def _chain(ctx: Context, node: Chain, visible: Visible) -> Clause:
-    inner = both(merged(ctx, node.target, await resolve(ctx, node.inner, visible)), visible(node.target))
+    """What points at a resource that meets the condition: a stored one that the caller may see, or one inside the resource itself."""
+    condition = await resolve(ctx, node.inner, visible)
+    outside, inside = await together([_pointing(ctx, node, condition, visible), _holding(ctx, node, condition)])
+    return either(outside, inside)
+
+
+async def _holding(ctx: Context, node: Chain, condition: Clause) -> Clause:
+    """Chains look into contained resources too (https://hl7.org/fhir/R4/search.html#contained); Nothing where no resource holds one that matches."""
+    if _ids_of(condition) is not None:
+        return NOTHING
+    inside = reference.within(node.field, node.source, node.target, condition)
+    if inside == NOTHING:
+        return NOTHING
+    return NOTHING if await ctx.store.quick_count(node.source, inside, 1, INSIDE_SECONDS) == 0 else inside
+
+
+async def _pointing(ctx: Context, node: Chain, condition: Clause, visible: Visible) -> Clause:
+    inner = both(merged(ctx, node.target, condition), visible(node.target))
     if inner == NOTHING:
         return NOTHING
     known = _ids_of(inner)

@@ -17,6 +17,7 @@ RESTRICTED = re.compile(r"(.+)\.where\(resolve\(\) is (\w+)\)")
 CHOSEN = re.compile(r"\s+as\s+\w+|\.(?:as|ofType)\(\w+\)")
 STORED_APART = ("_id", "_lastUpdated", "_text", "_content", "_list", "_has", "_type", "_query", "_filter")
 PHONETIC = "phonetic"
+BOOLEANS = "http://hl7.org/fhir/special-values"
 EXACT_TYPES = frozenset(("Identifier", "code", "id", "uri", "url", "canonical", "oid", "string", "boolean", "integer", "positiveInt"))
 
 
@@ -232,14 +233,14 @@ def _element_single(spec: Spec, path: str) -> bool:
 
 
 def _systems(spec: Spec, param: Param) -> frozenset[str] | None:
-    """The code systems implied for elements of type code (none for boolean); None if any element is of another type."""
+    """The code systems implied for elements of type code or boolean (https://hl7.org/fhir/R4/search.html#token); None if any element is of another type."""
     systems: set[str] = set()
     for part in branches(param.expression):
         element = spec.element(part)
         if element is None or element.types not in (("code",), ("boolean",)):
             return None
         codes = spec.codes(element.binding[1]) if element.binding else None
-        systems |= set(codes or ())
+        systems |= {BOOLEANS} if element.types == ("boolean",) else set(codes or ())
     return frozenset(systems)
 
 

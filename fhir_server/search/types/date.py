@@ -114,6 +114,14 @@ def wanted(asked: Asked, text: str) -> tuple[Bounds, ...]:
     return table[prefix]
 
 
+def bare(asked: Asked, text: str) -> Interval:
+    """The period that a date without prefix means. Raises 400."""
+    try:
+        return interval(text.replace(" ", "+"))
+    except ValueError as error:
+        raise asked.wrong("the value must be a date or a part of one") from error
+
+
 def approximate(low: datetime, high: datetime, now: datetime) -> Interval:
     """The interval widened on both sides by a tenth of its distance from now."""
     gap = max(low - now, now - high, timedelta()) / 10

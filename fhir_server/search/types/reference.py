@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from conformance.spec import Spec
-from fhir_server.query.clauses import NOTHING, Clause, Contains, HasPatient, Keys, Patient, Prefix, either
+from fhir_server.query.clauses import NOTHING, Clause, Contained, Contains, HasPatient, Keys, Patient, Prefix, both, either
 from fhir_server.search.asked import Asked, Emit, Out
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.schema import Field
@@ -18,6 +18,7 @@ from fhir_server.search.types import token
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 MAX_TYPES = 200
 STOP = "\x01"
+BY, INLINE = "^", "^"  # '^medication': a contained resource that this parameter of its container points at; '^Composition': one of a Bundle's entries
 
 
 def normal(text: str, base: str) -> str:
@@ -46,6 +47,7 @@ def emitter(name: str, field: Field, base: str) -> Emit:
         for value in values:
             if type(value) is dict and "resourceType" in value:  # Bundle.entry.resource and the like
                 out.k[f"{head}{value['resourceType']}/{value.get('id', '')}"] = None
+                out.held.append((name, value))
                 continue
             found = targets(value, base)
             for target in found:
@@ -56,8 +58,17 @@ def emitter(name: str, field: Field, base: str) -> Emit:
                     out.k[logical + form] = None
             if not found:
                 out.k[head] = None
+                inside = value.get("reference") if type(value) is dict else None
+                if isinstance(inside, str) and len(inside) > 1 and inside[0] == "#":
+                    out.held.append((name, inside[1:]))
 
     return emit
+
+
+def within(field: Field, source: str, target: str, clause: Clause) -> Clause:
+    """The parameter points at a resource inside its own: a contained one, or the first of a document or message (Bundle.entry[0].resource)."""
+    wanted = both(Keys(tuple(BY + name for name in field.names)), clause)
+    return either(Contained(target, wanted), Contained(INLINE + target, wanted) if source == "Bundle" else NOTHING)
 
 
 def to(field: Field, refs: tuple[str, ...]) -> Clause:
