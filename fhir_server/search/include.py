@@ -5,11 +5,13 @@ Bounded: at most `search_includes` resources a page; what is beyond is reachable
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from conformance.path import search_path
 from fhir_server.context import Context
 from fhir_server.query.clauses import NOTHING, Clause, Ids, both, either
+from fhir_server.search import canonical
 from fhir_server.search.aliases import merged
 from fhir_server.search.bundle import url
 from fhir_server.search.plan import Include
@@ -73,7 +75,7 @@ async def _forward(
             kind, _, rid = ref.partition("/")
             if kind in ctx.spec.types and (kind, rid) not in seen and reference.ID.fullmatch(rid):
                 by_type.setdefault(kind, {})[rid] = None
-    fresh: list[Stored] = []
+    fresh = await _defined(ctx, rows, wanted, seen, included, visible)
     for kind, ids in by_type.items():
         room = max(_room(ctx, included), 0)
         now, later = tuple(ids)[:room], tuple(ids)[room:]
@@ -81,6 +83,28 @@ async def _forward(
             included.links.append(url(ctx.base, kind, [("_id", ",".join(later[:MOST_REFS]))]))
         if now and visible(kind) != NOTHING:
             fresh += _keep(await ctx.store.find(kind, both(Ids(now), visible(kind)), limit=len(now)), seen, included)
+    return fresh
+
+
+async def _defined(
+    ctx: Context, rows: list[Stored], wanted: list[Include], seen: set[tuple[str, str]], included: Included, visible: Visible
+) -> list[Stored]:
+    """Targets of the canonical references of these rows."""
+    named: canonical.Wanted = {}
+    for row in rows:
+        for one in wanted:
+            if row.res is not None and one.source in ("*", row.rtype):
+                for asked in fields_of(ctx, row.rtype, one.param):
+                    canonical.collect(ctx.spec, asked, one.target, values_of(ctx, row.rtype, asked)(row.res), named)
+    fresh: list[Stored] = []
+    for kind, texts in named.items():
+        room = max(_room(ctx, included), 0)
+        if visible(kind) == NOTHING:
+            continue
+        if room:
+            fresh += _keep(await canonical.defined(ctx, kind, texts, visible(kind), room), seen, included)
+        else:
+            included.links.append(url(ctx.base, kind, [("url", ",".join(tuple(texts)[:MOST_REFS]))]))
     return fresh
 
 
@@ -118,7 +142,7 @@ async def _backward(
     """Resources whose references point at these rows."""
     refs: dict[str, list[str]] = {}
     for row in rows:
-        refs.setdefault(row.rtype, []).append(f"{row.rtype}/{row.rid}")
+        refs.setdefault(row.rtype, []).extend((f"{row.rtype}/{row.rid}", *canonical.canonicals_of(row)))
     fresh: list[Stored] = []
     for one in wanted:
         for source in sorted(stored) if one.source == "*" else [one.source]:
@@ -147,4 +171,9 @@ async def _referrers(
         for asked, refs in pointed:
             for start in range(0, len(refs), MOST_REFS):
                 included.links.append(url(ctx.base, source, [(asked.code, ",".join(refs[start : start + MOST_REFS]))]))
-    return _keep(rows[:room], seen, included)
+    rows = [row for row in rows[:room] if not canonical.of_another_version(partial(_values_in, ctx, row), pointed)]
+    return _keep(rows, seen, included)
+
+
+def _values_in(ctx: Context, row: Stored, asked: Field) -> list[Any]:
+    return [] if row.res is None else values_of(ctx, row.rtype, asked)(row.res)

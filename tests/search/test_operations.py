@@ -82,3 +82,28 @@ async def test_lastn_gives_the_newest_of_each_code(world):
     for wrong in ((("code", "1"),), (("patient", "q"),), (("patient", "q"), ("code", "1"), ("max", "0"))):
         with pytest.raises(Refusal):
             await last(*wrong)
+
+
+async def test_the_last_of_each_kind_with_their_ties(store):
+    def lab(rid, day, *codes, text=""):
+        code = {"coding": [{"system": "http://x", "code": one} for one in codes]} if codes else {"text": text}
+        return {"resourceType": "Observation", "id": rid, "status": "final", "code": code, "subject": {"reference": "Patient/a"}} | (
+            {"effectiveDateTime": f"2024-05-{day:02d}"} if day else {}
+        )
+
+    kinds = [lab("a1", 9, "a"), lab("b1", 8, "b"), lab("a2", 7, "a"), lab("c1", 6, "c"), lab("c2", 6, "c"), lab("c3", 6, "c"), lab("c4", 5, "c")]
+    texts = [lab("t1", 4, text="Text"), lab("t2", 3, text="text"), lab("t3", 2, text="t e x t"), lab("u1", 0, "u"), lab("u2", 0, "u")]
+    await fill(store, [*kinds, *texts])
+    ctx = context(store)
+
+    async def last(*pairs):
+        made = await lastn(ctx, [("patient", "a"), *pairs], visible=everything, path="Observation/$lastn")
+        return [one["resource"]["id"] for one in made.get("entry", ())]
+
+    assert await last(("code", "a,b,c")) == ["a1", "b1", "c1", "c2", "c3"]
+    assert await last(("code", "a,b,c"), ("max", "2")) == ["a1", "b1", "a2", "c1", "c2", "c3"]
+    assert await last(("code:missing", "false")) == ["a1", "b1", "c1", "c2", "c3", "t1", "t2", "t3", "u1"]
+    await fill(store, [lab("ab", 1, "a", "b")])
+    assert await last(("code", "a,b")) == ["a1"], "a and b are of one kind through an older observation with both"
+    assert await last(("code", "a,b"), ("max", "3")) == ["a1", "b1", "a2"]
+    assert await last(("code-value-quantity", "a$gt1")) == []

@@ -138,6 +138,24 @@ async def test_previous_goes_back(world):
         assert link(back, "previous") == ""
 
 
+async def test_includes_follow_canonical_references(store):
+    forms = [
+        {"resourceType": "Questionnaire", "id": f"q{version}", "status": "active", "url": "http://x/q", "version": str(version)} for version in (1, 2)
+    ]
+    answer = {"resourceType": "QuestionnaireResponse", "status": "completed"}
+    await fill(store, [*forms, answer | {"id": "old", "questionnaire": "http://x/q|1"}, answer | {"id": "any", "questionnaire": "http://x/q"}])
+    ctx = context(store)
+    for query, expected in {
+        "QuestionnaireResponse?_id=old&_include=QuestionnaireResponse:questionnaire": ["Questionnaire/q1"],
+        "QuestionnaireResponse?_id=any&_include=QuestionnaireResponse:questionnaire": ["Questionnaire/q1", "Questionnaire/q2"],
+        "QuestionnaireResponse?_id=old&_include=QuestionnaireResponse:*": ["Questionnaire/q1"],
+        "QuestionnaireResponse?_id=old&_include=QuestionnaireResponse:questionnaire:Patient": [],
+        "Questionnaire?_id=q1&_revinclude=QuestionnaireResponse:questionnaire": ["QuestionnaireResponse/any", "QuestionnaireResponse/old"],
+        "Questionnaire?_id=q2&_revinclude=QuestionnaireResponse:questionnaire": ["QuestionnaireResponse/any"],
+    }.items():
+        assert sorted(found(await ask(ctx, query), "include")) == expected, query
+
+
 async def test_includes(world):
     bundle = await ask(world, "Observation?_id=m3&_include=Observation:subject&_include:iterate=Patient:organization")
     assert found(bundle, "include") == ["Patient/c", "Organization/o"]
