@@ -45,7 +45,7 @@ class Budget:
         """One more step of a chain. Raises 400."""
         self.steps -= 1
         if self.steps < 0:
-            raise not_supported(
+            raise too_costly(
                 f"search parameter '{short(name)}': the chains of this search go through too many types; name them (subject:Patient.name)"
             )
 

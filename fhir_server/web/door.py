@@ -30,7 +30,7 @@ from fhir_server.web import negotiate
 from fhir_server.web.asgi import App, Headers, Receive, Scope, Send, header_map, respond
 from fhir_server.web.body import read_body
 from fhir_server.web.gate import PUBLIC
-from fhir_server.web.render import accepts_gzip, binary_of, render, written
+from fhir_server.web.render import GZIP_PIECE, accepts_gzip, binary_of, render, squeezed, written
 
 log = logging.getLogger("fhir.web")
 FORM = "application/x-www-form-urlencoded"
@@ -119,6 +119,8 @@ def fhir_door(services: Services) -> App:
             log.exception("answer cannot be rendered", extra=_traced(exchange))
             broken = _broken(500, "exception", DEFECT)
             status, headers, body = _rendered(services, exchange, None, broken, negotiate.Wanted(negotiate.JSON), False)
+        if len(body) > GZIP_PIECE and accepts_gzip(exchange.headers.get("accept-encoding", "")):
+            headers, body = await squeezed(headers, body)
         await respond(send, status, headers, body)
         _note(services, exchange, status, time.perf_counter() - started)
 

@@ -17,12 +17,13 @@ XML_TYPE = b"application/fhir+xml;charset=utf-8"
 VERSIONED = b";fhirVersion=4.0"
 GZIP_FROM = 1400  # bytes: below one network packet compression only costs
 GZIP_LEVEL = 1
+GZIP_PIECE = 65_536  # bytes that are compressed at a stretch
 SLICE = 50  # entries of a Bundle that are written at a stretch
 SAFE: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
 def render(reply: Reply, want: Wanted, *, pretty: bool, gzip: bool, spec: Any) -> tuple[Headers, bytes]:
-    """Headers and body of an answer."""
+    """Headers and body of an answer; one too long to be compressed at a stretch is left to `squeezed`."""
     headers: Headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()]
     headers += SAFE
     if reply.raw is not None:
@@ -38,12 +39,23 @@ def render(reply: Reply, want: Wanted, *, pretty: bool, gzip: bool, spec: Any) -
         headers.append((b"content-type", media_type))
     else:
         return headers, b""
-    if gzip and len(body) >= GZIP_FROM:
+    if gzip and GZIP_FROM <= len(body) <= GZIP_PIECE:
         machine = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
         body = machine.compress(body) + machine.flush()
         headers.append((b"content-encoding", b"gzip"))
     headers += [(b"vary", b"accept, accept-encoding"), (b"content-length", str(len(body)).encode())]
     return headers, body
+
+
+async def squeezed(headers: Headers, body: bytes) -> tuple[Headers, bytes]:
+    """A long body that `render` left as it was, compressed piece by piece, so that other requests have their turns between."""
+    machine, parts = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS), []
+    for start in range(0, len(body), GZIP_PIECE):
+        parts.append(machine.compress(body[start : start + GZIP_PIECE]))
+        await asyncio.sleep(0)
+    small = b"".join([*parts, machine.flush()])
+    kept = [pair for pair in headers if pair[0] != b"content-length"]
+    return [*kept, (b"content-encoding", b"gzip"), (b"content-length", str(len(small)).encode())], small
 
 
 async def written(reply: Reply, want: Wanted, *, pretty: bool) -> Reply:

@@ -1,5 +1,7 @@
 """The HTTP border: whatever fails behind it, rendering included, is answered as an OperationOutcome. https://hl7.org/fhir/R4/http.html#Status-Codes"""
 
+import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -13,6 +15,11 @@ from fhir_server.metrics import Metrics
 from fhir_server.settings import Settings
 from fhir_server.web.asgi import App
 from fhir_server.web.door import Services, fhir_door
+from fhir_server.web.render import SLICE
+
+
+class NoStore:
+    """These routes ask for nothing that is stored."""
 
 
 def door(route: Any) -> tuple[App, list[dict[str, Any]]]:
@@ -27,13 +34,13 @@ def door(route: Any) -> tuple[App, list[dict[str, Any]]]:
         Histogram("seconds", "", ("method", "shape"), registry=registry),
         Counter("messages", "", ("source", "outcome"), registry=registry),
     )
-    services = Services(Settings(), load_spec(), None, None, everyone, route, metrics, lambda **fields: noted.append(fields))
+    services = Services(Settings(), load_spec(), None, NoStore(), everyone, route, metrics, lambda **fields: noted.append(fields))
     return fhir_door(services), noted
 
 
-async def get(app: App, accept: bytes = b"application/fhir+json") -> tuple[int, dict[str, Any]]:
+async def get(app: App, accept: bytes = b"application/fhir+json", encoding: bytes = b"") -> tuple[int, dict[str, Any]]:
     scope = {"type": "http", "method": "GET", "scheme": "http", "path": "/fhir/Patient/1", "raw_path": b"/fhir/Patient/1", "query_string": b""}
-    scope |= {"headers": [(b"accept", accept), (b"host", b"localhost")], "request_id": "r1"}
+    scope |= {"headers": [(b"accept", accept), (b"host", b"localhost"), (b"accept-encoding", encoding)], "request_id": "r1"}
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -43,7 +50,11 @@ async def get(app: App, accept: bytes = b"application/fhir+json") -> tuple[int, 
         sent.append(message)
 
     await app(scope, receive, send)
-    return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
+    headers, body = dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
+    assert int(headers[b"content-length"]) == len(body)
+    packed = headers.get(b"content-encoding") == b"gzip"
+    assert packed == bool(encoding)
+    return sent[0]["status"], json.loads(gzip.decompress(body) if packed else body)
 
 
 async def test_what_cannot_be_rendered_is_a_500_outcome() -> None:
@@ -54,6 +65,28 @@ async def test_what_cannot_be_rendered_is_a_500_outcome() -> None:
     status, body = await get(app)
     assert (status, body["resourceType"], body["issue"][0]["code"]) == (500, "OperationOutcome", "exception")
     assert noted[0]["status"] == 500
+
+
+@pytest.mark.parametrize("encoding", [b"", b"gzip"])
+async def test_a_long_bundle_is_written_in_pieces(encoding: bytes) -> None:
+    """Others have their turns while it is written, and nothing of it is lost."""
+    entries = [{"resource": {"resourceType": "Basic", "id": str(number), "code": {"text": "x" * 300}}} for number in range(5 * SLICE + 1)]
+    whole = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def route(ctx: Context, request: Request) -> Reply:
+        return Reply(200, whole)
+
+    beside = asyncio.create_task(others())
+    assert await get(door(route)[0], encoding=encoding) == (200, whole)
+    beside.cancel()
+    assert turns >= 5
 
 
 async def test_what_has_no_xml_form_is_refused_in_json() -> None:
