@@ -102,7 +102,7 @@ def fhir_door(services: Services) -> App:
                 request = await _request(services, exchange, pairs, receive)
                 reply = await services.route(ctx, request)
             services.record(ctx, request, reply)
-            reply = await written(reply, want, pretty=pretty)
+            reply = await written(reply, want, pretty=pretty, spec=services.spec)
         except Refusal as refusal:
             reply = Reply(refusal.status, outcome(refusal.issues), refusal.headers)
             _record_refused(services, ctx, request, reply)

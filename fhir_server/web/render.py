@@ -58,23 +58,45 @@ async def squeezed(headers: Headers, body: bytes) -> tuple[Headers, bytes]:
     return [*kept, (b"content-encoding", b"gzip"), (b"content-length", str(len(small)).encode())], small
 
 
-async def written(reply: Reply, want: Wanted, *, pretty: bool) -> Reply:
-    """The answer; of a long Bundle the entries are written already, some at a time, so that other requests have their turns between."""
+async def written(reply: Reply, want: Wanted, *, pretty: bool, spec: Any) -> Reply:
+    """The answer; of a long Bundle the entries are written already, some at a time, so that other requests have their turns between.
+
+    They then stand in `entry` as one msgspec.Raw, in the format that is wanted.
+    """
     res = reply.res
     entries = res.get("entry") if res is not None else None
-    if want.format == XML or pretty or res is None or not isinstance(entries, list) or len(entries) <= SLICE:
+    if res is None or not isinstance(entries, list) or len(entries) <= SLICE:
         return reply
     pieces = []
     for start in range(0, len(entries), SLICE):
-        pieces.append(codec.encode(entries[start : start + SLICE])[1:-1])
+        pieces.append(_entries(entries[start : start + SLICE], want, pretty, spec))
         await asyncio.sleep(0)
-    return replace(reply, res={**res, "entry": msgspec.Raw(b"[" + b",".join(pieces) + b"]")})
+    whole = b"".join(pieces) if want.format == XML else b"[" + b",".join(pieces) + b"]"
+    return replace(reply, res={**res, "entry": msgspec.Raw(whole)})
+
+
+def _entries(entries: list[Any], want: Wanted, pretty: bool, spec: Any) -> bytes:
+    """Some entries of a Bundle, without what stands around them."""
+    if want.format != XML:
+        return codec.encode(entries)[1:-1]
+    document = xml.to_xml({"resourceType": "Bundle", "entry": entries}, spec, pretty=pretty)
+    return document[document.index(b">", document.index(b"<Bundle")) + 1 : document.rindex(b"</Bundle>")].rstrip(b"\n")
+
+
+def _xml(res: dict[str, Any], pretty: bool, spec: Any) -> bytes:
+    """The document; entries that are written already (the last element of the Bundles that this server makes) are put in."""
+    entries = res.get("entry")
+    if not isinstance(entries, msgspec.Raw):
+        return xml.to_xml(res, spec, pretty=pretty)
+    around = xml.to_xml({name: inner for name, inner in res.items() if name != "entry"}, spec, pretty=pretty)
+    end = around.rindex(b"\n</Bundle>" if pretty else b"</Bundle>")
+    return around[:end] + bytes(entries) + around[end:]
 
 
 def _resource(res: dict[str, Any], want: Wanted, pretty: bool, spec: Any) -> tuple[bytes, bytes]:
     suffix = VERSIONED if want.versioned else b""
     if want.format == XML:
-        return XML_TYPE + suffix, xml.to_xml(res, spec, pretty=pretty)
+        return XML_TYPE + suffix, _xml(res, pretty, spec)
     return JSON_TYPE + suffix, codec.encode_pretty(res) if pretty else codec.encode(res)
 
 

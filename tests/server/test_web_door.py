@@ -15,7 +15,8 @@ from fhir_server.metrics import Metrics
 from fhir_server.settings import Settings
 from fhir_server.web.asgi import App
 from fhir_server.web.door import Services, fhir_door
-from fhir_server.web.render import SLICE
+from fhir_server.web.negotiate import JSON, XML, Wanted
+from fhir_server.web.render import SLICE, render, written
 
 
 class NoStore:
@@ -87,6 +88,19 @@ async def test_a_long_bundle_is_written_in_pieces(encoding: bytes) -> None:
     assert await get(door(route)[0], encoding=encoding) == (200, whole)
     beside.cancel()
     assert turns >= 5
+
+
+@pytest.mark.parametrize("form", [JSON, XML])
+@pytest.mark.parametrize("pretty", [False, True])
+async def test_a_bundle_in_pieces_is_the_same_to_the_byte(form: str, pretty: bool) -> None:
+    entries = [
+        {"fullUrl": f"urn:x:{number}", "resource": {"resourceType": "Basic", "id": str(number), "code": {"text": "æ <b>"}}} for number in range(120)
+    ]
+    reply = Reply(200, {"resourceType": "Bundle", "type": "searchset", "link": [{"relation": "self", "url": "http://x"}], "entry": entries})
+    spec, want = load_spec(), Wanted(form)
+    in_pieces = await written(reply, want, pretty=pretty, spec=spec)
+    assert in_pieces is not reply
+    assert render(in_pieces, want, pretty=pretty, gzip=False, spec=spec) == render(reply, want, pretty=pretty, gzip=False, spec=spec)
 
 
 async def test_what_has_no_xml_form_is_refused_in_json() -> None:
