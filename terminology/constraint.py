@@ -16,6 +16,7 @@ from terminology.concepts import members
 from terminology.described import describe, truth
 from terminology.ecl import MANY, Attribute, BadConstraint, Compound, Dotted, Filter, Focus, Group, Joined, Node, Refined, Refinement, Sub, parse
 from terminology.index import DEFINED, INACTIVE, IndexedSystem
+from terminology.membership import COMPARE, members_by_row
 from terminology.reach import Mask, TooCostly, around, limited, mask, meeting, spend
 from terminology.sets import NOTHING, Members, shared, united, without
 
@@ -26,14 +27,6 @@ HISTORY: Mapping[str, tuple[str, ...]] = {
     "MAX": ("sameAs", "replacedBy", "wasA", "possiblyEquivalentTo", "alternative", "movedTo"),
 }
 SUFFICIENT, NECESSARY = "900000000000073002", "900000000000074008"
-COMPARE: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
-    "=": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
 
 
 def select(system: IndexedSystem, text: str) -> Members:
@@ -76,7 +69,9 @@ def _sub(system: IndexedSystem, node: Sub) -> Members:
     whole = any(each.name == "active" and each.kind == "C" for group in node.filters for each in group)
     base = _focus(system, node.focus, whole)
     if node.member:
-        base = members(int(m) for n in base for m in system.members_of(int(n))) if len(base) < 1000 else _all_members(system, base)
+        told = [each for group in node.filters for each in group if each.kind == "M"]
+        plain = not told and node.field in ("", "referencedcomponentid")
+        base = _all_members(system, base) if plain else members_by_row(system, base, told, node.field, lambda inner: evaluate(system, inner))
     found = OPERATORS[node.operator](system, base)
     for group in node.filters:
         found = _filtered(system, found, group)

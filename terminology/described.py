@@ -50,7 +50,7 @@ def _worded(system: IndexedSystem, criterion: Filter, among: Mask) -> Mask:
         if len(rows) > MOST_TEXTS:
             raise BadConstraint(f"the text filter would have to be compared with {len(rows)} descriptions")
         spend(len(rows) * TEXT_COST)
-        test = _term_test(how, text)
+        test = term_test(how, text)
         made[[row for row in rows.tolist() if test(system.term(row))]] = True
     return made
 
@@ -88,20 +88,20 @@ def _language(system: IndexedSystem, criterion: Filter, concepts: Evaluate) -> M
 def _type(system: IndexedSystem, criterion: Filter, concepts: Evaluate) -> Mask:
     codes = {TYPES.get(text.lower(), text) for _, text in criterion.values}
     if criterion.inner is not None:
-        codes |= {system.code(int(n)) for n in concepts(criterion.inner)} | set(_codes(criterion.inner))
+        codes |= {system.code(int(n)) for n in concepts(criterion.inner)} | set(named(criterion.inner))
     codes |= {"definition"} if TEXT_DEFINITION in codes else set()
     return _chosen("term_use", [(use or {}).get("code") in codes for use in system.uses])(system)
 
 
-def _codes(node: Node) -> Iterator[str]:
+def named(node: Node) -> Iterator[str]:
     """The concepts that are named one by one: those of the metadata may not be loaded."""
     if isinstance(node, Sub) and not node.operator and node.focus.code:
         yield node.focus.code
     elif isinstance(node, Sub) and node.focus.inner is not None and not node.operator:
-        yield from _codes(node.focus.inner)
+        yield from named(node.focus.inner)
     elif isinstance(node, Compound) and node.operator == "OR":
         for each in node.parts:
-            yield from _codes(each)
+            yield from named(each)
 
 
 def _dialect(system: IndexedSystem, criterion: Filter, concepts: Evaluate) -> Mask:
@@ -143,7 +143,7 @@ def aliases() -> Mapping[str, str]:
         return {row["alias"]: row["refset"] for row in csv.DictReader(lines)}
 
 
-def _term_test(how: str, text: str) -> Callable[[str], bool]:
+def term_test(how: str, text: str) -> Callable[[str], bool]:
     """match: every word begins a word, in any order; wild: * stands for anything; exact: the same text."""
     if how == "exact":
         return lambda value: value == text

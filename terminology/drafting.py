@@ -51,6 +51,8 @@ class Columns:
     values: list[tuple[str, int, str]] = field(default_factory=list)
     relations: list[tuple[str, str, str, int]] = field(default_factory=list)
     sets: dict[str, list[str]] = field(default_factory=dict)
+    fields: dict[str, list[str]] = field(default_factory=dict)  # refset code -> names of the values of its rows
+    rows: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)  # (refset, member, values)
     languages: list[str] = field(default_factory=lambda: [""])
     uses: list[Json | None] = field(default_factory=lambda: [None])
     props: list[tuple[str, str]] = field(default_factory=list)
@@ -113,6 +115,7 @@ def _finished(work: Path, target: Path, meta: Meta, columns: Columns, facts: Jso
         "uses": columns.uses,
         "props": columns.props,
         "dialects": columns.dialects,
+        "fields": columns.fields,
         "facts": facts or {},
     }
     (work / "meta.json").write_bytes(msgspec.json.encode(head))
@@ -278,7 +281,8 @@ def _reach(n: int, ends: Array, up: Array) -> Array:
 
 def _write_values(folder: Path, columns: Columns, number: dict[str, int]) -> None:
     concrete = {target for _, _, target, _ in columns.relations if target[:1] in ("#", '"')}
-    texts = sorted({text.encode() for _, _, text in columns.values} | {text.encode() for text in concrete})
+    told = {text for _, _, values in columns.rows for text in values}
+    texts = sorted({text.encode() for _, _, text in columns.values} | {text.encode() for text in (*concrete, *told)})
     at = {text.decode(): n for n, text in enumerate(texts)}
     ends = np.concatenate(([0], np.cumsum(np.fromiter(map(len, texts), np.uint64, len(texts))))).astype(np.uint32)
     (folder / "values.bin").write_bytes(b"".join(texts))
@@ -289,6 +293,7 @@ def _write_values(folder: Path, columns: Columns, number: dict[str, int]) -> Non
     value = np.fromiter((at[text] for _, _, text in columns.values), np.uint32, len(columns.values))[order]
     save(folder, value_at=offsets(owners[order], len(number)), value_prop=prop, value_id=value, value_text_at=ends)
     _write_relations(folder, columns, number, at)
+    _write_rows(folder, columns, number, at)
 
 
 def _write_relations(folder: Path, columns: Columns, number: dict[str, int], values: dict[str, int]) -> None:
@@ -301,6 +306,17 @@ def _write_relations(folder: Path, columns: Columns, number: dict[str, int], val
     order = np.lexsort((group[fine], source[fine]))
     columns_of = {"rel_source": source, "rel_attribute": attribute, "rel_target": target.astype(np.int32), "rel_group": group}
     save(folder, **{name: data[fine][order] for name, data in columns_of.items()})
+
+
+def _write_rows(folder: Path, columns: Columns, number: dict[str, int], values: dict[str, int]) -> None:
+    """The rows of reference sets with their values, sorted by set."""
+    owner, member = numbers_of([row[0] for row in columns.rows], number), numbers_of([row[1] for row in columns.rows], number)
+    order = np.argsort(owner, kind="stable")
+    order = order[(owner[order] >= 0) & (member[order] >= 0)]
+    told = [columns.rows[n][2] for n in order.tolist()]
+    ends = np.concatenate(([0], np.cumsum(np.fromiter(map(len, told), np.int64, len(told))))).astype(np.uint32)
+    flat = np.fromiter((values[text] for row in told for text in row), np.uint32, int(ends[-1]))
+    save(folder, row_set=owner[order].astype(np.int32), row_concept=member[order].astype(np.int32), row_at=ends, row_value=flat)
 
 
 def _write_sets(folder: Path, columns: Columns, number: dict[str, int]) -> None:

@@ -1,7 +1,7 @@
 """SNOMED CT Expression Constraint Language: text -> tree. https://confluence.ihtsdotools.org/display/DOCECL (brief syntax, ECL 2.2)
 
 Hierarchy operators, member of, conjunction, disjunction, exclusion, refinement with groups, cardinality and reverse attributes, dotted attributes,
-description filters (term, language, type, dialect), concept filters, history supplements. Member filters and fields of reference sets are refused by name.
+description filters (term, language, type, dialect), concept filters, member filters, a field of reference sets, history supplements.
 """
 
 import re
@@ -31,7 +31,7 @@ class Focus:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One criterion of {{ }}. kind: 'D' (description) or 'C' (concept); values: texts, or the inner expression's node.
+    """One criterion of {{ }}. kind: 'D' (description), 'C' (concept) or 'M' (row of a reference set); values: texts, or the inner expression's node.
 
     The values of a dialect are (how it must favour the term: 'prefer', 'accept', 'prefer accept' or '' for either, alias or reference set).
     """
@@ -45,13 +45,14 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Sub:
-    """operator focus: '<<', '^' ...; filters: one tuple per {{ }}; history: '' or MIN, MOD, MAX."""
+    """operator focus: '<<', '^' ...; filters: one tuple per {{ }}; history: '' or MIN, MOD, MAX; field: of the reference sets, in lower case."""
 
     operator: str
     member: bool
     focus: Focus
     filters: tuple[tuple[Filter, ...], ...] = ()
     history: str = ""
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _BOOLEAN = re.compile(r"(true|false)\b", re.IGNORECASE)
 _REVERSE = re.compile(r"(?:R|reverseOf)\s*(?=[\s\d<>*(^])")
 _NAME = re.compile(r"[A-Za-z][A-Za-z]*")
+_TEXTS = re.compile(r'\(?\s*(?:"|match|wild|exact)', re.IGNORECASE)
 _ALIAS = re.compile(r"[A-Za-z]+(?:-[A-Za-z0-9]+)*")
 _ACCEPTABILITY = re.compile(r"(?:prefer(?:red)?|accept(?:able)?)\b|900000000000548007|900000000000549004", re.IGNORECASE)
 _HISTORY = re.compile(r"\{\{\s*\+\s*HISTORY(?:[-_]?(MIN|MOD|MAX))?\s*\}\}", re.IGNORECASE)
@@ -189,8 +191,7 @@ class _Reader(Scanner):
         """subExpressionConstraint."""
         match = self.take(_OPERATOR)
         member = self.sign("^")
-        if member and self.peek() == "[":
-            raise self.wrong("fields of reference sets are not supported")
+        field = self.field() if member else ""
         focus = self.focus()
         filters, history = [], ""
         while self.text.startswith("{{", self.at):
@@ -199,7 +200,18 @@ class _Reader(Scanner):
                 history = (found.group(1) or "MAX").upper()
             else:
                 filters.append(self.filters())
-        return Sub(match.group() if match is not None else "", member, focus, tuple(filters), history)
+                if filters[-1][0].kind == "M" and not member:
+                    raise self.wrong("a member filter stands behind members of a reference set (^)")
+        return Sub(match.group() if match is not None else "", member, focus, tuple(filters), history, field)
+
+    def field(self) -> str:
+        """[name] between ^ and the reference set: what stands in that field is meant. One field, since a set of concepts is the answer."""
+        if not self.sign("["):
+            return ""
+        match = self.take(_NAME)
+        if match is None or not self.sign("]"):
+            raise self.wrong("the name of one field and ']' are expected")
+        return match.group().lower()
 
     def focus(self) -> Focus:
         """A concept, the wildcard or parentheses."""
@@ -297,8 +309,6 @@ class _Reader(Scanner):
             kind = match.group().upper()
             self.at = match.end()
             self.blank()
-        if kind == "M":
-            raise self.wrong("member filters are not supported")
         found = [self.criterion(kind)]
         while self.sign(","):
             found.append(self.criterion(kind))
@@ -308,7 +318,7 @@ class _Reader(Scanner):
     def criterion(self, kind: str) -> Filter:
         """name comparison value."""
         match = self.take(_NAME)
-        if match is None or match.group().lower() not in NAMES[kind]:
+        if match is None or (kind in NAMES and match.group().lower() not in NAMES[kind]):
             raise self.wrong(f"{'a description' if kind == 'D' else 'a concept'} filter of this name is not supported")
         name = match.group().lower()
         comparison = self.take(_COMPARISON)
@@ -319,6 +329,13 @@ class _Reader(Scanner):
             return Filter(kind, name, operator, self.dialects())
         if name in ("moduleid", "definitionstatusid", "typeid", "dialectid"):
             return Filter(kind, name, operator, inner=self.expression() if self.peek() != "(" else self.listed())
+        if kind == "M" and name not in ("active", "effectivetime") and not _TEXTS.match(self.text, self.at):
+            number = self.take(_NUMBER)
+            if number is not None:
+                return Filter(kind, name, operator, (("#", number.group(1)),))
+            if self.take(_BOOLEAN) is None:
+                return Filter(kind, name, operator, inner=self.expression() if self.peek() != "(" else self.listed())
+            raise self.wrong("a concept, a number or a text is expected")
         return Filter(kind, name, operator, tuple(self.values()))
 
     def dialects(self) -> tuple[tuple[str, str], ...]:

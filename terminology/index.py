@@ -52,8 +52,12 @@ ARRAYS = (
     "set_code",  # int32: the reference sets, sorted
     "set_at",
     "set_member",  # int32: members of each, sorted
+    "row_set",  # int32: the reference set of each of their rows, sorted
+    "row_concept",  # int32: its member
+    "row_at",  # uint32: where its values begin, in the order of meta fields, one more at the end
+    "row_value",  # uint32: into `value_text_at`
 )
-LATER = {"term_dialect": "term_use"}  # what an index of an earlier session lacks, and what it is as long as
+LATER = {"term_dialect": "term_use", "row_set": "", "row_concept": "", "row_at": "", "row_value": ""}  # what older indexes lack; how long it is then
 BLOBS = ("terms", "values")
 INACTIVE, ABSTRACT, DEFINED = 1, 2, 4
 DEFINED_PROPERTY = "sufficientlyDefined"  # https://hl7.org/fhir/R4/snomedct.html#properties
@@ -77,6 +81,7 @@ class IndexedSystem:
     props: Sequence[tuple[str, str]]  # (code, value name)
     facts: Mapping[str, Any]
     dialects: Sequence[tuple[Sequence[str], Sequence[str]]] = (((), ()),)  # (language reference sets that prefer a term, that accept it)
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)  # reference set -> the names of the values of its rows
     memo: Kept = field(default_factory=lambda: Kept(MAX_KEPT), repr=False)
     places: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # codes looked up lately
 
@@ -376,13 +381,15 @@ def open_index(folder: Path) -> IndexedSystem:
     head = msgspec.json.decode((folder / "meta.json").read_bytes())
     arrays = {name: _array(folder / f"{name}.npy") for name in ARRAYS if name not in LATER or (folder / f"{name}.npy").exists()}
     for name, like in LATER.items():
-        arrays.setdefault(name, np.zeros(len(arrays[like]), np.uint16))
+        arrays.setdefault(name, np.zeros(len(arrays[like]) if like else 0, np.uint16))
     views = {name: memoryview(data) for name, data in arrays.items() if data.dtype.kind != "S"}  # type: ignore[arg-type]
     blobs = {name: _map(folder / f"{name}.bin") for name in BLOBS}
     props = [(code, kind) for code, kind in head["props"]]
     facts = head["facts"] | {"prop_numbers": {code: number for number, (code, _) in enumerate(props)}}
     dialects = [(preferred, accepted) for preferred, accepted in head.get("dialects", [([], [])])]
-    return IndexedSystem(Meta(**head["meta"]), folder, arrays, views, blobs, head["languages"], head["uses"], props, facts, dialects)
+    return IndexedSystem(
+        Meta(**head["meta"]), folder, arrays, views, blobs, head["languages"], head["uses"], props, facts, dialects, head.get("fields", {})
+    )
 
 
 def _array(path: Path) -> Array:

@@ -92,6 +92,11 @@ def lines_of(source: Source) -> Iterator[tuple[int, str]]:
         raise BadRelease(f"{source.name}: cannot be taken from its archive behind line {number}") from bad
 
 
+def header(source: Source, separator: str = "\t") -> list[str]:
+    """The names in the first line. Raises BadRelease."""
+    return next(lines_of(source), (1, ""))[1].rstrip("\r\n").split(separator)
+
+
 def table(source: Source, columns: Sequence[str], separator: str = "\t") -> Iterator[list[str]]:
     """The rows of a tab-separated table whose header begins with `columns`. Raises BadRelease."""
     lines = lines_of(source)

@@ -13,7 +13,7 @@ from terminology.concepts import Meta
 from terminology.drafting import Columns, Progress, silent, write_index
 from terminology.implicit import SNOMED
 from terminology.index import DEFINED, INACTIVE
-from terminology.load.files import BadRelease, Source, open_sources
+from terminology.load.files import BadRelease, Source, header, open_sources
 from terminology.load.files import table as lines_of_table
 
 IS_A = "116680003"
@@ -52,6 +52,7 @@ CONCEPT = (*COMMON, "definitionStatusId")
 DESCRIPTION = (*COMMON, "conceptId", "languageCode", "typeId", "term", "caseSignificanceId")
 RELATIONSHIP = (*COMMON, "sourceId", "destinationId", "relationshipGroup", "typeId", "characteristicTypeId", "modifierId")
 CONCRETE = (*COMMON, "sourceId", "value", "relationshipGroup", "typeId", "characteristicTypeId", "modifierId")
+TOLD = ("effectiveTime", "moduleId")  # of each row of a reference set, before the values that only some have
 REFSET = (*COMMON, "refsetId", "referencedComponentId")
 
 
@@ -233,16 +234,19 @@ def _relationships(sources: Sequence[Source], columns: Columns) -> None:
 
 
 def _refsets(sources: Sequence[Source], columns: Columns, release: Release) -> None:
-    """Membership of every reference set; associations also as properties of the inactive concept."""
+    """Membership of every reference set and the values of its rows about concepts; associations also as properties of the inactive concept."""
     props = {refset: columns.prop(name, "valueCode") for refset, name in ASSOCIATIONS.items()}
     for source in _files(sources, "der2_", "refset_"):
         name = source.name.lower()
         if "refset_language" in name or "moduledependency" in name or "refsetdescriptor" in name:
             continue
+        extra = header(source)[len(REFSET) :]
         for row in table(source, REFSET):
             if row[2] != "1":
                 continue
             columns.sets.setdefault(row[4], []).append(row[5])
+            if row[5] in columns.concepts and columns.fields.setdefault(row[4], [*TOLD, *extra])[len(TOLD) :] == extra:
+                columns.rows.append((row[4], row[5], (row[1], row[3], *row[6:])))
             prop = props.get(row[4])
             if prop is not None and len(row) > 6:
                 columns.values.append((row[5], prop, row[6]))

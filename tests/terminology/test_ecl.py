@@ -11,7 +11,7 @@ from terminology import constraint, described, reach
 from terminology.ecl import BadConstraint, parse
 from terminology.index import IndexedSystem, open_index
 from terminology.load.rf2 import load_snomed
-from tests.bench.snomed_synthetic import CORE, GB, SYNONYM, US, sctid
+from tests.bench.snomed_synthetic import CORE, GB, ROOT, SYNONYM, US, sctid
 from tests.terminology import tinysnomed
 from tests.terminology.tinysnomed import Tiny, write_file
 
@@ -272,6 +272,73 @@ def test_description_filters(spoken: tuple[Tiny, IndexedSystem], criteria: str, 
     assert found(system, f"* {{{{ {criteria} }}}}") == {codes[each] for each in expected}
 
 
+MAPS = sctid(8_100_000)
+MAP_HEAD = "id effectiveTime active moduleId refsetId referencedComponentId mapGroup mapPriority mapRule mapTarget correlationId"
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, IndexedSystem]:
+    """A map reference set: every fifth concept to a code, twice with another priority; one row inactive, one about a description."""
+    folder = tmp_path_factory.mktemp("maps")
+    made = tinysnomed.write(folder / "release")
+    write_file(
+        folder / "release",
+        "sct2_Concept_Snapshot_XX_20240201.txt",
+        "id effectiveTime active moduleId definitionStatusId",
+        [[MAPS, "20240201", "1", CORE, "900000000000074008"]],
+    )
+    rows = []
+    for number, code in enumerate(made.active[10:60:5]):
+        for priority in (1, 2):
+            time, target = ("20240201" if number % 2 else "20230801"), f"J{40 + number}.{priority}"
+            rows.append([f"x{number}{priority}", time, "1", CORE, MAPS, code, "1", str(priority), "TRUE", target, made.active[number]])
+    rows.append(["y", "20240201", "0", CORE, MAPS, made.active[11], "1", "1", "TRUE", "Z99", made.active[0]])
+    rows.append(["z", "20240201", "1", CORE, MAPS, sctid(5_000_001, "01"), "1", "1", "TRUE", "Z98", made.active[0]])
+    write_file(folder / "release", "der2_iissscRefset_MapSnapshot_XX_20240201.txt", MAP_HEAD, rows)
+    return made, open_index(load_snomed([folder / "release"], folder / "index"))
+
+
+def test_members_by_their_rows(mapped: tuple[Tiny, IndexedSystem]) -> None:
+    made, system = mapped
+    codes = made.active[10:60:5]
+    cases: list[tuple[str, set[str]]] = [
+        (f"^ {MAPS}", set(codes)),
+        (f'^ {MAPS} {{{{ M mapTarget = "J41.1" }}}}', {codes[1]}),
+        (f'^ {MAPS} {{{{ M mapTarget = wild:"J4?.1" }}}}', set()),
+        (f'^ {MAPS} {{{{ M mapTarget = wild:"J4*.1" }}}}', set(codes)),
+        (f'^ {MAPS} {{{{ M mapTarget = ("J40.1" exact:"J43.2"), mapGroup = #1 }}}}', {codes[0], codes[3]}),
+        (f'^ {MAPS} {{{{ M mapTarget = "J41.1", mapPriority = #2 }}}}', set()),
+        (f"^ {MAPS} {{{{ M mapPriority > #1 }}}}", set(codes)),
+        (f"^ {MAPS} {{{{ M mapPriority >= #3 }}}}", set()),
+        (f"^ {MAPS} {{{{ M correlationId = {made.active[2]} |Said| }}}}", {codes[2]}),
+        (f"^ {MAPS} {{{{ M correlationId = ({made.active[2]} {made.active[3]}) }}}}", {codes[2], codes[3]}),
+        (
+            f"^ {MAPS} {{{{ M correlationId != (<< {made.active[0]}) }}}}",
+            {c for n, c in enumerate(codes) if made.active[n] not in made.below(ROOT) | {ROOT}},
+        ),
+        (f'^ {MAPS} {{{{ M effectiveTime = "20240201" }}}}', set(codes[1::2])),
+        (f'^ {MAPS} {{{{ M effectiveTime < "20240101", active = 1 }}}}', set(codes[::2])),
+        (f"^ {MAPS} {{{{ M moduleId = {CORE} }}}}", set(codes)),
+        (f"^ {MAPS} {{{{ M moduleId = {MAPS} }}}}", set()),
+        (f"^ {MAPS} {{{{ M referencedComponentId = << {codes[4]} }}}}", {c for c in codes if codes[4] in {c, *made.above(c)}}),
+        (f'^ {MAPS} {{{{ M colour = "red" }}}}', set()),
+        (f'<< ^ {MAPS} {{{{ M mapTarget = "J41.1" }}}}', made.below(codes[1]) | {codes[1]}),
+        (f"^ [referencedComponentId] {MAPS}", set(codes)),
+        (f"^ [correlationId] {MAPS}", set(made.active[:10])),
+        (f'^ [correlationId] {MAPS} {{{{ M mapTarget = "J41.1" }}}}', {made.active[1]}),
+        ("^ [targetComponentId] 900000000000526001", set(made.replaced.values()) if system.find("900000000000526001") is not None else set()),
+        (f'^ {MAPS} {{{{ M mapTarget = "J41.1" }}}} {{{{ C active = 1 }}}}', {codes[1]}),
+    ]
+    for text, expected in cases:
+        assert found(system, text) == expected, text
+
+
+@pytest.mark.parametrize("criterion", ["active = 0", 'mapTarget > "J"', 'effectiveTime = "yesterday"', "mapPriority = #x"])
+def test_member_filters_that_cannot_be_answered_are_refused(mapped: tuple[Tiny, IndexedSystem], criterion: str) -> None:
+    with pytest.raises(BadConstraint):
+        found(mapped[1], f"^ {MAPS} {{{{ M {criterion} }}}}")
+
+
 def test_text_definitions_are_found_where_their_type_is_asked_for(tiny: tuple[Tiny, IndexedSystem]) -> None:
     made, system = tiny
     assert found(system, '* {{ term = wild:"what it*", type = def }}') == {made.active[10]}
@@ -315,8 +382,12 @@ def test_filters_that_cannot_be_answered_are_refused(spoken: tuple[Tiny, Indexed
         "<404684003 : 363698007",
         "<404684003 : { 363698007 = * ",
         "(" * 80 + "138875005" + ")" * 80,
-        "^ [targetComponentId] 900000000000526001",
+        "^ [targetComponentId, mapTarget] 900000000000526001",
+        "^ [*] 900000000000526001",
+        "[targetComponentId] 900000000000526001",
         '* {{ M mapTarget = "J45" }}',
+        "^ 900000000000526001 {{ M mapTarget }}",
+        "^ 900000000000526001 {{ M mapTarget = true }}",
         '* {{ colour = "red" }}',
         "138875005 ) ",
         "x" * 10_001,
