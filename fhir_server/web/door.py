@@ -99,6 +99,8 @@ def fhir_door(services: Services) -> App:
             pretty = negotiate.pretty([value for name, value in pairs if name == "_pretty"])
             async with asyncio.timeout(services.settings.request_seconds):
                 ctx = await _context(services, exchange)
+                if not (want.acceptable or exchange.path[:1] == ("Binary",)):
+                    raise negotiate.unwritten()
                 request = await _request(services, exchange, pairs, receive)
                 reply = await services.route(ctx, request)
             services.record(ctx, request, reply)
@@ -212,6 +214,7 @@ async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[st
         form = tuple(pair for pair in _pairs(body.strip()) if pair[0] not in FORMAT_PARAMS)
         return Request(exchange.method, exchange.path, query + form, exchange.headers, content_type=media)
     if media in PATCH_TYPES:
+        negotiate.check_charset(content_type)
         return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media)
     if exchange.path[-1:] == ("$convert-v2",) and negotiate.body_format(content_type) not in (negotiate.JSON, negotiate.XML):
         return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fhir_server.web.asgi import App, Headers, Message, Receive, Scope, Send, header_map, respond
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-ALLOW_HEADERS = b"authorization, content-type, accept, prefer, if-match, if-none-match, if-modified-since, if-none-exist, x-request-id"
+ALLOW_HEADERS = b"authorization, content-type, accept, prefer, if-match, if-none-match, if-modified-since, if-none-exist, x-request-id, x-cascade, x-security-context"
 EXPOSE_HEADERS = b"location, content-location, etag, last-modified, x-request-id, retry-after, www-authenticate"
 ALLOW_METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from conformance.outcome import bad_request, not_acceptable, unsupported_media
+from conformance.outcome import Refusal, bad_request, not_acceptable, unsupported_media
 
 JSON, XML, OTHER = "json", "xml", "other"
 MEDIA: Mapping[str, str] = {
@@ -24,8 +24,10 @@ MEDIA: Mapping[str, str] = {
     "*/*": JSON,
     "application/*": JSON,
     "text/*": JSON,
-    "text/html": JSON,  # a browser that looks: JSON is what we show
+    "text/html": JSON,
 }
+OWN = ("application/fhir+json", "application/fhir+xml")
+ANY = frozenset({"*/*", "application/*", "text/*", "text/html"})  # a browser that looks is shown JSON
 VERSIONS = ("4.0", "4.0.1")
 RETURNS = ("minimal", "representation", "OperationOutcome")
 HANDLINGS = ("strict", "lenient")
@@ -33,11 +35,13 @@ HANDLINGS = ("strict", "lenient")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """format: json | xml; exact: the client's own media type if it is none of FHIR's (a Binary's content); versioned: it named fhirVersion."""
+    """format: json | xml; raw: no format of FHIR was asked for by name, so a Binary goes out as what it is; versioned: fhirVersion was named;
+    acceptable: False if the client takes no format of FHIR at all."""
 
     format: str
-    exact: str = ""
+    raw: bool = False
     versioned: bool = False
+    acceptable: bool = True
 
 
 @lru_cache(512)
@@ -49,27 +53,42 @@ def wanted(format_param: str, accept: str) -> Wanted:
             raise not_acceptable("_format names no media type this server writes: use json or xml")
         _check_version(version)
         return Wanted(MEDIA[media], versioned=bool(version))
-    exact = ""
-    for media, version in _ranked(accept or "*/*"):
-        if media in MEDIA:
-            if version and version not in VERSIONS:
-                continue
-            return Wanted(MEDIA[media], exact, bool(version))
-        exact = exact or media
-    if exact:
-        return Wanted(JSON, exact)
-    raise not_acceptable("this server writes application/fhir+json and application/fhir+xml, fhirVersion 4.0")
+    ranked, never = _ranked(accept or "*/*")
+    raw = False
+    for media, version in ranked:
+        found = _written(media, never)
+        if found and (not version or version in VERSIONS):
+            return Wanted(found, raw or media in ANY, bool(version))
+        raw = raw or not found
+    if raw:
+        return Wanted(JSON, raw, acceptable=False)
+    raise unwritten()
 
 
-def _ranked(accept: str) -> list[tuple[str, str]]:
-    """(media type, fhirVersion) of an Accept header, best first; quality 0 is left out."""
+def unwritten() -> Refusal:
+    """406: the client takes none of FHIR's formats."""
+    return not_acceptable("this server writes application/fhir+json and application/fhir+xml, fhirVersion 4.0")
+
+
+def _written(media: str, never: frozenset[str]) -> str:
+    """The format that a media type or range stands for, '' if it is none of FHIR's; a range does not stand for what the client never takes."""
+    if media not in ANY:
+        return MEDIA.get(media, "")
+    return next((MEDIA[each] for each in OWN if each not in never), "")
+
+
+def _ranked(accept: str) -> tuple[list[tuple[str, str]], frozenset[str]]:
+    """(media type, fhirVersion) of an Accept header, best first; and what stands there with quality 0."""
     rows = []
+    never = set()
     for order, part in enumerate(accept.split(",")):
         media, version = split_media(part)
         quality = _quality(part)
         if media and quality > 0:
             rows.append((-quality, order, media, version))
-    return [(media, version) for _, _, media, version in sorted(rows)]
+        elif media:
+            never.add(media)
+    return [(media, version) for _, _, media, version in sorted(rows)], frozenset(never)
 
 
 def _quality(part: str) -> float:
@@ -100,10 +119,15 @@ def body_format(content_type: str) -> str:
     media, version = split_media(content_type)
     if version and version not in VERSIONS:
         raise unsupported_media("the body's fhirVersion is not one this server reads: 4.0")
+    check_charset(content_type)
+    return MEDIA.get(media, OTHER) if media not in ("", "*/*", "application/*", "text/*", "text/html", "json", "xml") else OTHER
+
+
+def check_charset(content_type: str) -> None:
+    """415 for another charset than UTF-8."""
     lowered = content_type.lower()
     if "charset=" in lowered and lowered.rsplit("charset=", 1)[1].split(";")[0].strip(' "') not in ("utf-8", "utf8", "us-ascii"):
         raise unsupported_media("FHIR bodies are UTF-8")
-    return MEDIA.get(media, OTHER) if media not in ("", "*/*", "application/*", "text/*", "text/html", "json", "xml") else OTHER
 
 
 def _check_version(version: str) -> None:

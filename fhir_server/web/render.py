@@ -110,8 +110,8 @@ def accepts_gzip(accept_encoding: str) -> bool:
 
 
 def binary_of(request: Request, reply: Reply, want: Wanted) -> tuple[str, str] | None:
-    """(contentType, base64) if a Binary was read by a client that wants its content and not FHIR (https://hl7.org/fhir/R4/binary.html#rest)."""
+    """(contentType, base64) if a Binary was read by a client that did not ask for a format of FHIR (https://hl7.org/fhir/R4/binary.html#rest)."""
     res = reply.res
-    if not want.exact or request.method != "GET" or reply.status != 200 or res is None or res.get("resourceType") != "Binary":
+    if not want.raw or request.method != "GET" or reply.status != 200 or res is None or res.get("resourceType") != "Binary":
         return None
     return str(res.get("contentType", "application/octet-stream")), str(res.get("data", ""))

@@ -161,3 +161,33 @@ def test_a_custom_search_parameter_is_used_once_it_is_indexed(server: Server) ->
             time.sleep(0.5)
     assert answer.status_code == 200, answer.text
     assert answer.json()["total"] == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("*/*", "application/pdf"),
+        ("application/*", "application/pdf"),
+        ("application/pdf", "application/pdf"),
+        ("application/fhir+json", "application/fhir+json"),
+        ("application/fhir+xml, */*", "application/fhir+xml"),
+    ],
+)
+def test_a_binary_is_returned_as_its_content_type_unless_fhir_is_asked_for(server: Server, accept: str, media: str) -> None:
+    """https://hl7.org/fhir/R4/binary.html#rest"""
+    with server.client() as http:
+        rid = http.post("/Binary", content=b"%PDF-1.4", headers={"Content-Type": "application/pdf"}).json()["id"]
+        shown = http.get(f"/Binary/{rid}", headers={"Accept": accept})
+        assert shown.headers["content-type"].startswith(media)
+        assert (shown.content == b"%PDF-1.4") == (media == "application/pdf")
+        assert http.get(f"/Binary/{rid}?_format=json", headers={"Accept": accept}).json()["contentType"] == "application/pdf"
+
+
+@pytest.mark.parametrize("accept", ["text/turtle", "image/png", "application/fhir+json;q=0"])
+def test_a_format_that_is_not_written_is_406_and_nothing_is_done(server: Server, accept: str) -> None:
+    """https://hl7.org/fhir/R4/http.html#mime-type"""
+    with server.client() as http:
+        answer = http.put("/Patient/unacceptable", json={**PATIENT, "id": "unacceptable"}, headers={**JSON, "Accept": accept})
+        assert answer.status_code == 406
+        assert issue(answer)["code"] == "not-supported"
+        assert http.get("/Patient/unacceptable").status_code == 404

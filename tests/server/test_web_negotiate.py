@@ -36,9 +36,34 @@ def test_no_representation_both_sides_know_is_406(format_param: str, accept: str
     assert caught.value.status == 406
 
 
-def test_a_media_type_that_is_not_fhirs_is_kept_for_binary_content() -> None:
-    assert negotiate.wanted("", "image/png").exact == "image/png"
-    assert negotiate.wanted("", "application/fhir+json, image/png").exact == ""
+@pytest.mark.parametrize("accept", ["text/turtle", "image/png", "application/fhir+turtle", "nonsense", "image/png, application/fhir+json;q=0"])
+def test_a_client_that_takes_no_format_of_fhir_can_only_have_binary_content(accept: str) -> None:
+    want = negotiate.wanted("", accept)
+    assert (want.raw, want.acceptable) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("accept", "raw"),
+    [
+        ("", True),
+        ("*/*", True),
+        ("application/*", True),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
+        ("image/png, application/fhir+json", True),
+        ("application/fhir+json, image/png", False),
+        ("application/fhir+xml", False),
+        ("application/json", False),
+        ("application/fhir+json, */*;q=0.1", False),
+    ],
+)
+def test_a_binary_is_shown_as_itself_unless_a_format_of_fhir_is_named_first(accept: str, raw: bool) -> None:
+    want = negotiate.wanted("", accept)
+    assert (want.raw, want.acceptable) == (raw, True)
+    assert not negotiate.wanted("json", accept).raw
+
+
+def test_a_range_does_not_stand_for_what_has_quality_zero() -> None:
+    assert negotiate.wanted("", "application/fhir+json;q=0, */*").format == XML
 
 
 @pytest.mark.parametrize(
@@ -60,6 +85,13 @@ def test_body_format(content_type: str, expected: str) -> None:
 def test_a_charset_or_version_we_do_not_read_is_415(content_type: str) -> None:
     with pytest.raises(Refusal) as caught:
         negotiate.body_format(content_type)
+    assert caught.value.status == 415
+
+
+def test_a_patch_in_another_charset_is_415() -> None:
+    negotiate.check_charset("application/json-patch+json; charset=utf-8")
+    with pytest.raises(Refusal) as caught:
+        negotiate.check_charset("application/json-patch+json; charset=iso-8859-1")
     assert caught.value.status == 415
 
 
