@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from conformance.gate.blank import advise
 from conformance.gate.compiler import type_check
 from conformance.gate.profiles import profile_check
 from conformance.gate.report import At, Report
@@ -31,6 +32,8 @@ def checker(spec: Spec, rtype: str, *, warnings: bool = True) -> Callable[[dict[
     def run(res: dict[str, Any]) -> list[Issue]:
         report = Report(res, warnings=warnings)
         check(res, None, rtype, None, report)
+        if warnings:
+            advise(res, (None, rtype, None), report)
         return report.issues
 
     return run
@@ -79,6 +82,8 @@ def layered(
         return [Issue("error", "structure", "resourceType must name a resource type of R4", "")], []
     report = Report(res, warnings=warnings, check_code=check_code, resolve=resolve)
     type_check(spec, rtype)(res, None, rtype, None, report)
+    if warnings:
+        advise(res, (None, rtype, None), report)
     own = len(report.issues)
     levels = dict.fromkeys(profiles, "enforce")
     levels = {**dict.fromkeys(advised, "warn"), **levels}

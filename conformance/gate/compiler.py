@@ -13,7 +13,7 @@ from conformance.gate.bundle import check_bundle
 from conformance.gate.contained import check_contained
 from conformance.gate.extensions import check_extension
 from conformance.gate.invariants import NATIVE, elsewhere
-from conformance.gate.primitives import FORMS, Form
+from conformance.gate.primitives import FORMS, MAX_STRING, Form
 from conformance.gate.report import At, Check, Report, kind, safe_name
 from conformance.gate.rules import Native, judge_path, judge_rule, native
 from conformance.spec import Element, Rule, Spec
@@ -70,7 +70,7 @@ def _plain_check(shape: Shape) -> Check:
                 unknown(key, at, report)
                 continue
             expected, quick, judge = entry
-            if type(each) is not expected or not each or not quick(each):
+            if type(each) is not expected or not each or not quick(each) or (expected is str and len(each) > MAX_STRING):
                 judge(each, value, at, report)
         if len(value) < 2 and (not value or "id" in value):
             report.error("structure", "an element may not be empty", at, "ele-1")
@@ -94,7 +94,7 @@ def _ruled_check(shape: Shape, resource: bool) -> Check:
                 unknown(key, at, report)
                 continue
             expected, quick, judge = entry
-            if type(each) is not expected or not each or not quick(each):
+            if type(each) is not expected or not each or not quick(each) or (expected is str and len(each) > MAX_STRING):
                 judge(each, value, at, report)
         for key in required:
             if key not in value and f"_{key}" not in value:
@@ -314,7 +314,7 @@ def _primitives(key: str, name: str, form: Form, judges: tuple[Judge, ...]) -> P
         if not value:
             report.error("structure", "an array may not be empty", (at, name, None))
         for index, each in enumerate(value):
-            if (type(each) is expected and each and quick(each)) or good(each):
+            if (type(each) is expected and each and quick(each) and not (expected is str and len(each) > MAX_STRING)) or good(each):
                 for judge in judges:
                     judge(each, (at, name, index), report)
             elif each is not None or not _pair(holder.get(f"_{key}"), index):

@@ -5,7 +5,9 @@ from decimal import Decimal
 import pytest
 
 from conformance.gate.narrative import problems
-from conformance.gate.primitives import FORMS
+from conformance.gate.primitives import FORMS, MAX_STRING
+from conformance.spec import load_spec
+from conformance.validate import checker
 
 GOOD = {
     "base64Binary": ["YQ==", "YWI=", "YWJj", "YWJj\nYWJj"],
@@ -183,3 +185,26 @@ def test_narrative_that_is_not(inner):
 )
 def test_what_is_no_div_of_xhtml(value):
     assert list(problems(value)) != []
+
+
+@pytest.mark.parametrize("code", ["string", "markdown"])
+def test_strings_shall_not_exceed_1_mib(code: str) -> None:
+    """https://hl7.org/fhir/R4/datatypes.html#string, counted in characters."""
+    assert FORMS[code].good("é" * MAX_STRING)
+    assert not FORMS[code].good("x" * (MAX_STRING + 1))
+
+
+def test_the_gate_refuses_longer_strings_wherever_they_stand() -> None:
+    long = "x" * (MAX_STRING + 1)
+    check = checker(load_spec(), "Patient")
+    for res in ({"name": [{"family": long}]}, {"name": [{"given": ["a", long]}]}, {"extension": [{"url": "http://e", "valueString": long}]}):
+        assert [issue.code for issue in check({"resourceType": "Patient", **res}) if issue.severity == "error"] == ["value"]
+    data = {"resourceType": "Binary", "contentType": "text/plain", "data": "YWJj" * (MAX_STRING // 4 + 1)}
+    assert not checker(load_spec(), "Binary", warnings=False)(data)
+
+
+def test_strings_should_hold_more_than_white_space() -> None:
+    res = {"resourceType": "Patient", "name": [{"family": " \t", "given": ["a", "\u00a0"]}]}
+    found = [(issue.severity, issue.expression) for issue in checker(load_spec(), "Patient")(res) if issue.code == "value"]
+    assert sorted(found) == [("warning", "Patient.name[0].family"), ("warning", "Patient.name[0].given[1]")]
+    assert not checker(load_spec(), "Patient", warnings=False)(res)
