@@ -21,8 +21,12 @@ from conformance.spec import Element, Spec
 FHIR = "http://hl7.org/fhir"
 XHTML = "http://www.w3.org/1999/xhtml"
 _TAG = "{" + FHIR + "}"
-_INTEGERS = frozenset(("integer", "positiveInt", "unsignedInt"))
-_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+# as https://hl7.org/fhir/R4/datatypes.html#integer writes them
+_INTEGERS = {
+    "integer": re.compile(r"0|[+-]?[1-9][0-9]{0,18}"),
+    "positiveInt": re.compile(r"\+?[1-9][0-9]{0,18}"),
+    "unsignedInt": re.compile(r"0|[1-9][0-9]{0,18}"),
+}
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _ENCODING = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]*);")
@@ -171,6 +175,8 @@ class _Reader:
             extra.pop("value", None)
         if len(node) or node.text:
             self.children(node, "Element", place, extra, depth + 1)
+        if text is None and not extra:
+            raise _bad(place, "has neither a value nor extensions (ele-1)", "structure")
         return None if text is None else _value(text, type_, place), extra or None
 
 
@@ -200,8 +206,6 @@ def _add_primitive(found: dict[str, Any], name: str, value: Any, extra: dict[str
         values.append(value)
     if extras is not None:
         extras.append(extra)
-    if values is None and extras is None:  # neither value nor extension: kept as a null that the gate refuses
-        found[name] = [None]
 
 
 def _value(text: str, type_: str, place: Place) -> Any:
@@ -211,8 +215,8 @@ def _value(text: str, type_: str, place: Place) -> Any:
             raise _bad(place, "is not a boolean", "value")
         return text == "true"
     if type_ in _INTEGERS:
-        if not _INTEGER.fullmatch(text):
-            raise _bad(place, "is not an integer", "value")
+        if not _INTEGERS[type_].fullmatch(text):
+            raise _bad(place, f"is not of the form of {type_}", "value")
         return int(text)
     if type_ == "decimal":
         return _decimal(text, place)
