@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
+from conformance.gate.report import safe_name
 from conformance.outcome import Refusal, bad_request, outcome, refuse, too_large
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.answer import location, readable
@@ -22,6 +23,10 @@ PRECONDITIONS = (
     ("ifNoneExist", "if-none-exist"),
 )
 FORMAT = ("_format", "_pretty")
+# What a batch or transaction may hold: no total (bdl-1), search (bdl-2) or response (bdl-4), and no modifier, which would have to be understood.
+BUNDLE = frozenset({"resourceType", "id", "meta", "implicitRules", "language", "identifier", "type", "timestamp", "link", "entry", "signature"})
+ENTRY = frozenset({"id", "extension", "link", "fullUrl", "resource", "request"})
+REQUEST = frozenset({"id", "extension", "method", "url", *(name for name, _ in PRECONDITIONS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,8 @@ class Entry:
 
 
 def rows_of(ctx: Context, bundle: Resource) -> list[Resource]:
-    """Bundle.entry as a list of objects. Raises 400, 413 beyond FHIR_MAX_ENTRIES."""
+    """Bundle.entry as a list of objects. Raises 400 (also for what a batch or transaction may not have, rule bdl-1), 413 beyond FHIR_MAX_ENTRIES."""
+    known_only(bundle, BUNDLE, "Bundle")
     rows = bundle.get("entry", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise refuse("structure", "an array of objects is expected", expression="Bundle.entry")
@@ -54,35 +60,53 @@ def rows_of(ctx: Context, bundle: Resource) -> list[Resource]:
 def parse(ctx: Context, place: int, row: Resource) -> Entry:
     """The request in an entry. Raises Refusal 400 that names the entry."""
     with placed(place):
+        known_only(row, ENTRY, "entry")
         asked = row.get("request")
         if not isinstance(asked, dict):
-            raise refuse("required", "the entry needs a request", expression="Bundle.request")
+            raise refuse("required", "the entry needs a request", expression="entry.request")
         method, url = asked.get("method"), asked.get("url")
         if not isinstance(method, str) or method not in PHASES:
-            raise refuse("value", "the method must be GET, HEAD, POST, PUT, PATCH or DELETE", expression="Bundle.request.method")
+            raise refuse("value", "the method must be GET, HEAD, POST, PUT, PATCH or DELETE", expression="entry.request.method")
         if not isinstance(url, str):
-            raise refuse("required", "the request needs a url", expression="Bundle.request.url")
-        headers = {header: asked[name] for name, header in PRECONDITIONS if isinstance(asked.get(name), str)}
+            raise refuse("required", "the request needs a url", expression="entry.request.url")
+        known_only(asked, REQUEST, "entry.request")
+        headers = {header: _precondition(asked, name) for name, header in PRECONDITIONS if name in asked}
         full_url = row.get("fullUrl", "")
         res = row.get("resource")
         if not isinstance(full_url, str) or not (res is None or (isinstance(res, dict) and isinstance(res.get("resourceType"), str))):
             raise refuse("structure", "fullUrl is a string and resource is a resource")
         path, query = _split(ctx, url)
         if not path and method == "POST":
-            raise bad_request("a bundle does not stand inside a bundle", "Bundle.request.url")
+            raise bad_request("a bundle does not stand inside a bundle", "entry.request.url")
         return Entry(place, full_url, _request("GET" if method == "HEAD" else method, path, query, headers, res))
+
+
+def known_only(value: Resource, known: frozenset[str], place: str) -> None:
+    """400 for an element that does not stand in a request of this kind, so that nothing sent is passed over."""
+    if value.keys() <= known:
+        return
+    for name in value:
+        if name.removeprefix("_") not in known:
+            raise refuse("structure", f"has an element that a batch or transaction does not: {safe_name(name)}", expression=place)
+
+
+def _precondition(asked: Resource, name: str) -> str:
+    text = asked[name]
+    if not isinstance(text, str):
+        raise refuse("value", "a precondition is a string", expression=f"entry.request.{name}")
+    return text
 
 
 def _split(ctx: Context, url: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Path and parameters of an entry's URL: relative, or absolute below our own base."""
     rest = url.removeprefix(ctx.base)
     if "://" in rest.partition("?")[0]:
-        raise bad_request("the request's url is not one of this server", "Bundle.request.url")
+        raise bad_request("the request's url is not one of this server", "entry.request.url")
     path, _, query = rest.partition("?")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict", max_num_fields=1000)
     except ValueError as error:
-        raise bad_request("the request's url has a malformed query", "Bundle.request.url") from error
+        raise bad_request("the request's url has a malformed query", "entry.request.url") from error
     segments = tuple(unquote(segment) for segment in path.split("/") if segment)
     return segments, tuple(pair for pair in pairs if pair[0] not in FORMAT)
 
@@ -98,7 +122,7 @@ def _binary(res: Resource) -> bytes:
     try:
         return base64.b64decode(str(res.get("data", "")), validate=True)
     except binascii.Error as error:
-        raise bad_request("the Binary's data is not base64", "Bundle.resource.data") from error
+        raise bad_request("the Binary's data is not base64", "Binary.data") from error
 
 
 def distinct_urls(entries: Sequence[Entry]) -> None:
@@ -107,7 +131,7 @@ def distinct_urls(entries: Sequence[Entry]) -> None:
     for entry in entries:
         if entry.full_url and entry.request.res is not None and entry.full_url in seen:
             with placed(entry.place):
-                raise refuse("invariant", "bdl-7: fullUrl must be unique in a bundle", expression="Bundle.fullUrl", status=400)
+                raise refuse("invariant", "bdl-7: fullUrl must be unique in a bundle", expression="entry.fullUrl", status=400)
         seen.add(entry.full_url)
 
 

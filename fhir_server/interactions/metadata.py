@@ -1,12 +1,14 @@
 """capabilities: what the route and operation tables serve, as a CapabilityStatement. https://hl7.org/fhir/R4/http.html#capabilities"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from conformance.capability import MODES, capability, terminology_capabilities
 from conformance.outcome import bad_request
 from conformance.spec import Param
 from fhir_server.context import Context, Reply, Request, Resource, first
+from fhir_server.interactions.read import trimmed
 from fhir_server.search import custom
 from fhir_server.search.parse import REFUSED
 from fhir_server.security.authserver.discovery import oauth_uris
@@ -47,7 +49,7 @@ SMART = {
 
 
 async def metadata(ctx: Context, request: Request, table: Table) -> Reply:
-    """GET metadata?mode=full|normative|terminology. Made once per base URL and mode."""
+    """GET metadata?mode=full|normative|terminology. Made once per base URL and mode; `_summary` and `_elements` as on a read."""
     mode = first(request.query, "mode") or "full"
     if mode not in MODES:
         raise bad_request("mode is one of " + ", ".join(MODES))
@@ -58,7 +60,8 @@ async def metadata(ctx: Context, request: Request, table: Table) -> Reply:
             kept.clear()
         facts = enabled(ctx, table)
         kept[key] = terminology_capabilities(ctx.spec, facts) if mode == "terminology" else capability(ctx.spec, facts, mode)
-    return Reply(200, kept[key])
+    rest = tuple(pair for pair in request.query if pair[0] != "mode")
+    return Reply(200, trimmed(ctx, kept[key]["resourceType"], kept[key], replace(request, query=rest)) if rest else kept[key])
 
 
 def _edition(ctx: Context) -> Any:

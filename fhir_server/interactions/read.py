@@ -55,10 +55,10 @@ def _shown(ctx: Context, request: Request, stored: Stored) -> Reply:
     if unchanged(request.headers, stored):
         return Reply(304, None, headers)
     res = stored.res or {}
-    return Reply(200, _trimmed(ctx, stored.rtype, res, request) if request.query else res, headers)
+    return Reply(200, trimmed(ctx, stored.rtype, res, request) if request.query else res, headers)
 
 
-def _trimmed(ctx: Context, rtype: str, res: Resource, request: Request) -> Resource:
+def trimmed(ctx: Context, rtype: str, res: Resource, request: Request) -> Resource:
     """What `_summary` and `_elements` leave (https://hl7.org/fhir/R4/http.html#summary); other parameters are refused, or ignored if lenient."""
     wanted = [pair for pair in request.query if pair[0] in TRIMMING]
     if len(wanted) < len(request.query) and ctx.prefer.get("handling") != "lenient":

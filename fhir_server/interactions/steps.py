@@ -82,9 +82,11 @@ def placed(place: int) -> Iterator[None]:
 
 
 def _below(entry: str, expression: str) -> str:
-    """'Patient.name[0]' in an entry -> 'Bundle.entry[3].resource.name[0]'."""
-    rest = expression.partition(".")[2]
-    return f"{entry}.resource.{rest}" if rest else entry
+    """'Patient.name[0]' in an entry -> 'Bundle.entry[3].resource.name[0]'; 'entry.request.url', which is of the entry itself, -> 'Bundle.entry[3].request.url'."""
+    head, _, rest = expression.partition(".")
+    if not rest:
+        return entry
+    return f"{entry}.{rest}" if head == "entry" else f"{entry}.resource.{rest}"
 
 
 def missing(step: Step) -> Refusal:
