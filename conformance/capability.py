@@ -146,17 +146,21 @@ def _operations(enabled: Mapping[str, Any], level: str, rtype: str) -> list[Json
 
 
 def supported_profiles(spec: Spec, rtype: str) -> list[str]:
-    """Profiles of installed packages on a resource type ('url|version')."""
-    return spec.memo.setdefault("supported profiles", _profiles(spec)).get(rtype, [])  # type: ignore[no-any-return]
+    """Profiles of installed packages, and stored ones, on a resource type ('url|version')."""
+    found: dict[str, list[str]] = spec.memo.setdefault("supported profiles", {})
+    if not found:
+        found |= _profiles(spec)
+    return found.get(rtype, [])
 
 
 def _profiles(spec: Spec) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for package in spec.packages:
+    for package in (*spec.packages, *((spec.stored,) if spec.stored else ())):
         for url in package.urls("StructureDefinition"):
             definition = package.definition(url, "", "StructureDefinition") or {}
             if definition.get("derivation") == "constraint" and definition.get("kind") == "resource":
-                found.setdefault(str(definition.get("type")), []).append(f"{url}|{definition.get('version', package.version)}")
+                version = str(definition.get("version", package.version))
+                found.setdefault(str(definition.get("type")), []).append(f"{url}|{version}" if version else url)
     return found
 
 

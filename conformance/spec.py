@@ -5,7 +5,7 @@ Paragraphs: https://hl7.org/fhir/R4/elementdefinition.html, https://hl7.org/fhir
 """
 
 import gzip
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -99,13 +99,18 @@ class Rule:
     human: str
 
 
+JUDGED = ("extensions", "trees", "profiles", "asks", "supported profiles", "interactions.metadata")  # memos that depend on profiles
+
+
 @dataclass(frozen=True)
 class Spec:
-    """R4 and the packages installed on top of it. Immutable but for `adopt`: `with_package` gives another one that shares the tables."""
+    """R4, the packages installed on top of it, and the profiles stored over REST. Immutable but for `adopt` and `take_stored`: `with_package` gives
+    another one that shares the tables."""
 
     version = "4.0.1"
     tables: Mapping[str, Any]
     packages: tuple[Package, ...] = ()
+    stored: Package | None = None
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what others compile once per Spec (checkers)
 
     @cached_property
@@ -215,16 +220,16 @@ class Spec:
 
     def urls(self, rtype: str) -> tuple[str, ...]:
         """Canonical urls of every definition of one kind ('CodeSystem', 'StructureDefinition' ...), packages first."""
-        found = dict.fromkeys(url for package in self.packages for url in package.urls(rtype))
+        found = dict.fromkeys(url for package in self._asked for url in package.urls(rtype))
         return tuple(found | dict.fromkeys(_places(rtype)))
 
     def definition(self, url: str, rtype: str = "") -> dict[str, Any] | None:
-        """The definition with this canonical ('url' or 'url|version'), the newest installed first, then R4's own; None if unknown.
+        """The definition with this canonical ('url' or 'url|version'): a stored one first, then the newest installed, then R4's own; None if unknown.
 
         rtype narrows the kind where a url could mean several. R4's own come without prose.
         """
         bare, _, version = url.partition("|")
-        for package in reversed(self.packages):
+        for package in self._asked:
             found = package.definition(bare, version, rtype)
             if found is not None:
                 return found
@@ -233,6 +238,28 @@ class Spec:
             if place is not None and version in ("", self.version):
                 return decode_definition(_block(kind, place[0])[place[1]])
         return None
+
+    def own(self, url: str, kind: str) -> bool:
+        """True for the canonical of a definition that R4 itself publishes."""
+        return url in _places(kind)
+
+    def published(self, url: str) -> bool:
+        """True if R4 or an installed package defines it; stored ones do not count."""
+        return any(url in package.index for package in self.packages) or any(url in _places(kind) for kind in DEFINITIONS)
+
+    @property
+    def _asked(self) -> Iterator[Package]:
+        """Where definitions are looked for, in this order."""
+        if self.stored is not None:
+            yield self.stored
+        yield from reversed(self.packages)
+
+    def take_stored(self, definitions: Package | None) -> None:
+        """From now on these are the stored profiles and what they bind to; what was compiled with others is compiled again when it is next asked for."""
+        object.__setattr__(self, "stored", definitions)
+        self.__dict__.pop("_codes", None)
+        for name in JUDGED:  # emptied in place: what was compiled holds them
+            self.memo.get(name, {}).clear()
 
     def with_package(self, package: Package | Path) -> "Spec":
         """This Spec with one more package on top."""

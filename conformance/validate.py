@@ -138,6 +138,8 @@ def _profile(spec: Spec, url: str, placed: Placed, report: Report, unknown: str)
     try:
         check = profile_check(spec, url)
     except Refusal as refusal:
+        if spec.definition(url, "StructureDefinition") is not None:
+            unknown = "error"  # it is there, but no resource can be judged by it
         for issue in refusal.issues:
             report.add(unknown, "not-found" if unknown == "error" else "informational", issue.text, (at, "meta", None))
         return
@@ -147,6 +149,11 @@ def _profile(spec: Spec, url: str, placed: Placed, report: Report, unknown: str)
         report.root = res
     check(res, *at, report)
     report.resource, report.root = outer
+
+
+def claimed(spec: Spec, res: dict[str, Any]) -> list[str]:
+    """The profiles that a resource, and those inside it, claim to conform to."""
+    return [url for each in (res, *(one for one, _ in _inside(spec, res))) for url in _claimed(each)]
 
 
 def _claimed(res: dict[str, Any]) -> list[str]:

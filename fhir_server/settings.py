@@ -58,7 +58,7 @@ class Settings:
     profile_claims: str = setting(
         "enforce",
         "FHIR_PROFILE_CLAIMS",
-        "level of the profiles in meta.profile that are installed: enforce, warn, off; per type as 'enforce,Basic=warn'",
+        "level of the profiles in meta.profile that are installed or stored: enforce, warn, off; per type as 'enforce,Basic=warn'",
         OWN,
     )
     profiles: str = setting(

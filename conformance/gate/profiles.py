@@ -15,11 +15,12 @@ from conformance.gate.report import At, Check, Report
 from conformance.gate.rules import judge_path
 from conformance.gate.slicing import Facts, slicing_judge
 from conformance.gate.tree import Node, Tree, profile_tree
-from conformance.outcome import Refusal
+from conformance.outcome import Refusal, refuse
 from conformance.spec import Element, Rule, Spec
 
 CORE = "http://hl7.org/fhir/StructureDefinition/"
 EVERYWHERE = ("ele-1", "ext-1")
+MISSHAPEN = (AttributeError, TypeError, LookupError, ValueError)  # what compiling meets in a definition that does not conform to R4
 Judge = Callable[[Instance, At, Report], None]
 """Judge one repetition of an element at its place."""
 Group = Callable[[Mapping[str, Any], list[Instance], At, str, Report], None]
@@ -31,16 +32,25 @@ def profile_check(spec: Spec, url: str) -> Check:
     checks: dict[str, Check] = spec.memo.setdefault("profiles", {})
     found = checks.get(url)
     if found is None:
-        tree = profile_tree(spec, url)
         holder: list[Check] = []
         checks[url] = lambda *args: holder[0](*args)  # profiles may lead back to themselves
         try:
-            holder.append(_Compiler(spec, tree).root())
+            holder.append(compiled(spec, profile_tree(spec, url)))
         except Refusal:
             del checks[url]
             raise
+        except MISSHAPEN as error:
+            del checks[url]
+            raise refuse(
+                "structure", f"the profile {url} cannot be read: an element of it has a shape that R4 does not give it", status=422
+            ) from error
         found = checks[url] = holder[0]
     return found
+
+
+def compiled(spec: Spec, tree: Tree) -> Check:
+    """The check of a tree. Raises Refusal 422 for what cannot be used, an error of MISSHAPEN for what was never judged by the gate."""
+    return _Compiler(spec, tree).root()
 
 
 @dataclass(frozen=True, slots=True)

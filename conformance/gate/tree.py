@@ -55,6 +55,12 @@ def _read(spec: Spec, url: str, depth: int) -> Tree:
         raise _unknown(f"the profile {url} is not known")
     if depth > MAX_BASES:
         raise _unknown(f"the profile {url} has too many bases, or is its own")
+    return tree_of(spec, structure, depth)
+
+
+def tree_of(spec: Spec, structure: Json, depth: int = 0) -> Tree:
+    """The tree of a StructureDefinition. Raises Refusal 422 if a base of it is unknown, or it is on no type of R4."""
+    url = structure.get("url")
     rtype = str(structure.get("type", ""))
     if structure.get("kind") == "logical" or not spec.children(rtype):
         raise _unknown(f"the profile {url} is on {rtype or 'nothing'}, which is not a type of R4")
@@ -69,7 +75,7 @@ def _read(spec: Spec, url: str, depth: int) -> Tree:
         elements = structure.get("differential", {}).get("element", ())
     for element in elements:
         _lay(spec, root, element)
-    return Tree(str(structure["url"]), str(structure.get("name", url)), rtype, root, structure)
+    return Tree(str(url), str(structure.get("name", url)), rtype, root, structure)
 
 
 def _base(spec: Spec, structure: Json, depth: int) -> Node:

@@ -15,6 +15,7 @@ from fhir_server.feed.apply import Invalid, Means, Write
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.sources import Registry, Source
 from fhir_server.interactions import commit
+from fhir_server.interactions.profiles import renew
 from fhir_server.query.clauses import either
 from fhir_server.search.aliases import attach, renewed
 from fhir_server.search.keys import refers, token_clause
@@ -79,6 +80,8 @@ def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
 
     async def write(tx: Tx, writes: Sequence[Write]) -> list[Stored]:
         await renewed(own.store)
+        if own.settings.profiles:  # some may be stored
+            await renew(own)
         return await commit.write(own, tx, [_draft(own, one) for one in writes])
 
     async def lookup(tx: Tx, rtype: str, tokens: Sequence[str]) -> list[str]:

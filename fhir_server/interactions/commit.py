@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from conformance.outcome import Issue, forbidden, refuse
+from conformance.validate import Resolve
 from fhir_server.context import Context, Resource
 from fhir_server.interactions import integrity, together
 from fhir_server.interactions.access import within
@@ -45,18 +46,19 @@ def draft(
     feed: bool = False,
     texts: Sequence[str] | None = None,
     as_is: bool = False,
+    resolve: Resolve | None = None,
 ) -> Draft:
     """A draft of `res` under id `rid`; `res` itself is not changed. The client's versionId and lastUpdated are dropped, its profiles, tags
     and security labels replace those of the prior version (https://hl7.org/fhir/R4/http.html#update).
 
     feed: it comes from an HL7 v2 message (see `validity.judge`); texts: `references(res)`, if known already; as_is: references to merged resources
-    stay (else see `redirected`). Raises Refusal 400/422: not valid.
+    stay (else see `redirected`); resolve: what `resolving.prepared` gave for it. Raises Refusal 400/422: not valid.
     """
     told: tuple[Issue, ...] = ()
     if not as_is and (known := known_of(ctx.store)) is not None:
         res, texts, told = redirected(ctx, known, res, texts)
     fresh = translated(ctx, _with_id(res, rid))
-    issues = judge(ctx, fresh, feed=feed)
+    issues = judge(ctx, fresh, feed=feed, resolve=resolve)
     try:
         index = index_of(ctx, fresh, texts)
     except MISSHAPEN as error:

@@ -11,11 +11,13 @@ from typing import Any
 
 from conformance.outcome import Issue, Refusal, precondition_failed
 from fhir_server.context import Context, Resource
-from fhir_server.interactions import commit, conditional, references
+from fhir_server.interactions import commit, conditional, profiles, references
 from fhir_server.interactions.aims import CREATE, DELETE, MATCHED, NOTHING, WRITES, Aim, resolve
 from fhir_server.interactions.commit import Draft
 from fhir_server.interactions.references import Links
+from fhir_server.interactions.resolving import prepared
 from fhir_server.interactions.steps import ALONE, Step, placed
+from fhir_server.interactions.validity import needs_profiles
 from fhir_server.query.match import matches
 from fhir_server.security.register import settled
 from fhir_server.store import Stored, Tx
@@ -55,7 +57,7 @@ async def perform(ctx: Context, steps: Sequence[Step], look: Look | None = None)
         return done, await look(tx) if look else None
 
     performed = await ctx.store.transact(body)
-    await settled(ctx, {step.rtype for step in steps})
+    await _settled(ctx, {step.rtype for step in steps})
     return performed
 
 
@@ -65,8 +67,14 @@ async def create(ctx: Context, step: Step) -> Done:
     if 0 not in ready:
         return (await perform(ctx, [step]))[0][0]
     stored = await commit.create(ctx, ready[0])
-    await settled(ctx, {step.rtype})
+    await _settled(ctx, {step.rtype})
     return Done(201, stored, ready[0].issues)
+
+
+async def _settled(ctx: Context, rtypes: set[str]) -> None:
+    """Before the answer: what was written of these types counts in every process."""
+    await settled(ctx, rtypes)
+    await profiles.settled(ctx, rtypes)
 
 
 def _guards(steps: Iterable[Step]) -> set[str]:
@@ -86,6 +94,7 @@ async def _drafted_before(ctx: Context, steps: Sequence[Step]) -> dict[int, Draf
     if any(step.full_url and not step.rid for step in steps):
         return {}
     links = _links(ctx, ((step, step.rid) for step in steps))
+    made = {f"{step.rtype}/{step.rid}": step.res for step in steps if step.rid and step.res is not None}
     drafts: dict[int, Draft] = {}
     refusals: list[Refusal] = []
     for number, step in enumerate(steps):
@@ -99,7 +108,8 @@ async def _drafted_before(ctx: Context, steps: Sequence[Step]) -> dict[int, Draf
                 root = references.root_of(step.full_url)
                 res = references.rewrite(step.res, links, ctx.spec, root, texts)
                 resolved = texts if res is step.res else [links.resolve(text, root) for text in texts]
-                drafts[number] = commit.draft(ctx, res, step.rid, step.method, texts=resolved)
+                resolve = await prepared(ctx, res, made) if needs_profiles(ctx, res) else None
+                drafts[number] = commit.draft(ctx, res, step.rid, step.method, texts=resolved, resolve=resolve)
         except Refusal as refusal:
             refusals.append(refusal)
         if number % BREATH == BREATH - 1:
@@ -127,6 +137,7 @@ def _links(ctx: Context, targets: Iterable[tuple[Step, str]], found: Mapping[str
 async def _drafts(ctx: Context, tx: Tx, aims: Sequence[Aim], writes: Sequence[Aim], ready: Mapping[int, Draft]) -> list[Draft]:
     """A draft for each write, upon its prior version."""
     links = _links(ctx, ((aim.step, aim.rid) for aim in aims if aim.deed not in (DELETE, NOTHING)))
+    made = {"/".join(aim.identity): aim.step.res for aim in writes if aim.step.res is not None}
     drafts: list[Draft] = []
     asked: dict[int, set[str]] = {}  # position among the drafts -> conditional references in it
     for aim in writes:
@@ -138,7 +149,8 @@ async def _drafts(ctx: Context, tx: Tx, aims: Sequence[Aim], writes: Sequence[Ai
         if found := references.conditional(texts, links.base, ctx.spec.types):
             asked[len(drafts)] = found
         with placed(aim.step.place):
-            drafts.append(commit.draft(ctx, state, aim.rid, aim.step.method, aim.prior, texts=texts))
+            resolve = await prepared(ctx, state, made)
+            drafts.append(commit.draft(ctx, state, aim.rid, aim.step.method, aim.prior, texts=texts, resolve=resolve))
         if len(drafts) % BREATH == 0:
             await asyncio.sleep(0)
     if asked:
@@ -147,7 +159,8 @@ async def _drafts(ctx: Context, tx: Tx, aims: Sequence[Aim], writes: Sequence[Ai
             aim, change = writes[position], drafts[position].change
             res = references.rewrite(change.res or {}, links, ctx.spec)
             with placed(aim.step.place):
-                drafts[position] = commit.draft(ctx, res, aim.rid, aim.step.method, aim.prior)
+                resolve = await prepared(ctx, res, made)
+                drafts[position] = commit.draft(ctx, res, aim.rid, aim.step.method, aim.prior, resolve=resolve)
     return drafts
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from fhir_server.context import Resource
 
 NO_LINKS: Mapping[str, str] = MappingProxyType({})
+NO_MADE: Mapping[str, Resource] = MappingProxyType({})
 LITERAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?")
 SEARCH = re.compile(r"([A-Z][A-Za-z]+)\?(.+)", re.DOTALL)
 ROOT = re.compile(r"(https?://.+/)[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?")

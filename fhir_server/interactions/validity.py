@@ -5,8 +5,9 @@ https://hl7.org/fhir/R4/validation.html, https://hl7.org/fhir/R4/profiling.html
 
 from functools import lru_cache
 
+from conformance.gate.usable import KIND, problems
 from conformance.outcome import STATUS, Issue, Refusal, failed
-from conformance.validate import CheckCode, checker, layered
+from conformance.validate import CheckCode, Resolve, checker, layered
 from fhir_server.context import Context, Resource
 from fhir_server.settings import Settings
 from terminology.ingest import code_checker, codings_judge, translator
@@ -20,17 +21,18 @@ def translated(ctx: Context, res: Resource) -> Resource:
     return res if ctx.terms is None else translator(ctx.terms, ctx.source)(res)
 
 
-def judge(ctx: Context, res: Resource, *, feed: bool = False) -> tuple[Issue, ...]:
+def judge(ctx: Context, res: Resource, *, feed: bool = False, resolve: Resolve | None = None) -> tuple[Issue, ...]:
     """What the gate and the terminology service say of a resource that may be stored.
 
-    feed: from an HL7 v2 message, whose codes and profiles are flagged and never a reason to refuse. Raises Refusal under `enforce` if there are errors: 400
+    resolve: what references of it point at, for profiles that look through them; feed: from an HL7 v2 message, whose codes and profiles are flagged and never a reason to refuse. Raises Refusal under `enforce` if there are errors: 400
     if it is not a well-formed resource of R4, 422 if it breaks another rule or a profile (https://hl7.org/fhir/R4/http.html#Status-Codes).
     """
     level = level_of(ctx.settings.validation, ctx.source)
     if level == "off":
         return ()
     told = ctx.prefer.get("return") == "OperationOutcome"  # advice costs time: only for who reads it
-    own, others = _gate(ctx, res, told, feed)
+    own, others = _gate(ctx, res, told, feed, resolve)
+    others = others + problems(ctx.spec, res) if not failed(own) else others
     if ctx.terms is not None:
         others = others + codings_judge(ctx.terms, ctx.source, flag_only=feed)(res)
     if level == "enforce" and (failed(own) or failed(others)):
@@ -39,12 +41,11 @@ def judge(ctx: Context, res: Resource, *, feed: bool = False) -> tuple[Issue, ..
     return (*own, *others)
 
 
-def _gate(ctx: Context, res: Resource, told: bool, feed: bool) -> tuple[list[Issue], list[Issue]]:
+def _gate(ctx: Context, res: Resource, told: bool, feed: bool, resolve: Resolve | None) -> tuple[list[Issue], list[Issue]]:
     """R4 itself; and the profiles that are set for the type, and those the resource claims, where packages that define some are installed."""
     rtype = res["resourceType"]
     asked = required_of(ctx.settings.profiles, rtype) if ctx.settings.profiles else NONE
-    meta = res.get("meta")
-    if not asked and (not ctx.spec.packages or not isinstance(meta, dict) or "profile" not in meta):
+    if not asked and not (claims_profiles(res) and (ctx.spec.packages or ctx.spec.stored is not None)):
         return checker(ctx.spec, rtype, warnings=told)(res), []
     enforced = [url for level, url in asked if level == "enforce" and not feed]
     return layered(
@@ -54,8 +55,29 @@ def _gate(ctx: Context, res: Resource, told: bool, feed: bool) -> tuple[list[Iss
         advised=[url for level, url in asked if level != "off" and url not in enforced],
         claims=_claims(ctx.settings.profile_claims, rtype, feed),
         check_code=codes_of(ctx, feed),
+        resolve=resolve,
         warnings=told,
     )
+
+
+def needs_profiles(ctx: Context, res: Resource) -> bool:
+    """True if profiles have a say: those it claims, or those that are set for types; or it is one itself, which stands on others."""
+    return bool(ctx.settings.profiles) or claims_profiles(res) or res["resourceType"] == KIND
+
+
+def claims_profiles(res: Resource) -> bool:
+    """True if the resource, one that it contains or one in an entry of it names profiles in its meta."""
+    meta = res.get("meta")
+    if isinstance(meta, dict) and "profile" in meta:
+        return True
+    inner = res.get("contained") or (res.get("entry") if res["resourceType"] == "Bundle" else None)
+    return isinstance(inner, list) and any(isinstance(each, dict) and _within(each) for each in inner)
+
+
+def _within(inner: Resource) -> bool:
+    held = inner.get("resource", inner)
+    meta = held.get("meta") if isinstance(held, dict) else None
+    return isinstance(meta, dict) and "profile" in meta
 
 
 def _claims(setting: str, rtype: str, feed: bool) -> str:

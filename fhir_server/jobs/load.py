@@ -23,6 +23,7 @@ from conformance.spec import load_spec
 from fhir_server.context import Context, Grant, Resource, Right
 from fhir_server.interactions.audited import records
 from fhir_server.interactions.commit import Draft, draft, onto
+from fhir_server.interactions.profiles import renew
 from fhir_server.jobs.reindex import Reindexer, refresh
 from fhir_server.settings import Settings
 from fhir_server.store import Stored, Tx
@@ -150,6 +151,7 @@ async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Do
     ctx = context_of(target, store)
     try:
         await refresh(Reindexer(ctx, store.database))
+        await renew(ctx)
         pending: asyncio.Task[Done] | None = None
         while True:
             block = await asyncio.to_thread(tasks.get)

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from conformance.outcome import Issue, Refusal, bad_request, forbidden, not_supported, outcome, refuse
-from conformance.validate import Resolve
+from conformance.gate.usable import problems
+from conformance.outcome import Issue, Refusal, bad_request, failed, forbidden, not_supported, outcome, refuse
 from conformance.validate import validate as judge
 from fhir_server.context import Context, Reply, Request, Resource, first
-from fhir_server.interactions.access import current, sees, within
+from fhir_server.interactions.access import current, sees
 from fhir_server.interactions.operation import Operation
-from fhir_server.interactions.references import literal, references
+from fhir_server.interactions.profiles import renew
+from fhir_server.interactions.resolving import resolver
 from fhir_server.interactions.steps import checked_id
 from fhir_server.interactions.validity import codes_of, required_of
-from fhir_server.security.visible import required, visible
+from fhir_server.security.visible import required
 from terminology.ingest import codings_judge
 
-MAX_RESOLVED = 500  # references looked up for one validation
 MODES = ("create", "update", "delete", "profile")
 URL = "http://hl7.org/fhir/OperationDefinition/Resource-validate"
 
@@ -35,8 +35,11 @@ async def validate(ctx: Context, request: Request) -> Reply:
         raise bad_request("the resource's type is not the one in the URL")
     if mode == "profile" and not profiles:
         raise refuse("required", "mode profile needs the profile to judge by")
+    await renew(ctx)
     issues = _mode_issues(ctx, mode, res, rid)
-    issues += judge(ctx.spec, res, profiles=[*profiles, *_set(ctx, rtype)], check_code=codes_of(ctx), resolve=await _resolver(ctx, res))
+    issues += judge(ctx.spec, res, profiles=[*profiles, *_set(ctx, rtype)], check_code=codes_of(ctx), resolve=await resolver(ctx, res))
+    if not failed(issues):
+        issues += problems(ctx.spec, res)
     if ctx.terms is not None:
         issues += codings_judge(ctx.terms, ctx.source)(res)
     return Reply(200, outcome(issues))
@@ -68,18 +71,6 @@ def _asked(request: Request) -> tuple[Resource | None, str, list[str]]:
 def _set(ctx: Context, rtype: str) -> list[str]:
     """The profiles that the server's settings ask of the type."""
     return [url for level, url in required_of(ctx.settings.profiles, rtype) if level == "enforce"]
-
-
-async def _resolver(ctx: Context, res: Resource) -> Resolve:
-    """What references of the resource, and of the entries of a Bundle, point at, as far as this caller may see it: for rules that look through references."""
-    entries = res.get("entry") if res["resourceType"] == "Bundle" else None
-    inner = [each.get("resource") for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
-    texts = dict.fromkeys(text for each in (res, *inner) if isinstance(each, dict) for text in references(each))
-    named = {text: ref for text in texts if (ref := literal(text, f"{ctx.base}/", ctx.spec.types)) is not None}
-    asked = list(dict.fromkeys(named.values()))[:MAX_RESOLVED]
-    found = await ctx.store.get_many(asked) if asked else {}
-    seen = {ref: one.res for ref, one in found.items() if one.res is not None and within(ctx, visible(ctx, one.rtype, "r"), one)}
-    return lambda text: seen.get(named[text]) if text in named else None
 
 
 def _mode_issues(ctx: Context, mode: str, res: Resource, rid: str) -> list[Issue]:
