@@ -314,7 +314,7 @@ def _primitives(key: str, name: str, form: Form, judges: tuple[Judge, ...]) -> P
         if not value:
             report.error("structure", "an array may not be empty", (at, name, None))
         for index, each in enumerate(value):
-            if (type(each) is expected and each and quick(each) and not (expected is str and len(each) > MAX_STRING)) or good(each):
+            if (type(each) is expected and each and quick(each) and (type(each) is not str or len(each) <= MAX_STRING)) or good(each):
                 for judge in judges:
                     judge(each, (at, name, index), report)
             elif each is not None or not _pair(holder.get(f"_{key}"), index):
