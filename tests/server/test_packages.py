@@ -252,6 +252,7 @@ async def test_the_door_lets_only_administrators_in(workers: Any) -> None:
             "store": first.store,
             "authserver": None,
             "verifier": None,
+            "prefix": "",
         },
     )
     app = build(services, lambda *_: asyncio.sleep(0), {"packages": desk})  # type: ignore[arg-type,return-value]
