@@ -118,10 +118,11 @@ def plain(item: Any) -> Any:
 
 
 def compile_invariant(text: str, type_: str, *, spec: Spec | None = None, services: Services = NO_SERVICES) -> Callable[..., bool]:
-    """A constraint on elements of `type_` (a type, or a backbone path such as 'Patient.contact') as `run(value, resource, root=None, extra=None)` -> bool.
+    """A constraint on elements of `type_` (a type, or a backbone path such as 'Patient.contact') as `run(value, resource, root=None, extra=None,
+    services=None)` -> bool.
 
     value: the element's JSON value (None for a primitive with extensions only); resource: the resource it stands in (`%resource`); root: the outermost one
-    (`%rootResource`, default resource); extra: the `_name` companion of a primitive. Empty counts as kept (https://hl7.org/fhir/R4/conformance-rules.html#constraints).
+    (`%rootResource`, default resource); extra: the `_name` companion of a primitive; services: lent to this run instead. Empty counts as kept (https://hl7.org/fhir/R4/conformance-rules.html#constraints).
     R4's own lax spellings are understood (see lenient.py). The closure raises ExecutionProblem; one of a text that cannot be compiled (a profile may hold
     anything) raises it always, so that whoever judges a resource reports the rule as not evaluated.
     """
@@ -130,10 +131,16 @@ def compile_invariant(text: str, type_: str, *, spec: Spec | None = None, servic
         expr = compile_tree(lenient(parse(text), model), model)
     except (PathProblem, RecursionError) as problem:
         return _unusable(str(problem) if isinstance(problem, PathProblem) else "the expression nests too deeply")
-    content = model.content(type_)
+    content, lent = model.content(type_), services
 
-    def run(value: Any, resource: dict[str, Any], root: dict[str, Any] | None = None, extra: dict[str, Any] | None = None) -> bool:
-        env = Env(model, services)
+    def run(
+        value: Any,
+        resource: dict[str, Any],
+        root: dict[str, Any] | None = None,
+        extra: dict[str, Any] | None = None,
+        services: Services | None = None,
+    ) -> bool:
+        env = Env(model, services or lent)
         held = [make_node(env, resource, "Resource", "Resource")]
         focus = held if value is resource else [make_node(env, value, type_, content, extra)]
         env.context, env.resource = focus, held

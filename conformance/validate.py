@@ -12,6 +12,7 @@ from conformance.gate.blank import advise
 from conformance.gate.compiler import type_check
 from conformance.gate.profiles import profile_check
 from conformance.gate.report import At, Report
+from conformance.gate.services import lend
 from conformance.gate.support import must_support
 from conformance.outcome import Issue, Refusal
 from conformance.spec import Spec
@@ -85,6 +86,7 @@ def layered(
     if warnings:
         advise(res, (None, rtype, None), report)
     own = len(report.issues)
+    report.services = lend(spec, report)
     levels = dict.fromkeys(profiles, "enforce")
     levels = {**dict.fromkeys(advised, "warn"), **levels}
     unknown = dict.fromkeys(levels, "error")

@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any
 
 from conformance.gate import bindings
+from conformance.gate.limits import Beyond, limits
 from conformance.gate.match import Instance, expected
+from conformance.gate.references import named_target
 from conformance.gate.report import At, Check, Report
 from conformance.gate.rules import judge_path
 from conformance.gate.slicing import Facts, slicing_judge
@@ -125,9 +127,8 @@ class _Compiler:
         types = self.spec.types
 
         def judge(instance: Instance, at: At, report: Report) -> None:
-            text = instance.value.get("reference") if isinstance(instance.value, dict) else None
-            parts = text.split("/_history/", 1)[0].rsplit("/", 2) if isinstance(text, str) else ()
-            if len(parts) > 1 and parts[-2] in types and parts[-2] not in targets:
+            found = named_target(instance.value, report) if isinstance(instance.value, dict) else None
+            if found in types and found not in targets:
                 report.error("structure", f"{where} allows here only a reference to {listed}", at)
 
         return judge
@@ -154,16 +155,13 @@ class _Compiler:
 
     def _limits(self, definition: Mapping[str, Any]) -> Iterator[Judge]:
         where = self.where
-        for key, limit in definition.items():
-            if key.startswith(("minValue", "maxValue")) and not isinstance(limit, dict):
-                low = key.startswith("min")
+        for beyond in limits(definition):
 
-                def judge(instance: Instance, at: At, report: Report, limit: Any = limit, low: bool = low) -> None:
-                    value = instance.value
-                    if isinstance(value, str) == isinstance(limit, str) and value is not None and (value < limit if low else value > limit):
-                        report.error("value", f"{where} sets a limit that this value is beyond", at)
+            def judge(instance: Instance, at: At, report: Report, beyond: Beyond = beyond) -> None:
+                if instance.value is not None and beyond(instance.value):
+                    report.error("value", f"{where} sets a limit that this value is beyond", at)
 
-                yield judge
+            yield judge
 
     def _binding(self, definition: Mapping[str, Any]) -> Iterator[Judge]:
         binding = definition.get("binding", {})

@@ -45,6 +45,19 @@ def target_judge(spec: Spec, targets: tuple[str, ...]) -> Judge:
     return check
 
 
+def named_target(value: dict[str, Any], report: Report) -> str | None:
+    """The resource type that a Reference means: by its text, the contained resource or entry it points at, or its type; None if it does not say."""
+    text, named = value.get("reference"), value.get("type")
+    if isinstance(text, str) and text:
+        if text[0] == "#":
+            return contained_types(report).get(text[1:])
+        match = _RESTFUL.match(text) or _CONDITIONAL.match(text)
+        found = match[1] if match is not None else entry_type(report, text)
+        if found is not None:
+            return found
+    return named.removeprefix(CORE) if isinstance(named, str) else None
+
+
 def _wrong(found: str, targets: tuple[str, ...], at: At, report: Report) -> None:
     report.error("structure", f"a reference to {found} is not allowed here, only to {', '.join(targets)}", at)
 

@@ -13,6 +13,7 @@ Check = Callable[[Any, At | None, str, int | None, "Report"], None]
 """Judge one value: (value, place of its parent, element name, index or None, report)."""
 
 MAX_ISSUES = 1000
+UNRESOLVED = "unresolved"  # in `memo`: how many references FHIRPath could not resolve
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
 
@@ -21,10 +22,10 @@ class Report:
 
     resource: the resource that holds the element being judged (%resource); root: the outermost one (Bundle, or the container of a contained
     resource: %rootResource); warnings: whether issues below error are wanted at all. Once MAX_ISSUES stand there, no more are
-    added; the second half of them is kept for errors.
+    added; the second half of them is kept for errors. services: what is lent to FHIRPath (gate/services.py), None for R4's own rules.
     """
 
-    __slots__ = ("bundle", "check_code", "issues", "memo", "resolve", "resource", "root", "warnings")
+    __slots__ = ("bundle", "check_code", "issues", "memo", "resolve", "resource", "root", "services", "warnings")
 
     def __init__(self, root: dict[str, Any], *, warnings: bool = True, check_code: Any = None, resolve: Any = None) -> None:
         self.root: dict[str, Any] = root
@@ -35,6 +36,7 @@ class Report:
         self.check_code = check_code
         self.resolve = resolve
         self.memo: dict[Any, Any] = {}
+        self.services: Any = None
 
     def error(self, code: str, text: str, at: At | None, details: str = "") -> None:
         """Add an error at a place."""

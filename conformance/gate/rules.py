@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from conformance.gate.report import At, Report
+from conformance.gate.report import UNRESOLVED, At, Report
 from conformance.path import ExecutionProblem, compile_invariant
 from conformance.spec import Rule, Spec
 
@@ -45,8 +45,13 @@ def judge_path(spec: Spec, rule: Rule, type_: str) -> Judge:
             return
         if not compiled:
             compiled.append(compile_invariant(rule.expression, type_, spec=spec))
+        missed = report.memo.get(UNRESOLVED, 0)
         try:
-            if not compiled[0](value, report.resource, report.root):
+            if compiled[0](value, report.resource, report.root, services=report.services):
+                return
+            if report.memo.get(UNRESOLVED, 0) != missed:
+                report.add("warning", "incomplete", f"{key} cannot be told without resolving references", at, key)
+            else:
                 report.add(severity, "invariant", text, at, key)
         except ExecutionProblem:
             report.add("warning", "incomplete", f"{key} could not be evaluated here", at, key)

@@ -18,6 +18,10 @@ Test = Callable[[Instance, Report], bool | None]
 """True: belongs to the slice; False: does not; None: cannot be told (a reference that cannot be resolved)."""
 
 
+BY_URL: Mapping[str, Any] = {"discriminator": [{"type": "value", "path": "url"}], "rules": "open"}
+EXTENSIONS = ("extension", "modifierExtension")
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the compiler of slices needs: the Spec, the profile's name for texts, the sliced node, the compiler of a node's own
@@ -46,15 +50,21 @@ def slicing_judge(facts: Facts) -> Group | None:
     """The judgement of all repetitions of a sliced element; None if nothing can be told apart (no usable discriminator)."""
     described = [each for each in facts.node.slices.values() if "/" not in each.slice]
     slices = [made for each in described if (made := _slice(facts, each)) is not None]
-    slicing = facts.node.definition.get("slicing", {})
+    slicing = _slicing(facts.node)
     rules = slicing.get("rules", "open") if len(slices) == len(described) else "open"  # one that cannot be told may hold what is left
     return _group(facts.where, slices, rules, bool(slicing.get("ordered"))) if slices else None
+
+
+def _slicing(node: Node) -> Mapping[str, Any]:
+    """How an element is sliced; extensions by their url, even if a differential does not say so (https://hl7.org/fhir/R4/profiling.html#extensions)."""
+    found: Mapping[str, Any] | None = node.definition.get("slicing")
+    return found or (BY_URL if node.name in EXTENSIONS else {})
 
 
 def _group(where: str, slices: list[Slice], rules: str, ordered: bool) -> Group:
     def judge(holder: Mapping[str, Any], instances: list[Instance], at: At, name: str, report: Report) -> None:
         members: dict[str, list[Instance]] = {each.name: [] for each in slices}
-        untold, last = False, -1
+        untold, last, rest = False, -1, False
         for instance in instances:
             found, unclear = _which(slices, instance, report)
             untold = untold or unclear
@@ -62,7 +72,10 @@ def _group(where: str, slices: list[Slice], rules: str, ordered: bool) -> Group:
             if found is None:
                 if rules == "closed" and not unclear:
                     report.error("structure", f"{where} allows here only what one of its slices describes", place)
+                rest = rest or not unclear
                 continue
+            if rest and rules == "openAtEnd":
+                report.error("structure", f"{where} asks for what its slices describe before anything else", place)
             position = slices.index(found)
             if ordered and position < last:
                 report.error("structure", f"{where} asks for another order of its slices", place)
@@ -99,7 +112,7 @@ def _count(where: str, each: Slice, members: list[Instance], untold: bool, at: A
 
 
 def _slice(facts: Facts, node: Node) -> Slice | None:
-    rows = facts.node.definition.get("slicing", {}).get("discriminator", ())
+    rows = _slicing(facts.node).get("discriminator", ())
     tests = [made for row in rows if (made := _test(facts, node, row)) is not None]
     if not tests:
         tests = [made for made in (_type_slice(facts, node),) if made is not None]
@@ -295,7 +308,7 @@ def conforms(profile: Callable[[str], Check], url: str, value: Any, report: Repo
     if key not in report.memo:
         report.memo[key] = True  # while it is judged: a circle of profiles is no fault
         inner = Report(value if isinstance(value, dict) else report.root, warnings=False, check_code=report.check_code, resolve=report.resolve)
-        inner.bundle, inner.memo = report.bundle, report.memo
+        inner.bundle, inner.memo, inner.services = report.bundle, report.memo, report.services
         profile(url)(value, None, "", None, inner)
         report.memo[key] = not inner.issues
     return bool(report.memo[key])

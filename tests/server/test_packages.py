@@ -253,6 +253,8 @@ async def test_the_door_lets_only_administrators_in(workers: Any) -> None:
             "authserver": None,
             "verifier": None,
             "prefix": "",
+            "tenant": "default",
+            "admitted": [0],
         },
     )
     app = build(services, lambda *_: asyncio.sleep(0), {"packages": desk})  # type: ignore[arg-type,return-value]
