@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from conformance.gate.blank import advise
 from conformance.gate.compiler import type_check
 from conformance.gate.profiles import profile_check
 from conformance.gate.report import At, Report
@@ -33,8 +32,6 @@ def checker(spec: Spec, rtype: str, *, warnings: bool = True) -> Callable[[dict[
     def run(res: dict[str, Any]) -> list[Issue]:
         report = Report(res, warnings=warnings)
         check(res, None, rtype, None, report)
-        if warnings:
-            advise(res, (None, rtype, None), report)
         return report.issues
 
     return run
@@ -83,8 +80,6 @@ def layered(
         return [Issue("error", "structure", "resourceType must name a resource type of R4", "")], []
     report = Report(res, warnings=warnings, check_code=check_code, resolve=resolve)
     type_check(spec, rtype)(res, None, rtype, None, report)
-    if warnings:
-        advise(res, (None, rtype, None), report)
     own = len(report.issues)
     report.services = lend(spec, report)
     levels = dict.fromkeys(profiles, "enforce")

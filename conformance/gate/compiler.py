@@ -13,7 +13,7 @@ from conformance.gate.bundle import check_bundle
 from conformance.gate.contained import check_contained
 from conformance.gate.extensions import check_extension
 from conformance.gate.invariants import NATIVE, elsewhere
-from conformance.gate.primitives import FORMS, MAX_STRING, Form
+from conformance.gate.primitives import FORMS, MAX_STRING, Form, printable
 from conformance.gate.report import At, Check, Report, kind, safe_name
 from conformance.gate.rules import Native, judge_path, judge_rule, native
 from conformance.spec import Element, Rule, Spec
@@ -57,7 +57,7 @@ def type_check(spec: Spec, name: str) -> Check:
 
 def _plain_check(shape: Shape) -> Check:
     """The closure over a type without required elements and rules."""
-    find = shape.properties.get
+    find, text = shape.properties.get, printable
 
     def check(value: Any, parent: At | None, name: str, index: int | None, report: Report) -> None:
         at = (parent, name, index)
@@ -70,7 +70,7 @@ def _plain_check(shape: Shape) -> Check:
                 unknown(key, at, report)
                 continue
             expected, quick, judge = entry
-            if type(each) is not expected or not each or not quick(each) or (expected is str and len(each) > MAX_STRING):
+            if type(each) is not expected or not each or not quick(each) or (quick is text and len(each) > MAX_STRING):
                 judge(each, value, at, report)
         if len(value) < 2 and (not value or "id" in value):
             report.error("structure", "an element may not be empty", at, "ele-1")
@@ -81,6 +81,7 @@ def _plain_check(shape: Shape) -> Check:
 def _ruled_check(shape: Shape, resource: bool) -> Check:
     """The closure over any other type: the same loop (a call saved on each element of it), what must be there, and the rules."""
     find, required, choices, natives, judges = shape.properties.get, shape.required, shape.choices, shape.natives, shape.judges
+    text = printable
 
     def check(value: Any, parent: At | None, name: str, index: int | None, report: Report) -> None:
         at = (parent, name, index)
@@ -94,7 +95,7 @@ def _ruled_check(shape: Shape, resource: bool) -> Check:
                 unknown(key, at, report)
                 continue
             expected, quick, judge = entry
-            if type(each) is not expected or not each or not quick(each) or (expected is str and len(each) > MAX_STRING):
+            if type(each) is not expected or not each or not quick(each) or (quick is text and len(each) > MAX_STRING):
                 judge(each, value, at, report)
         for key in required:
             if key not in value and f"_{key}" not in value:

@@ -26,7 +26,7 @@ _instant = re.compile(rf"{_YEAR}-{_DAY}T{_CLOCK}{_ZONE}").fullmatch
 _time = re.compile(_CLOCK).fullmatch
 _id = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
 _code = re.compile(r"\S+(?:\s\S+)*", re.ASCII).fullmatch  # a no-break space is no white space in the published form
-_printable = str.isprintable  # quicker than a pattern; what is not printable may still be good (line ends)
+printable = str.isprintable  # quicker than a pattern; what is not printable may still be good (line ends), what is may be too long
 MAX_STRING = 1024 * 1024  # characters, https://hl7.org/fhir/R4/datatypes.html#string
 _string = re.compile(rf"{_TEXT}{{1,{MAX_STRING}}}").fullmatch
 # urn:oid: and urn:uuid: in their own form; a canonical may add |version or #fragment to them
@@ -172,10 +172,10 @@ FORMS: Mapping[str, Form] = MappingProxyType(
         "id": Form(is_id, str, "an id: 1 to 64 of A-Z a-z 0-9 - .", _id),
         "instant": Form(is_instant, str, "date and time with seconds and zone", _common_instant),
         "integer": Form(is_integer, int, "a whole number of 32 bits", range(-2147483648, 2147483648).__contains__),
-        "markdown": Form(is_string, str, _STRING_TEXT, _printable),
+        "markdown": Form(is_string, str, _STRING_TEXT, printable),
         "oid": Form(is_oid, str, "urn:oid: and an OID", _oid),
         "positiveInt": Form(is_positive, int, "a whole number from 1", range(1, 2147483648).__contains__),
-        "string": Form(is_string, str, _STRING_TEXT, _printable),
+        "string": Form(is_string, str, _STRING_TEXT, printable),
         "time": Form(is_time, str, "a time: hh:mm:ss without zone", _time),
         "unsignedInt": Form(is_unsigned, int, "a whole number from 0", range(2147483648).__contains__),
         "uri": Form(is_uri, str, "a URI without white space", _GOOD_URIS.__contains__),

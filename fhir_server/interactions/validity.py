@@ -5,6 +5,7 @@ https://hl7.org/fhir/R4/validation.html, https://hl7.org/fhir/R4/profiling.html
 
 from functools import lru_cache
 
+from conformance.gate.blank import blanks
 from conformance.gate.usable import KIND, problems
 from conformance.outcome import STATUS, Issue, Refusal, failed
 from conformance.validate import CheckCode, Resolve, checker, layered
@@ -33,6 +34,8 @@ def judge(ctx: Context, res: Resource, *, feed: bool = False, resolve: Resolve |
     told = ctx.prefer.get("return") == "OperationOutcome"  # advice costs time: only for who reads it
     own, others = _gate(ctx, res, told, feed, resolve)
     others = others + problems(ctx.spec, res) if not failed(own) else others
+    if told:
+        others = others + blanks(res)
     if ctx.terms is not None:
         others = others + codings_judge(ctx.terms, ctx.source, flag_only=feed)(res)
     if level == "enforce" and (failed(own) or failed(others)):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from conformance.gate.blank import blanks
 from conformance.gate.usable import problems
 from conformance.outcome import Issue, Refusal, bad_request, failed, forbidden, not_supported, outcome, refuse
 from conformance.validate import validate as judge
@@ -38,6 +39,7 @@ async def validate(ctx: Context, request: Request) -> Reply:
     await renew(ctx)
     issues = _mode_issues(ctx, mode, res, rid)
     issues += judge(ctx.spec, res, profiles=[*profiles, *_set(ctx, rtype)], check_code=codes_of(ctx), resolve=await resolver(ctx, res))
+    issues += blanks(res)
     if not failed(issues):
         issues += problems(ctx.spec, res)
     if ctx.terms is not None:
