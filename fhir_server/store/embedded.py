@@ -36,6 +36,7 @@ SOCKET_PATH_BYTES = 103  # sun_path holds 108 bytes on Linux, 104 on macOS, one 
 READY_SECONDS = 60.0  # recovery after a crash is included
 STOP_SECONDS = 30.0
 SYNC_SECONDS = 5  # between checkpoints: bounds the recovery after a kill
+HISTORY_SECONDS = 0  # of old snapshots: only a backup reads them and asks for more meanwhile; what is kept is written again with every changed page
 LOG_BYTES = 16 * 1024 * 1024
 NOT_YET_INITIALISED = 94
 PR_SET_PDEATHSIG = 1
@@ -194,7 +195,7 @@ def _command(launch: Launch) -> list[str]:
     settings = {
         "transactionLifetimeLimitSeconds": launch.transaction_seconds,
         "diagnosticDataCollectionEnabled": "false",
-        "minSnapshotHistoryWindowInSeconds": 60,
+        "minSnapshotHistoryWindowInSeconds": HISTORY_SECONDS,
     }
     command = [str(launch.binary), "--dbpath", str(launch.folder / "db"), "--replSet", SET_NAME]
     command += ["--bind_ip", str(launch.socket), "--nounixsocket"]
