@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from conformance.outcome import bad_request, not_supported, too_costly
+from conformance.outcome import Refusal, bad_request, not_supported, too_costly
 from conformance.spec import Param, Spec
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Ids, Keys, Prefix, Range, Updated, both, either, negated
 from fhir_server.search.asked import Asked
@@ -209,7 +209,18 @@ def _chain(reading: Reading, rtype: str, name: str, value: str, depth: int) -> N
         if not known:
             raise not_supported(f"search parameter '{short(name)}': no type that '{short(head)}' may point at has the parameter '{short(first)}'")
         targets = known
-    return AnyOf(tuple(_step(reading, rtype, name, field, target, rest, value, depth) for target in targets))
+    nodes: list[Node] = []
+    refused: list[Refusal] = []
+    for target in targets:
+        try:
+            nodes.append(_step(reading, rtype, name, field, target, rest, value, depth))
+        except Refusal as refusal:  # what one of the types does not have, another may; a value of the wrong form is none for any
+            if any(issue.code != "not-supported" for issue in refusal.issues):
+                raise
+            refused.append(refusal)
+    if not nodes:
+        raise refused[0]
+    return AnyOf(tuple(nodes))
 
 
 def _step(reading: Reading, source: str, name: str, field: Field, target: str, rest: str, value: str, depth: int) -> Chain:

@@ -19,6 +19,7 @@ from fhir_server.store import Sort
 
 MOST_SORTS = 8
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+ONCE = ("_count", "_total", "_summary", "_contained", "_containedType")
 FOLLOWED = ("_include", "_revinclude")  # the only result parameters with a modifier
 IGNORED = ("_format", "_pretty")  # the door's own
 SUMMARIES = ("true", "text", "data", "count", "false")
@@ -142,6 +143,8 @@ def _take(ctx: Context, read: Reading, draft: Draft, name: str, value: str) -> N
     if taker is not None:
         if modifier and code not in FOLLOWED:
             raise not_supported(f"search parameter '{short(name)}': it takes no modifier")
+        if code in ONCE and any(code == given for given, _ in draft.applied):
+            raise bad_request(f"search parameter '{name}': it is given twice, and only one can apply")
         taker(ctx, draft, name, value)
         return
     if name == "_type":
