@@ -302,8 +302,12 @@ class FhirSystem:
         return found
 
     def search(self, text: str) -> Members:
-        """The concepts whose code or a name matches all words."""
+        """The concepts whose code or a name matches all words; those with this text in them where it has none ("%")."""
         words = folded_words(text)
+        if not words:
+            part = text.strip().casefold()
+            texts = ((n, (self.code(n), *(one.value for one in self.names(n)))) for n in range(len(self.rows)))
+            return members(n for n, found in texts if any(part in each.casefold() for each in found))
         return members(n for n in range(len(self.rows)) if any(_holds(each, words) for each in self._searched[n]))
 
     @cached_property

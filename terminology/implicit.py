@@ -6,6 +6,7 @@ https://hl7.org/fhir/R4/snomedct.html#implicit, https://hl7.org/fhir/R4/loinc.ht
 from typing import Any
 from urllib.parse import unquote
 
+from terminology.index import IndexedSystem
 from terminology.library import Library
 
 SNOMED = "http://snomed.info/sct"
@@ -65,6 +66,10 @@ def _loinc(library: Library, url: str, version: str) -> dict[str, Any] | None:
         return _made(url, LOINC, version, {})
     if system.find(code) is None:
         return None
+    n = system.find(code)
+    answers = system.listed(n) if n is not None and code[:2] == "LL" and isinstance(system, IndexedSystem) else []
+    if answers:  # in the order of the list
+        return _made(url, LOINC, version, {"concept": [{"code": system.code(each)} for each in answers]})
     prop = {"LL": "LIST", "LG": "GROUP"}.get(code[:2])
     if prop:
         return _made(url, LOINC, version, _filter(prop, "=", code))

@@ -20,7 +20,7 @@ from terminology.concepts import BadFilter, Json, Meta, contains, folded_words, 
 from terminology.kept import Kept
 from terminology.language import Designation
 from terminology.patterns import whole
-from terminology.sets import NOTHING, Members, ranges, shared, without
+from terminology.sets import NOTHING, Members, ranges, shared, united, without
 
 ARRAYS = (
     "codes",  # S<n>: the codes, sorted
@@ -257,15 +257,24 @@ class IndexedSystem:
         at = int(sets.searchsorted(np.int32(n)))
         return self._slice("set_at", "set_member", at) if at < len(sets) and int(sets[at]) == n else NOTHING
 
+    def listed(self, n: int) -> list[int]:
+        """The members of a reference set or answer list in the order of its rows."""
+        owners = self.arrays["row_set"]
+        low, high = int(owners.searchsorted(np.int32(n))), int(owners.searchsorted(np.int32(n), side="right"))
+        found: list[int] = self.arrays["row_concept"][low:high].tolist()
+        return found
+
     def search(self, text: str) -> Members:
-        """The concepts that have, for each word, a word beginning with it."""
+        """The concepts that have, for each word, a word beginning with it; and the one with this code."""
         result: Members | None = None
         for word in folded_words(text):
             found = self._word(word)
             result = found if result is None else shared(result, found)
             if not len(result):
-                return NOTHING
-        return NOTHING if result is None else result
+                break
+        coded = self.find(text.strip())
+        own = NOTHING if coded is None else np.array([coded], np.int32)
+        return own if result is None else united(result, own) if coded is not None else result
 
     def _word(self, prefix: str) -> Members:
         words, ends = self.arrays["word"], self.arrays["word_at"]

@@ -9,6 +9,7 @@ from conformance.outcome import bad_request, refuse
 from conformance.spec import Spec
 from fhir_server.context import Resource
 
+DIRECTIONS = ("incoming", "outgoing")  # an element is bound to one value set, whichever way data flow
 BASE = "http://hl7.org/fhir/StructureDefinition/"
 
 
@@ -16,11 +17,16 @@ def resolved(spec: Spec, parameters: Resource) -> Resource:
     """The parameters with the `url` that their context means, where they name no value set. Raises Refusal 400, 404."""
     rows: list[dict[str, Any]] = parameters["parameter"]
     named = {str(row.get("name")) for row in rows}
+    if "contextDirection" in named and (_given(rows, "contextDirection") not in DIRECTIONS or "context" not in named):
+        raise bad_request("'contextDirection' is incoming or outgoing, and goes with a 'context'")
     if "context" not in named or named & {"url", "valueSet"}:
         return parameters
-    row = next(row for row in rows if row.get("name") == "context")
-    text = str(next((value for name, value in row.items() if name.startswith("value")), ""))
-    return {**parameters, "parameter": [*rows, {"name": "url", "valueUri": bound(spec, text)}]}
+    return {**parameters, "parameter": [*rows, {"name": "url", "valueUri": bound(spec, _given(rows, "context"))}]}
+
+
+def _given(rows: list[dict[str, Any]], name: str) -> str:
+    row = next(row for row in rows if row.get("name") == name)
+    return str(next((value for key, value in row.items() if key.startswith("value")), ""))
 
 
 def bound(spec: Spec, context: str) -> str:

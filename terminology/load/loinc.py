@@ -93,6 +93,7 @@ def _hierarchy(sources: Sequence[Source], columns: Columns) -> None:
 
 def _answers(sources: Sequence[Source], columns: Columns) -> None:
     listed, linked, language = columns.prop("LIST", "valueCode"), columns.prop("answer-list", "valueCode"), columns.language("en-US")
+    order: list[tuple[str, int, str]] = []
     for row in _each(sources, "AnswerList.csv", ("AnswerListId", "AnswerListName", "AnswerStringId", "DisplayText")):
         if row["AnswerListId"] not in columns.concepts:
             columns.concepts[row["AnswerListId"]] = ABSTRACT
@@ -104,8 +105,17 @@ def _answers(sources: Sequence[Source], columns: Columns) -> None:
             columns.concepts[answer] = 0
             columns.term(answer, row["DisplayText"], language)
         columns.values.append((answer, listed, row["AnswerListId"]))
+        order.append((row["AnswerListId"], _place(row.get("SequenceNumber", "")), answer))
+    for answer_list, place, answer in sorted(order, key=lambda each: each[:2]):
+        columns.fields[answer_list] = ["SequenceNumber"]
+        columns.rows.append((answer_list, answer, (str(place),)))
     for row in _each(sources, "LoincAnswerListLink.csv", ("LoincNumber", "AnswerListId")):
         columns.values.append((row["LoincNumber"], linked, row["AnswerListId"]))
+
+
+def _place(text: str) -> int:
+    """The place of an answer in its list; those without one stand first."""
+    return int(text) if text.isdecimal() else 0
 
 
 def _groups(sources: Sequence[Source], columns: Columns) -> None:

@@ -67,8 +67,8 @@ def write_loinc(folder: Path) -> Path:
     csv(
         extra / "AnswerFile" / "AnswerList.csv",
         "AnswerListId,AnswerListName,AnswerListOID,AnswerStringId,SequenceNumber,DisplayText",
-        f"{LIST},Yes or no,1.2,{YES},1,Yes",
-        f"{LIST},Yes or no,1.2,{NO},2,No",
+        f"{LIST},Yes or no,1.2,{YES},2,Yes",
+        f"{LIST},Yes or no,1.2,{NO},1,No",
     )
     csv(
         extra / "AnswerFile" / "LoincAnswerListLink.csv",
@@ -129,7 +129,18 @@ def test_loinc_every_file(tmp_path: Path, archive: bool) -> None:
     assert top is not None
     assert subsumes(system, top, a)
     assert {"code": "COMPONENT-part", "valueCode": PART} in list(system.properties(a))
-    assert codes(expand(terms, url=f"http://loinc.org/vs/{LIST}")) == sorted([YES, NO])
+    assert codes(expand(terms, url=f"http://loinc.org/vs/{LIST}")) == [NO, YES]  # in the order of the list, which is not that of the codes
+    assert sorted([YES, NO]) == [YES, NO]
+    assert expand(terms, url=f"http://loinc.org/vs/{LIST}|2.99")["total"] == 2
+    assert (
+        call(
+            terms,
+            "ValueSet/$expand",
+            {"resourceType": "Parameters", "parameter": [{"name": "url", "valueUri": f"http://loinc.org/vs/{LIST}|1.0"}]},
+            now=NOW,
+        )[0]
+        == 404
+    )
     assert codes(expand(terms, url=f"http://loinc.org/vs/{GROUP}")) == sorted([A, B])
     assert A in json.dumps(expand(terms, url=f"http://loinc.org/vs/{TOP}"))
     assert codes(expand(terms, url="http://loinc.org/vs", filter="ding", displayLanguage="de", count="5")) == [A]

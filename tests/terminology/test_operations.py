@@ -315,3 +315,18 @@ def test_huge_questions_end_soon(terms: Terms, snomed: tuple[Terms, tinysnomed.T
     status, res = ask(those, operation, *rows)
     assert status == expected, res
     assert time.process_time() - started < 3
+
+
+def test_the_text_filter_finds_codes_and_signs(terms: Terms, snomed: tuple[Terms, tinysnomed.Tiny]) -> None:
+    def found(those: Terms, url: str, text: str) -> list[str]:
+        status, res = ask(those, "ValueSet/$expand", row("url", url), row("filter", text), row("excludeNested", True, "valueBoolean"))
+        assert status == 200
+        return [each["code"] for each in res["expansion"].get("contains", ())]
+
+    code = snomed[1].active[15]
+    assert found(snomed[0], f"{SCT}?fhir_vs", code) == [code]
+    assert found(snomed[0], f"{SCT}?fhir_vs", "%") == []
+    assert found(terms, f"{URL}?fhir_vs", "b") == ["b"]
+    assert found(terms, f"{URL}?fhir_vs", "%") == []
+    signs = HEAD | {"url": "http://example.org/signs", "concept": [{"code": "%", "display": "per cent"}, {"code": "<"}]}
+    assert found(terms.with_resources([signs]), "http://example.org/signs?fhir_vs", "%") == ["%"]

@@ -146,6 +146,9 @@ async def test_a_context_means_the_value_set_bound_there(exchange: Exchange) -> 
     for code, good in (("male", True), ("martian", False)):
         answer = await exchange("GET", f"ValueSet/$validate-code?context={context}&system=http://hl7.org/fhir/administrative-gender&code={code}")
         assert value(answer.res, "result") is good
+    for direction, status in (("incoming", 200), ("outgoing", 200), ("both", 400)):
+        assert (await exchange("GET", f"ValueSet/$expand?context={context}&contextDirection={direction}")).status == status
+    assert (await exchange("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/administrative-gender&contextDirection=incoming")).status == 400
     for wrong, status in (("Patient.gender", 400), (context.replace("gender", "active"), 404), (context.replace("Patient", "Nothing"), 404)):
         assert (await exchange("GET", f"ValueSet/$expand?context={wrong}")).status == status
 
