@@ -4,13 +4,14 @@ A package is read whole, once, without unpacking to disk and without `.index.jso
 names, more than MAX_FILES files or MAX_BYTES of content, or a package for another FHIR version. Dependencies are looked for in a local folder only.
 """
 
+import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -20,6 +21,9 @@ from conformance.outcome import Issue, Refusal, refuse
 MAX_FILES = 50_000
 MAX_BYTES = 1024 * 1024 * 1024
 MAX_FILE = 64 * 1024 * 1024
+MAX_HEADER = 64 * 1024
+HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._\-+@/]{0,213}")
 BUILT_IN = ("hl7.fhir.r4.core", "hl7.fhir.r4.examples", "hl7.fhir.r4.expansions")  # what `r4/` already holds
 KINDS = frozenset(
     [
@@ -89,25 +93,39 @@ def open_package(path: Path) -> Package:
     found: dict[str, list[Definition]] = {}
     for name, data in package_files(path):
         if name == "package.json":
-            manifest = _object(data, name)
+            if manifest:
+                raise refuse("structure", f"package {path.name} holds package.json twice")
+            manifest = _checked(_object(data, name), path.name)
         elif name.endswith(".json") and "/" not in name and not name.startswith("."):
             _file(_object(data, name), found)
-    if not manifest.get("name") or not manifest.get("version"):
-        raise refuse("structure", f"package {path.name} has no package.json with name and version")
+    if not manifest:
+        raise refuse("structure", f"package {path.name} has no package.json")
     _check_version(manifest)
     return Package(
         name=str(manifest["name"]),
         version=str(manifest["version"]),
         title=str(manifest.get("title", manifest["name"])),
         canonical=str(manifest.get("canonical", "")),
-        dependencies={str(key): str(value) for key, value in manifest.get("dependencies", {}).items()},
+        dependencies=manifest.get("dependencies", {}),
         index={url: tuple(rows) for url, rows in found.items()},
     )
 
 
+def _checked(manifest: dict[str, Any], package: str) -> dict[str, Any]:
+    """The manifest, if what is read of it has the shape that https://hl7.org/fhir/R4/packages.html gives it. Raises Refusal 400."""
+    named = all(isinstance(manifest.get(key), str) and _NAME.fullmatch(manifest[key]) for key in ("name", "version"))
+    dependencies = manifest.get("dependencies", {})
+    lists = [manifest.get(key) for key in ("fhirVersions", "fhir-version-list")]
+    shaped = isinstance(dependencies, dict) and all(isinstance(each, str) for each in dependencies.values())
+    if not named or not shaped or not all(each is None or (isinstance(each, list) and all(isinstance(one, str) for one in each)) for each in lists):
+        text = "needs name and version, of letters, digits and . _ - + @ /; dependencies and fhirVersions hold strings"
+        raise refuse("structure", f"package.json of {package} is malformed: it {text}")
+    return manifest
+
+
 def _file(res: dict[str, Any], found: dict[str, list[Definition]]) -> None:
     rtype, url = res.get("resourceType", ""), res.get("url", "")
-    if rtype in KINDS and isinstance(url, str) and url:
+    if isinstance(rtype, str) and rtype in KINDS and isinstance(url, str) and url:
         res.pop("text", None)
         found.setdefault(url, []).append(Definition(rtype, url, str(res.get("version", "")), encode(res)))
 
@@ -124,6 +142,8 @@ def _object(data: bytes, name: str) -> dict[str, Any]:
         value = _DECODER.decode(data.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise refuse("structure", f"package file {name} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise refuse("too-long", f"package file {name} is nested too deeply") from error
     if not isinstance(value, dict):
         raise refuse("structure", f"package file {name} is not a JSON object")
     return value
@@ -153,7 +173,7 @@ def _folder_files(path: Path) -> Iterator[tuple[str, bytes]]:
 def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
     budget = _Budget(path.name)
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with tarfile.open(path, "r|gz", tarinfo=_Member) as archive:
             for member in archive:
                 name = _safe_name(member, path.name)
                 if member.isfile():
@@ -171,6 +191,18 @@ def _safe_name(member: tarfile.TarInfo, package: str) -> str:
     if not (member.isfile() or member.isdir()):
         raise refuse("structure", f"package {package} holds a link or device")
     return str(PurePosixPath(*name.parts[1:])) if name.parts[:1] == ("package",) else str(PurePosixPath("other", *name.parts))
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive whose extended headers (long names, pax) are small: tarfile reads them whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """As TarInfo.frombuf. Raises Refusal 413."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in HEADERS and found.size > MAX_HEADER:
+            raise refuse("too-long", f"a package holds a file whose name or headers are longer than {MAX_HEADER} bytes")
+        return found
 
 
 class _Budget:

@@ -1,8 +1,10 @@
 """Packages: read without an index, dependencies from a folder, hostile archives refused."""
 
+import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 
 import pytest
 
@@ -178,3 +180,63 @@ def test_an_installation_that_fails_leaves_the_shelf_as_it_was(tmp_path):
     with pytest.raises(Refusal, match="letters"):
         install(archive(tmp_path / "evil.tgz", {"package/package.json": manifest("../../x")}), shelf)
     assert not shelf.exists() or list(shelf.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"name": "../x"},
+        {"name": 5},
+        {"version": ["1"]},
+        {"version": ""},
+        {"dependencies": ["a"]},
+        {"dependencies": None},
+        {"dependencies": {"a": 1}},
+        {"fhirVersions": "4.0.1"},
+        {"fhirVersions": 4},
+        {"fhirVersions": [4]},
+    ],
+)
+def test_a_misshapen_manifest_is_refused(tmp_path, more):
+    with pytest.raises(Refusal, match=r"package\.json"):
+        open_package(archive(tmp_path / "a.tgz", {"package/package.json": manifest(**more)}))
+
+
+def test_two_manifests_are_refused(tmp_path):
+    path = tmp_path / "a.tgz"
+    with tarfile.open(path, "w:gz") as made:
+        for name in ("a.b", "a.c"):
+            member = tarfile.TarInfo("package/package.json")
+            member.size = len(manifest(name))
+            made.addfile(member, io.BytesIO(manifest(name)))
+    with pytest.raises(Refusal, match="twice"):
+        open_package(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_bomb_in_the_headers_of_an_archive_is_refused_before_it_is_read(tmp_path, kind):
+    """tarfile reads extended headers whole: 40 MB of them are 40 kB in the archive, of which 10 kB are unpacked at a time."""
+    header = tarfile.TarInfo("package/x.json")
+    header.type, header.size = kind, 40_000_000
+    path = tmp_path / "a.tgz"
+    path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + b"1" * header.size, 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refusal) as caught:
+            open_package(path)
+        assert tracemalloc.get_traced_memory()[1] < 15_000_000
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000])
+def test_a_file_nested_without_end_is_refused(tmp_path, data):
+    with pytest.raises(Refusal) as caught:
+        open_package(archive(tmp_path / "a.tgz", {"package/package.json": manifest(), "package/a.json": data}))
+    assert caught.value.status == 413
+
+
+def test_a_resource_type_that_is_no_text_is_passed_over(tmp_path):
+    files = {"package/package.json": manifest(), "package/a.json": b'{"resourceType":["x"],"url":"http://x"}'}
+    assert not open_package(archive(tmp_path / "a.tgz", files)).index
