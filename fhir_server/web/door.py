@@ -210,7 +210,10 @@ async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[st
     body = await read_body(receive, exchange.headers, services.settings.max_body)
     content_type = exchange.headers.get("content-type", "")
     media, _ = negotiate.split_media(content_type)
-    if media == FORM:
+    searches = exchange.method == "POST" and exchange.path[-1:] == ("_search",)
+    if body and searches and media != FORM:
+        raise unsupported_media(f"a search by POST sends its parameters as {FORM}")
+    if media == FORM and (searches or (exchange.path[-1:] and exchange.path[-1].startswith("$"))):
         form = tuple(pair for pair in _pairs(body.strip()) if pair[0] not in FORMAT_PARAMS)
         return Request(exchange.method, exchange.path, query + form, exchange.headers, content_type=media)
     if media in PATCH_TYPES:

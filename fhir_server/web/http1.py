@@ -5,15 +5,29 @@ fills the memory. RFC 9110 section 15.5.9 (408), RFC 6585 section 5 (431).
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from conformance.codec import encode
+from conformance.outcome import Issue, outcome
+
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 65_536
 PAUSE_SECONDS = 0.1
-TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+def _refusal(status: int, code: str, text: str) -> bytes:
+    """A whole answer that closes the connection, for what never becomes a request: an OperationOutcome as everywhere."""
+    body = encode(outcome([Issue("fatal", code, text)]))
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nconnection: close\r\ncontent-type: application/fhir+json;charset=utf-8\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+BROKEN = _refusal(400, "structure", "what was sent is not HTTP/1.1")
+TOO_SLOW = _refusal(408, "timeout", f"the head of the request did not come within {HEAD_SECONDS:.0f} seconds")
+TOO_LONG = _refusal(431, "too-long", f"the head of the request is longer than {HEAD_BYTES} bytes")
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -51,6 +65,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Forget the timer."""
         self._head_done()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser cannot read."""
+        self._refuse(BROKEN)
 
     def _expect_head(self) -> None:
         self.head_bytes = 0

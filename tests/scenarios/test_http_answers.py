@@ -191,3 +191,19 @@ def test_a_format_that_is_not_written_is_406_and_nothing_is_done(server: Server,
         assert answer.status_code == 406
         assert issue(answer)["code"] == "not-supported"
         assert http.get("/Patient/unacceptable").status_code == 404
+
+
+@pytest.mark.parametrize("media", ["application/fhir+json", "text/plain", "multipart/form-data"])
+def test_a_search_by_post_takes_a_form_and_nothing_else(server: Server, media: str) -> None:
+    """https://hl7.org/fhir/R4/http.html#search"""
+    with server.client() as http:
+        assert http.post("/Patient/_search", content="{}", headers={"Content-Type": media}).status_code == 415
+        assert http.post("/Patient/_search", content="_id=none", headers={"Content-Type": "application/x-www-form-urlencoded"}).json()["total"] == 0
+        assert http.post("/Patient/_search?_id=none").json()["total"] == 0
+
+
+def test_a_form_is_no_resource(server: Server) -> None:
+    with server.client() as http:
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert http.post("/Patient", content="active=true", headers=form).status_code == 415
+        assert http.put("/Patient/formed", content="active=true", headers=form).status_code == 415

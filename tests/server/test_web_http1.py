@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import uvicorn
 
+from conformance.codec import decode
 from fhir_server.web import http1
 from fhir_server.web.asgi import respond
 
@@ -60,3 +61,13 @@ async def test_a_head_without_end_is_refused_after_a_pause_in_which_nothing_is_r
     said = await converse(port, b"GET /?" + b"code=x&" * 10_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 431")
     assert asyncio.get_running_loop().time() - started >= http1.PAUSE_SECONDS
+
+
+@pytest.mark.parametrize(
+    "sent", [b"JUMP / HTTP/1.1\r\nhost: x\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET /\x00 HTTP/1.1\r\n\r\n"]
+)
+async def test_what_is_no_http_is_refused_by_an_operation_outcome(port: int, sent: bytes) -> None:
+    head, _, body = (await converse(port, sent)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert f"content-length: {len(body)}".encode() in head
+    assert decode(body)["issue"][0]["severity"] == "fatal"
