@@ -58,6 +58,11 @@ def system(run: Run, namespace: str, universal: str = "", kind: str = "") -> str
     return run.source.authorities.get(name) or run.authorities.get(name) or _known(run, name) or f"urn:id:{quote(namespace, safe='.:-_')}"
 
 
+def hides(run: Run, universal: str, found: str) -> bool:
+    """True if a system does not show the universal id it was made with."""
+    return bool(universal) and universal.casefold() not in found.casefold() and not _known(run, universal.upper())
+
+
 def _universal(run: Run, universal: str, kind: str) -> str:
     known = _known(run, universal.upper())
     if known:

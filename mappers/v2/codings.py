@@ -16,6 +16,8 @@ Codes = tuple[str, dict[str, dict[str, str]]]
 _TABLE = re.compile(r"(?:HL7|V2-|HL7-)?-?(\d{4})$", re.IGNORECASE)
 _OID = re.compile(r"(?:urn:oid:)?([0-2](?:\.(?:0|[1-9]\d*))+)$")
 _V2 = "http://terminology.hl7.org/CodeSystem/v2-"
+# components that name a coding system by name or OID: they show in the system's URI
+_NAMES = frozenset({3, 6, 12, 14, 17, 20})
 # (code, display, system, version, OID) components of the three codings of a CWE
 _CODINGS = ((1, 2, 3, 7, 14), (4, 5, 6, 8, 17), (10, 11, 12, 13, 20))
 
@@ -49,6 +51,28 @@ def split(run: Run, raw: str, level: int) -> list[str]:
     parts = raw.split(mark) if mark and mark in raw else [raw]
     found = [run.text(part) for part in parts]
     return found + [""] * (22 - len(found))
+
+
+def check_said(run: Run, parts: list[str], value: Any, names: frozenset[int] = frozenset()) -> None:
+    """Note it where a part of a composite does not show in what was made of it; `names` are components that turned into URIs."""
+    said: set[str] = set()
+    gather(value, said)
+    for number, part in enumerate(parts, 1):
+        if part and number not in names and part not in said and " ".join(part.split()) not in said:
+            run.unsaid = True
+            return
+
+
+def gather(node: Any, into: set[str]) -> None:
+    """All texts of an element."""
+    if isinstance(node, dict):
+        for value in node.values():
+            gather(value, into)
+    elif isinstance(node, list):
+        for value in node:
+            gather(value, into)
+    else:
+        into.add(str(node))
 
 
 def sent(run: Run, parts: list[str]) -> list[Element]:
@@ -87,6 +111,7 @@ def concept(codes: Codes | None) -> Any:
         made: Element = {"coding": codings} if codings else {}
         if text:
             made["text"] = text
+        check_said(run, parts, made, _NAMES)
         return made or None
 
     return convert
@@ -103,7 +128,11 @@ def bound(codes: Codes | None) -> Any:
         row = codes[1].get(codings[0]["code"].casefold())
         if row is None:
             _note(run, codes[0], codings[0], parts[8])
-        return {"coding": [_target(row), *codings]} if row is not None and row["code"] else None
+        if row is None or not row["code"]:
+            return None
+        made: Element = {"coding": [_target(row), *codings]}
+        check_said(run, parts, made, _NAMES)
+        return made
 
     return convert
 
@@ -178,7 +207,9 @@ def coding(codes: Codes | None) -> Any:
         codings = sent(run, parts)
         if not codings:
             return {"display": parts[1] or parts[8]} if parts[1] or parts[8] else None
-        return _mapped(run, codes, codings[:1], parts[8])[0] if codes is not None else codings[0]
+        found: Element = _mapped(run, codes, codings[:1], parts[8])[0] if codes is not None else codings[0]
+        check_said(run, parts, found, frozenset({3, 14}))
+        return found
 
     return convert
 
@@ -222,6 +253,7 @@ def alternate(codes: Codes | None) -> Any:
             table = next((row["table"] for row in codes[1].values() if row["table"]), "")
             if table:
                 codings[0] = {"system": system_of(run, table), **codings[0]}
+        check_said(run, parts, codings, _NAMES)
         return {"coding": codings}
 
     return convert

@@ -83,7 +83,8 @@ def convert(
     refused = unsupported(message, tables) or _too_much(message)
     if structure is None or refused is not None:
         return Conversion(_bundle([]), [*problems, *([refused] if refused else [])], Facts("", ()), ())
-    missing = [segment for segment in required().get(message.code, ()) if message.nth(segment) is None]
+    needed = required().get(f"{message.code}^{message.trigger}", required().get(message.code, ()))
+    missing = [segment for segment in needed if message.nth(segment) is None]
     if missing:
         absent = [Problem(ERROR, name, "100", f"{message.code} messages need the segment {name}, which is missing") for name in missing]
         return Conversion(_bundle([]), [*problems, *absent], Facts("", ()), ())
@@ -101,7 +102,7 @@ def convert(
 
 @cache
 def required() -> dict[str, tuple[str, ...]]:
-    """Message code -> segments without which its messages say nothing (tables/required.csv). Sites may leave out what else HL7 requires."""
+    """Message code, or code^event where that differs -> segments without which its messages say nothing (tables/required.csv). Sites may leave out what else HL7 requires."""
     with (Path(__file__).parent / "tables" / "required.csv").open(encoding="utf-8", newline="") as rows:
         found: dict[str, tuple[str, ...]] = {}
         for row in csv.DictReader(rows):

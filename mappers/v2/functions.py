@@ -18,6 +18,13 @@ Convert = Callable[[Run, str, At, int], Any]
 Make = Callable[[Codes | None], Convert]
 
 
+def _only(run: Run, raw: str, level: int) -> str:
+    """The first component; that others are left out is noted."""
+    parts = codings.split(run, raw, level)
+    run.unsaid = any(parts[1:])
+    return parts[0]
+
+
 def _plain(convert: Convert) -> Make:
     return lambda codes: convert
 
@@ -25,12 +32,15 @@ def _plain(convert: Convert) -> Make:
 def _authority(run: Run, raw: str, place: At, level: int) -> str | None:
     """HD -> identifier system."""
     parts = authority.parts(run, raw, level)
-    return authority.system(run, *parts) or None
+    found = authority.system(run, *parts)
+    run.unsaid = authority.hides(run, parts[1], found)
+    return found or None
 
 
 def _authority_name(run: Run, raw: str, place: At, level: int) -> str | None:
     """HD -> what a person reads: the namespace, else the universal id."""
     namespace, universal, _ = authority.parts(run, raw, level)
+    run.unsaid = bool(namespace and universal)
     return namespace or universal or None
 
 
@@ -41,7 +51,13 @@ def _default_authority(run: Run, raw: str, place: At, level: int) -> str | None:
 def _ei_system(run: Run, raw: str, place: At, level: int) -> str | None:
     """EI.2-4 -> identifier system; without them the source's own."""
     found = authority.system(run, place.value("EI", 2, 0), place.value("EI", 3, 0), place.value("EI", 4, 0))
+    run.unsaid = authority.hides(run, place.value("EI", 3, 0), found)
     return found or run.source.authority or None
+
+
+def _cnn_system(run: Run, raw: str, place: At, level: int) -> str | None:
+    """CNN.9-11 -> identifier system."""
+    return authority.system(run, place.value("CNN", 9, 0), place.value("CNN", 10, 0), place.value("CNN", 11, 0)) or None
 
 
 def _identifier(run: Run, raw: str, place: At, level: int) -> Element | None:
@@ -54,12 +70,17 @@ def _identifier(run: Run, raw: str, place: At, level: int) -> Element | None:
     system = authority.system(run, parts[1], parts[2], parts[3]) or run.source.authority
     if parts[1] and system:
         found["assigner"] = {"display": parts[1]}
+    if any(parts[4:]) or (parts[1] and not system) or authority.hides(run, parts[2], system):
+        run.unsaid = True
     return {"system": system, **found} if system else found
 
 
 def _software(run: Run, raw: str, place: At, level: int) -> str:
     """HD -> MessageHeader.source.endpoint: a URL, by what the universal id says."""
-    return authority.endpoint(run, *authority.parts(run, raw, level))
+    parts = authority.parts(run, raw, level)
+    found = authority.endpoint(run, *parts)
+    run.unsaid = authority.hides(run, parts[1], found) or raw.count(run.marks[level]) > 2
+    return found
 
 
 def _joined(run: Run, raw: str, place: At, level: int) -> str | None:
@@ -100,7 +121,9 @@ def _licence_system(run: Run, raw: str, place: At, level: int) -> str | None:
 def _text(run: Run, raw: str, place: At, level: int) -> str | None:
     """CWE, CE, ID, IS, ST -> what a person reads: original text, else text, else code."""
     parts = codings.split(run, raw, level)
-    return parts[8] or parts[1] or parts[0] or None
+    shown = parts[8] or parts[1] or parts[0] or None
+    codings.check_said(run, parts, shown)
+    return shown
 
 
 def _universal(run: Run, raw: str, place: At, level: int) -> str | None:
@@ -121,13 +144,17 @@ def _control_scope(run: Run, raw: str, place: At, level: int) -> str:
 
 def _degree(run: Run, raw: str, place: At, level: int) -> str | None:
     """A degree for the suffix of a name: its code."""
-    return codings.split(run, raw, level)[0] or None
+    parts = codings.split(run, raw, level)
+    codings.check_said(run, parts, parts[0])
+    return parts[0] or None
 
 
 def _whole_name(run: Run, raw: str, place: At, level: int) -> str | None:
     """XPN -> one text: prefix given family suffix (the family name of an FN without its parts)."""
     sub = run.marks[1] or "\x00"
     parts = [run.text(part.split(sub)[0]) for part in place.parts or [raw]] + [""] * 6
+    if any(parts[5:]):
+        run.unsaid = True
     return " ".join(part for part in (parts[4], parts[1], parts[2], parts[0], parts[3]) if part) or None
 
 
@@ -156,13 +183,13 @@ def _default_use(use: str) -> Convert:
 
 def _language(run: Run, raw: str, place: At, level: int) -> str | None:
     """A language code of ISO 639 in BCP 47's form, None for anything else."""
-    text = codings.split(run, raw, level)[0]
+    text = _only(run, raw, level)
     return text.lower() if text.isalpha() and 2 <= len(text) <= 3 else None
 
 
 def _processing(run: Run, raw: str, place: At, level: int) -> Element | None:
     """MSH-11.1 -> a tag of table 0103."""
-    text = codings.split(run, raw, level)[0].upper()
+    text = _only(run, raw, level).upper()
     return {"system": "http://terminology.hl7.org/CodeSystem/v2-0103", "code": text} if text else None
 
 
@@ -187,7 +214,7 @@ def _event_activity(run: Run, raw: str, place: At, level: int) -> Element:
 
 def _cx_value(run: Run, raw: str, place: At, level: int) -> str | None:
     """CX.1."""
-    return codings.split(run, raw, level)[0] or None
+    return _only(run, raw, level) or None
 
 
 _PRIORITIES = {"S": 1, "A": 2, "P": 3, "C": 3, "T": 1, "R": 5, "STAT": 1, "ASAP": 2, "ROUTINE": 5}
@@ -195,27 +222,26 @@ _PRIORITIES = {"S": 1, "A": 2, "P": 3, "C": 3, "T": 1, "R": 5, "STAT": 1, "ASAP"
 
 def _priority(run: Run, raw: str, place: At, level: int) -> int | None:
     """Table 0485 -> iCalendar priority (1 highest, 9 lowest)."""
-    return _PRIORITIES.get(codings.split(run, raw, level)[0].upper())
+    return _PRIORITIES.get(_only(run, raw, level).upper())
 
 
 def _minutes(run: Run, raw: str, place: At, level: int) -> int | None:
     """A duration in the unit of the next field (minutes without one) -> whole minutes."""
-    amount = number(codings.split(run, raw, level)[0])
-    run.landed.add(run.field + 1)
-    unit = timings.unit_code(place.segment.get(f"{run.field + 1}.1") or "MIN") or "min"
+    amount = number(_only(run, raw, level))
+    unit = timings.unit_beside(run, place.segment)
     factor = {"s": 1 / 60, "min": 1, "h": 60, "d": 1440}.get(unit)
-    return round(float(amount) * factor) or None if amount is not None and amount > 0 and factor else None
+    return round(float(amount) * factor) or None if amount is not None and 0 < amount <= timings.MOST_UNITS and factor else None
 
 
 def _minutes_duration(run: Run, raw: str, place: At, level: int) -> Element | None:
     """NM in minutes -> Duration."""
-    amount = number(codings.split(run, raw, level)[0])
+    amount = number(_only(run, raw, level))
     return {"value": amount, "unit": "min", "system": "http://unitsofmeasure.org", "code": "min"} if amount is not None else None
 
 
 def _active(run: Run, raw: str, place: At, level: int) -> bool | None:
     """Table 0183: A active, I inactive."""
-    return {"A": True, "I": False}.get(codings.split(run, raw, level)[0].upper())
+    return {"A": True, "I": False}.get(_only(run, raw, level).upper())
 
 
 def _event_status(codes: Codes | None) -> Convert:
@@ -256,6 +282,7 @@ FUNCTIONS: dict[str, Make] = {
     "authority_name": _plain(_authority_name),
     "default_authority": _plain(_default_authority),
     "ei_system": _plain(_ei_system),
+    "cnn_system": _plain(_cnn_system),
     "identifier": _plain(_identifier),
     "endpoint": _plain(_software),
     "joined": _plain(_joined),

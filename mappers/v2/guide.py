@@ -163,7 +163,7 @@ CONVERSIONS = {
     "ri[timing]": "@interval",
     "ndl[practitionerrole]": "NDL[PractitionerRole]",
     "dld[location-discharge]": "DLD[Location]",
-    "cnn[practitioner]": "XCN[Practitioner]",
+    "cnn[practitioner]": "CNN[Practitioner]",
     "ed[attachment]": "@document",
     "rp[attachment]": "@document",
     "nm[quantity-lengthofstay]": "NM[Quantity-LengthOfStay]",

@@ -22,9 +22,25 @@ def location(run: Run, raw: str, place: At, level: int) -> Element | None:
     if key not in run.cache:
         mark = run.marks[level] if level < 3 else ""
         parts = (raw.split(mark) if mark else [raw]) + [""] * 12
-        run.cache[key] = _chain(run, [("" if part == NULL else part) for part in parts], level)
-    found: Element | None = run.cache[key]
+        run.cache[key] = _chain(run, [("" if part == NULL else part) for part in parts], level), _unsaid(run, parts)
+    found: Element | None
+    found, run.unsaid = run.cache[key]
     return found
+
+
+def _unsaid(run: Run, parts: list[str]) -> bool:
+    """True if the chain cannot show all of the PL: a status without a code, an authority beside that of the identifier."""
+    marks = run.marks[1] or "\x00"
+    status = run.text(parts[4]).casefold()
+    names = [part for part in parts[9].split(marks)[1:3] if part]
+    if any(marks in part and part.split(marks, 1)[1].strip(marks) for place, part in enumerate(parts[:8]) if place != 3):
+        return True
+    return bool(
+        any(parts[11:])
+        or (status and not run.tables.codes["bedstatus"].get(status, {}).get("code"))
+        or len(names) > 1
+        or (parts[10] and (names or not parts[9]))
+    )
 
 
 def _chain(run: Run, parts: list[str], level: int) -> Element | None:

@@ -16,7 +16,7 @@ from mappers.v2.message import NULL, Segment, content
 from mappers.v2.path import Slots, clone, slots_of, steps, writer
 from mappers.v2.place import At, Scope
 from mappers.v2.run import Element, Run
-from mappers.v2.tables import Row, Tables
+from mappers.v2.tables import ELSEWHERE, Row, Tables
 from mappers.v2.values import LEAVES, Leaf
 
 # types whose equal content within a message is one resource from the start
@@ -26,6 +26,7 @@ _PURE = frozenset({"@concept", "@coding", "@code", "@code_or_sent", "@bound", "@
 _JOINING = frozenset({"@joined", "@observation_value", "@components", "@document_text"})
 # (run, raw text, place, level, element, slots) -> True if something of the message was written; constants tell nothing
 Plan = Callable[[Run, str, At, int, Element, Slots], bool]
+MOST_COMPONENTS = 40
 _EXPRESSION = re.compile(r'"([^"]*)"|([A-Z][A-Z0-9]{1,2})[-.](\d+)(?:\.(\d+))?|\+|\s+')
 
 
@@ -33,7 +34,7 @@ _EXPRESSION = re.compile(r'"([^"]*)"|([A-Z][A-Z0-9]{1,2})[-.](\d+)(?:\.(\d+))?|\
 class Field:
     """The plans of one field or component; `drop`: slots that a further repetition starts anew; `elements`: what a null empties;
 
-    `joins`: a conversion that reads all repetitions at the first.
+    `joins`: a conversion that reads all repetitions at the first; `takes_all`: one that reads all of the data type (`^...`).
     """
 
     number: int
@@ -42,17 +43,18 @@ class Field:
     drop: tuple[str, ...] = ()
     elements: frozenset[str] = frozenset()
     joins: bool = False
+    takes_all: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Map:
-    """A compiled map: `fields` by number, `constants` that no field bears, `conditional` if any row has a condition."""
+    """A compiled map: `fields` by number, `constants` that no field bears, `conditional` if any row has a condition, `gaps`: numbers without a row."""
 
     name: str
     fields: list[Field]
     constants: list[Plan]
     conditional: bool
-    mapped: frozenset[int]
+    gaps: tuple[int, ...]
 
 
 def compiled(tables: Tables, name: str) -> Map:
@@ -64,6 +66,8 @@ def compiled(tables: Tables, name: str) -> Map:
 
 
 def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
+    silent = {row.field for row in rows if row.path == ELSEWHERE}
+    rows = [row for row in rows if row.path != ELSEWHERE]
     numbers = sorted({row.field for row in rows if row.field})
     fields = []
     for number in numbers:
@@ -71,7 +75,8 @@ def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
         others = {key for row in rows if row.field != number for key in slots_of(row.path)}
         drop = _renewed(own, others)
         joins = any(row.convert in _JOINING for row in own)
-        made = Field(number, drop=drop, elements=frozenset(_element(row) for row in own), joins=joins)
+        takes_all = any(row.convert.startswith("^") for row in own)
+        made = Field(number, drop=drop, elements=frozenset(_element(row) for row in own), joins=joins, takes_all=takes_all)
         for row in own:
             plan = _plan(tables, row)
             made.plans.append(plan)
@@ -79,8 +84,9 @@ def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
                 made.once.append(plan)
         fields.append(made)
     constants = [_plan(tables, row) if row.when else _default(tables, row) for row in rows if not row.field]
+    conditional = any(row.when or row.value.startswith("=") or row.convert[:1] in ("@", "^") for row in rows)
     return Map(
-        name, fields, constants, any(row.when or row.value.startswith("=") or row.convert[:1] in ("@", "^") for row in rows), frozenset(numbers)
+        name, fields, constants, conditional, tuple(number for number in range(1, MOST_COMPONENTS) if number not in numbers and number not in silent)
     )
 
 
@@ -119,7 +125,7 @@ def _default(tables: Tables, row: Row) -> Plan:
 def _plan(tables: Tables, row: Row) -> Plan:
     write = writer(row.path)
     convert = _convert(tables, row)
-    tells = not row.value
+    tells = not row.value and not row.convert.startswith("@label:")
     if not row.when:
 
         def always(run: Run, raw: str, place: At, level: int, root: Element, slots: Slots) -> bool:
@@ -186,7 +192,7 @@ def _timed(leaf: Leaf, name: str) -> Convert:
         found = run.cache.get(key)
         if found is None:
             found = leaf(run, raw)
-            if found is not None:
+            if found is not None and not run.unsaid:
                 run.cache[key] = found
         return found
 
@@ -206,7 +212,7 @@ def _remembered(convert: Convert, name: str, codes: Codes | None) -> Convert:
         if value is None:
             findings = len(run.unmapped) + len(run.problems)
             value = convert(run, raw, place, level)
-            if value is None or len(raw) > 500 or len(run.unmapped) + len(run.problems) > findings:
+            if value is None or run.unsaid or len(raw) > 500 or len(run.unmapped) + len(run.problems) > findings:
                 return value
             memo[key] = value
         return clone(value) if type(value) is dict else value
@@ -230,8 +236,9 @@ def _cached(convert: Convert, name: str) -> Convert:
     def cached(run: Run, raw: str, place: At, level: int) -> Any:
         key = (name, raw)
         if key not in run.cache:
-            run.cache[key] = convert(run, raw, place, level)
-        return run.cache[key]
+            run.cache[key] = convert(run, raw, place, level), run.unsaid
+        value, run.unsaid = run.cache[key]
+        return value
 
     return cached
 
@@ -291,15 +298,28 @@ def apply_parts(run: Run, table: Map, raw: str, place: At, level: int) -> Any:
     root: Element = {}
     slots: Slots = {}
     count = len(parts)
-    written = False
+    written = unsaid = taken = rest = False
     for item in table.fields:
         number = item.number
         if number > count:
             break
         part = parts[number - 1]
         if part and part != NULL:
+            whole = False
             for plan in item.plans:
-                written |= plan(run, part, place, level + 1, root, slots)
+                if plan(run, part, place, level + 1, root, slots):
+                    written = True
+                    whole = whole or not run.unsaid
+                run.unsaid = False
+            if item.takes_all:
+                taken, rest = taken or whole, rest or not whole
+            else:
+                unsaid = unsaid or not whole
+    for number in table.gaps:
+        if number > count:
+            break
+        rest = rest or bool(content(parts[number - 1], run.message.delimiters))
+    run.unsaid = unsaid or (rest and not taken)
     if not written:
         return None
     for plan in table.constants:
@@ -328,14 +348,19 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
             landed.add(number)
         elif raw[0].isalnum() or content(raw, segment.delimiters):
             run.field = number
-            here = 0
             if mark and mark in raw:
                 here = _repeated(run, item, segment, place, root, slots)
             else:
                 run.repetition = 1
                 place.raw = raw
+                here, whole = 0, False
                 for plan in item.plans:
-                    here += plan(run, raw, place, 0, root, slots)
+                    run.unsaid = False
+                    if plan(run, raw, place, 0, root, slots):
+                        here += 1
+                        whole = whole or not run.unsaid
+                if here and not whole:
+                    run.leftover.setdefault(number, []).append(raw)
             if here:
                 landed.add(number)
                 written += here
@@ -345,6 +370,19 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
         for plan in table.constants:
             plan(run, "", place, 0, root, slots)
     return written
+
+
+def _told(run: Run, item: Field, plans: list[Plan], raw: str, place: At, root: Element, slots: Slots) -> int:
+    """Run the plans of a field on one repetition; what none of them took whole is kept as it was sent, by convert.py."""
+    here, whole = 0, False
+    for plan in plans:
+        run.unsaid = False
+        if plan(run, raw, place, 0, root, slots):
+            here += 1
+            whole = whole or not run.unsaid
+    if here and not whole and not item.joins:
+        run.leftover.setdefault(item.number, []).append(raw)
+    return here
 
 
 def _repeated(run: Run, item: Field, segment: Segment, place: At, root: Element, slots: Slots) -> int:
@@ -358,10 +396,8 @@ def _repeated(run: Run, item: Field, segment: Segment, place: At, root: Element,
         if done:
             for key in item.drop:
                 slots.pop(key, None)
-        here = 0
-        for plan in item.once if done else item.plans:
-            here += plan(run, part, place, 0, root, slots)
-        if done and not here and not item.joins:
+        here = _told(run, item, item.once if done else item.plans, part, place, root, slots)
+        if not here and not item.joins:
             run.leftover.setdefault(item.number, []).append(part)
         written += here
         done = True

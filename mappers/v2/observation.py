@@ -112,7 +112,12 @@ def _unit(run: Run, place: At) -> Element:
     raw = place.segment.text(6)
     run.landed.add(6)
     mark = place.segment.delimiters.repetition
-    return quantities.units(run, raw.split(mark, 1)[0] if mark and mark in raw else raw, 0)
+    before, run.unsaid = run.unsaid, False
+    made = quantities.units(run, raw.split(mark, 1)[0] if mark and mark in raw else raw, 0)
+    if run.unsaid or (mark and mark in raw):
+        run.leftover[6] = [raw]
+    run.unsaid = before
+    return made
 
 
 def _numeric(run: Run, raw: str, place: At) -> Element | None:
@@ -255,6 +260,7 @@ def sub_id(run: Run, raw: str, place: At, level: int) -> Element | None:
             rows.append({"url": name, "valueDecimal": Decimal(text)})
     if parts[3]:
         rows.append({"url": "identifier", "valueString": parts[3]})
+    codings.check_said(run, parts, rows)
     return {"url": url, "extension": rows} if rows else None
 
 
@@ -264,7 +270,6 @@ def reference_range(run: Run, raw: str, place: At, level: int) -> Element | None
     if key not in run.cache:
         run.cache[key] = _reference_range(run, raw, place)
     found: Element | None = run.cache[key]
-    run.landed.add(6)
     return {name: value.copy() if type(value) is dict else value for name, value in found.items()} if found else None
 
 
@@ -296,6 +301,7 @@ def _document(run: Run, raw: str, kind: str) -> Element | None:
     if key not in run.cache:
         run.cache[key] = _embedded(run, raw) if kind == "ED" else _pointed(run, raw)
     found: Element | None = run.cache[key]
+    run.unsaid = kind == "RP" and bool(codings.split(run, raw, 0)[1])
     return dict(found) if found else None
 
 

@@ -27,10 +27,14 @@ def units(run: Run, raw: str, level: int) -> Element:
     if not raw:
         return {}
     key = ("unit", raw)
-    found: Element | None = run.cache.get(key)
+    found: tuple[Element, bool] | None = run.cache.get(key)
     if found is None:
-        found = run.cache[key] = _units(run, split(run, raw, level))
-    return dict(found)
+        parts = split(run, raw, level)
+        made = _units(run, parts)
+        shown = {*made.values(), parts[2], parts[5]}
+        found = run.cache[key] = made, any(part and part not in shown for part in parts)
+    run.unsaid = run.unsaid or found[1]
+    return dict(found[0])
 
 
 def _units(run: Run, parts: list[str]) -> Element:
@@ -81,6 +85,8 @@ def of_cq(run: Run, raw: str, place: At, level: int) -> Element | None:
     elif run.text(amount):
         run.warn("102", "not a number")
     made.update(units(run, rest.split(mark, 1)[0] if level == 0 else rest, level + 1) if rest else {})
+    if level == 0 and mark and rest.partition(mark)[2].strip(mark):
+        run.unsaid = True
     return made if "value" in made else None
 
 
@@ -89,6 +95,7 @@ def of_amount(run: Run, raw: str, place: At, level: int) -> Element | None:
     found = compared(run.text(raw.split(run.marks[0], 1)[0]))
     if found is None:
         return None
+    run.unsaid = any(raw.split(run.marks[0])[1:])
     return {"value": found[1], **({"comparator": found[0]} if found[0] else {})}
 
 
@@ -105,6 +112,7 @@ def money(run: Run, raw: str, place: At, level: int) -> Element | None:
     made: Element = {"value": value}
     if re.fullmatch(r"[A-Z]{3}", currency):
         made["currency"] = currency
+    run.unsaid = bool(currency and "currency" not in made) or any(parts[2 if len(inner) < 2 else 1 :]) or any(inner[2:])
     return made
 
 

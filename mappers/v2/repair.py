@@ -38,6 +38,8 @@ def _walk(run: Run, draft: Draft, node: Element) -> None:
             _walk(run, draft, value)
             if name == "repeat":
                 _timing(value)
+            elif ("numerator" in value) != ("denominator" in value):
+                value.clear()  # rat-1: half a ratio says nothing; the field that gave no number is kept as it was sent
             if not value:
                 del node[name]
             elif "low" in value and "high" in value and _above(value["low"], value["high"]):

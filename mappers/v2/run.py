@@ -67,7 +67,8 @@ def _memo(tables: Any, source: Source, translate: Translate | None, to_ucum: ToU
 class Run:
     """Mutable state while a message is mapped. `segment` and `repetition` say where the mapper stands, for problems.
 
-    `landed`: fields of the segment at hand that gave something; `leftover`: repetitions that found no place, by field.
+    `landed`: fields of the segment at hand that gave something; `leftover`: repetitions that found no place, or not all of them, by field;
+    `unsaid`: set by a conversion that left out a part of its text.
     """
 
     __slots__ = (
@@ -97,6 +98,7 @@ class Run:
         "to_ucum",
         "translate",
         "unmapped",
+        "unsaid",
         "zone",
     )
 
@@ -125,6 +127,7 @@ class Run:
         self.memo = _memo(tables, source, translate, to_ucum) if message.delimiters == Delimiters() else None
         self.landed: set[int] = set()
         self.leftover: dict[int, list[str]] = {}
+        self.unsaid = False
         self.segment = self.header
         self.field = 0
         self.repetition = 0

@@ -21,6 +21,7 @@ from mappers.v2.values import LEAVES
 
 FOLDER = Path(__file__).parent / "tables"
 LAYER = FOLDER / "layer"
+ELSEWHERE = "!"  # the path of a component that another row of its field says
 _FILE = re.compile(r"([A-Z][A-Z0-9]{1,2})_(.+)$")
 
 
@@ -220,6 +221,8 @@ def _common(one: str, other: str) -> str:
 
 def _known(tables: Tables, row: Row) -> None:
     """The path parses, the conversion exists."""
+    if row.path == ELSEWHERE:
+        return
     steps(row.path)
     name = row.convert.lstrip("^")
     if name.startswith("@label:") or not name or name in LEAVES:

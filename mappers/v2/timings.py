@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from mappers.v2 import times
 from mappers.v2.codings import split
+from mappers.v2.message import Segment
 from mappers.v2.place import At
 from mappers.v2.run import Element, Run
 from mappers.v2.values import NUMBER, number
@@ -42,6 +43,7 @@ _NAMED = {
     "QPM": "PM",
 }
 _ABBREVIATION = "http://terminology.hl7.org/CodeSystem/v3-GTSAbbreviation"
+MOST_UNITS = 100_000_000  # of a duration that is worked with; a longer one is kept as it was sent
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "wk": 604800}
 
 
@@ -52,7 +54,10 @@ def unit_code(text: str) -> str | None:
 
 def repeat_pattern(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@repeat_pattern: RPT or RI -> Timing: `Q6H` is a period, `BID` a code, `AC` an event; the sent text stays in code.text."""
-    parts = split(run, raw, level)
+    return _pattern(run, raw, level, split(run, raw, level), 1)
+
+
+def _pattern(run: Run, raw: str, level: int, parts: list[str], rest_from: int) -> Element | None:
     sub = run.marks[level + 1] if level < 2 else ""
     name = [run.text(part) for part in raw.split(run.marks[level], 1)[0].split(sub)] if sub else [parts[0]]
     code = name[0].upper()
@@ -63,6 +68,12 @@ def repeat_pattern(run: Run, raw: str, place: At, level: int) -> Element | None:
         made["code"] = {"text": text}
         if code in _NAMED:
             made["code"]["coding"] = [{"system": _ABBREVIATION, "code": _NAMED[code]}]
+    rest = [*name[2:], *parts[rest_from:4], parts[6]]
+    rest += [] if "period" in repeat and not _EVERY.match(code) else parts[4:6]
+    rest += [] if "offset" in repeat else parts[8:10]
+    rest += [] if "when" in repeat else parts[7:8]
+    rest += name[:1] if len(name) > 1 and name[1] and code not in _NAMED and not repeat else []
+    run.unsaid = any(rest)
     return made or None
 
 
@@ -86,11 +97,12 @@ def _repeat(run: Run, code: str, parts: list[str]) -> Element:
 
 def interval(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@interval: RI (pattern ^ times HHMM,HHMM) -> Timing."""
-    made = repeat_pattern(run, raw, place, level) or {}
     parts = split(run, raw, level)
+    made = _pattern(run, raw, level, parts, 2) or {}
     clocks = [found for found in (times.time(text) for text in parts[1].split(",") if text) if found]
     if clocks:
         made.setdefault("repeat", {})["timeOfDay"] = clocks
+    run.unsaid = run.unsaid or len(clocks) < len([text for text in parts[1].split(",") if text])
     return made or None
 
 
@@ -104,6 +116,7 @@ def duration(run: Run, raw: str, place: At, level: int) -> Element | None:
         unit, amount = str(unit_code(parts[1].split("&")[0])), Decimal(parts[0])
     else:
         return None
+    run.unsaid = any(parts[2:]) or bool(match and parts[1])
     return {"value": amount, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit}
 
 
@@ -121,7 +134,7 @@ def offset_minutes(run: Run, raw: str, place: At, level: int) -> int | None:
     if amount is None or unit not in _SECONDS or not (row and row["system"].endswith("v3-TimingEvent")):
         return None
     minutes = amount * _SECONDS[unit] / 60
-    return int(minutes) if minutes == minutes.to_integral_value() and minutes >= 0 else None
+    return int(minutes) if minutes == minutes.to_integral_value() and 0 <= minutes <= MOST_UNITS else None
 
 
 def bounds_end(run: Run, raw: str, place: At, level: int) -> str | None:
@@ -146,20 +159,38 @@ def _moved(run: Run, text: str, length: Element | None, sign: int) -> str | None
     start = times.date_time(text, run.zone)
     if start is None or len(start) < 10 or length is None or length["code"] not in _SECONDS:
         return None
-    step = timedelta(seconds=sign * float(length["value"]) * _SECONDS[length["code"]])
-    if len(start) > 10:
-        return (datetime.fromisoformat(start.replace("Z", "+00:00")) + step).isoformat(timespec="seconds")
-    return (date.fromisoformat(start) + step).isoformat() if step % timedelta(days=1) == timedelta(0) else None
+    return _sum(start, length["value"] * sign, str(length["code"]))
+
+
+def _sum(start: str, amount: Decimal, unit: str) -> str | None:
+    """A FHIR date or time plus an amount of a unit of time; None for a sum that no calendar has, or part of a day to a day."""
+    if abs(amount) > MOST_UNITS:
+        return None
+    step = timedelta(seconds=float(amount) * _SECONDS[unit])
+    try:
+        if len(start) > 10:
+            return (datetime.fromisoformat(start.replace("Z", "+00:00")) + step).isoformat(timespec="seconds")
+        return (date.fromisoformat(start) + step).isoformat() if step % timedelta(days=1) == timedelta(0) else None
+    except OverflowError:
+        return None
+
+
+def unit_beside(run: Run, segment: Segment) -> str:
+    """The unit of time in the field after the one at hand, minutes without one; a field that says more than its code is kept."""
+    sent, here = segment.text(run.field + 1), run.field + 1
+    code = segment.get(f"{here}.1")
+    unit = unit_code(code or "MIN")
+    if sent and unit and sent.rstrip(run.marks[0]) == code:
+        run.landed.add(here)
+    return unit or "min"
 
 
 def end(run: Run, raw: str, place: At, level: int) -> str | None:
     """@offset_end: start (field before by 3: AIS-4, AIL-6 ...) plus a duration in the unit of the field after -> dateTime."""
     amount = number(run.text(raw.split(run.marks[0], 1)[0]))
     segment, here = place.segment, run.field
-    run.landed.add(here + 1)
-    unit = unit_code(segment.get(f"{here + 1}.1") or "MIN") or "min"
+    unit = unit_beside(run, segment)
     start = times.instant(segment.get(f"{here - 3}.1"), run.zone)
     if amount is None or start is None or unit not in _SECONDS:
         return None
-    moment = datetime.fromisoformat(start.replace("Z", "+00:00")) + timedelta(seconds=float(amount) * _SECONDS[unit])
-    return moment.isoformat(timespec="seconds")
+    return _sum(start, amount, unit)

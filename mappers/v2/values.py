@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mappers.v2 import times
+from mappers.v2.message import content
 from mappers.v2.run import Run
 
 Leaf = Callable[[Run, str], Any]
@@ -23,7 +24,13 @@ _YES = {"Y": True, "N": False, "1": True, "0": False, "T": True, "F": False, "TR
 def first(run: Run, raw: str) -> str:
     """Text of the first component of the first subcomponent: what a coded or timed leaf is, however it was padded."""
     component, sub, _ = run.marks
-    return run.text(raw.split(component, 1)[0].split(sub, 1)[0] if sub else raw.split(component, 1)[0])
+    head, _, rest = raw.partition(component)
+    if sub:
+        head, _, more = head.partition(sub)
+        rest = rest or more
+    if rest and content(rest, run.message.delimiters):
+        run.unsaid = True
+    return run.text(head)
 
 
 def string(run: Run, raw: str) -> str | None:
@@ -92,6 +99,16 @@ def _timed(convert: Callable[[str, times.Zone], str | None]) -> Leaf:
     return timed
 
 
+_DATE = _timed(lambda text, zone: times.date(text))
+
+
+def _day(run: Run, raw: str) -> str | None:
+    """The date of a time; that it had a clock is noted as left out."""
+    found = _DATE(run, raw)
+    run.unsaid = run.unsaid or times.has_clock(first(run, raw))
+    return found
+
+
 def birth_time(run: Run, raw: str) -> str | None:
     """A dateTime, only if the value says more than the day."""
     text = first(run, raw)
@@ -128,7 +145,7 @@ LEAVES: dict[str, Leaf] = {
     "positiveInt": _whole(1),
     "unsignedInt": _whole(0),
     "decimal": decimal,
-    "date": _timed(lambda text, zone: times.date(text)),
+    "date": _day,
     "dateTime": _timed(times.date_time),
     "instant": _timed(times.instant),
     "time": _timed(lambda text, zone: times.time(text)),

@@ -34,6 +34,14 @@ def leaves(message: Message) -> Iterator[tuple[str, str]]:
                     yield f"{segment.name}-{place}", text
 
 
+def all_of(message: Message) -> Iterator[tuple[str, str]]:
+    """Every populated leaf, those of the lists too."""
+    for segment in message.segments:
+        for number in range(1, len(segment.fields)):
+            if segment.name != "MSH" or number > 2:
+                yield from ((f"{segment.name}-{place}", text) for place, text in _field(segment, number))
+
+
 def _listed(name: str, place: str, parts: set[tuple[str, str]]) -> bool:
     tail = "." + place.partition(".")[2]
     return (name, place) in parts or ("*", tail) in parts

@@ -36,7 +36,7 @@ def test_references_stay_inside_the_bundle() -> None:
         assert text.count('"reference":"urn:uuid:') == sum(text.count(f'"reference":"{url}"') for url in urls), name
 
 
-def test_leaf_coverage() -> None:
+def test_leaf_coverage(capsys: pytest.CaptureFixture[str]) -> None:
     counted = lost = 0
     where: Counter[str] = Counter()
     for _, parsed, done in conversions():
@@ -44,6 +44,11 @@ def test_leaf_coverage() -> None:
             count, missing = leaves.missing(parsed, done.bundle)
             counted, lost = counted + count, lost + len(missing)
             where.update(place for place, _ in missing)
+    everything = sum(len(list(leaves.all_of(parsed))) for _, parsed, done in conversions() if "entry" in done.bundle)
+    with capsys.disabled():
+        print(
+            f"\nleaves {everything}: {everything - counted} on the lists of ignored ones, {counted - lost} of {counted} found ({1 - lost / counted:.2%})"
+        )
     assert counted > 200_000
     assert lost / counted <= 0.02, where.most_common(20)
 

@@ -76,7 +76,10 @@ def test_a_site_overrides_a_field_and_a_code(tmp_path: Path) -> None:
         codes__AdministrativeSex="from,table,code,display,system\nW,HL70001,female,,http://hl7.org/fhir/administrative-gender\n",
     )
     patient = resources(convert_with(known, "PID|1||7||D^J|||W|||||||fr^French"), "Patient")[0]
-    assert patient["extension"] == [{"url": "http://site/tongue", "valueString": "French"}]
+    assert patient["extension"][0] == {"url": "http://site/tongue", "valueString": "French"}
+    assert patient["extension"][1:] == [{"url": "urn:hl7-org:v2xml:PID.15", "valueString": "fr^French"}], (
+        "the code that the row leaves out is kept as sent"
+    )
     assert (patient["gender"], patient["name"][0]["family"]) == ("female", "D")
     assert "communication" not in patient
 
