@@ -1,4 +1,4 @@
-"""The tables: folders of CSV files -> checked rows. A later folder overrides an earlier one, field by field and code by code.
+"""The tables: folders of CSV files -> checked rows. A later folder overrides an earlier one: field by field, code by code, segment by segment.
 
 A folder has `messages/ORU.csv`, `segments/OBX_Observation.csv`, `datatypes/CX_Identifier.csv`, `codes/AdministrativeSex.csv` and the
 single files `structures.csv systems.csv defaults.csv authorities.csv`. README.md says what the columns mean.
@@ -97,6 +97,7 @@ class Tables:
     defaults: dict[str, list[Default]] = field(default_factory=dict)
     authorities: dict[str, str] = field(default_factory=dict)
     ignored: set[tuple[str, int]] = field(default_factory=set)
+    listed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     compiled: dict[str, Any] = field(default_factory=dict)
     memos: dict[tuple[int, int, int], Any] = field(default_factory=dict)
 
@@ -126,10 +127,14 @@ def _load(folders: tuple[Path, ...]) -> Tables:
     return tables
 
 
-def rows_of(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file, cells stripped, missing ones ''."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
+def rows_of(path: Path, *columns: str) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file, cells stripped, missing ones ''. Raises ValueError where one of the columns is not there."""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        read = csv.DictReader(lines)
+        absent = [name for name in columns if name not in (read.fieldnames or ())]
+        if absent:
+            raise ValueError(f"{path.name}: the first line does not name the columns {', '.join(absent)}")
+        for row in read:
             yield {name: (value or "").strip() for name, value in row.items() if name}
 
 
@@ -139,7 +144,7 @@ def _maps(tables: Tables, folder: Path) -> None:
         if match is None:
             raise ValueError(f"{path.name}: a file of rows is named SEGMENT_Resource.csv or TYPE_Element.csv")
         name = f"{match[1]}[{match[2]}]".casefold()
-        new = [_row(row, path.name) for row in rows_of(path)]
+        new = [_row(row, path.name) for row in rows_of(path, "field", "when", "path", "as", "codes", "value")]
         replaced = {row.field for row in new}
         kept = [row for row in tables.maps.get(name, []) if row.field not in replaced]
         tables.maps[name] = sorted([*kept, *(row for row in new if row.path != "-")], key=lambda row: row.field or 999)
@@ -155,8 +160,8 @@ def _row(row: dict[str, str], file: str) -> Row:
 def _codes(tables: Tables, folder: Path) -> None:
     for path in sorted(folder.glob("codes/*.csv")):
         rows = tables.codes.setdefault(path.stem.casefold(), {})
-        for row in rows_of(path):
-            if row.get("code") == "-":
+        for row in rows_of(path, "from", "table", "code", "display", "system"):
+            if row["code"] == "-":
                 rows.pop(row["from"].casefold(), None)
             else:
                 rows[row["from"].casefold()] = row
@@ -181,24 +186,51 @@ def _singles(tables: Tables, folder: Path) -> None:
             rows[:] = [old for old in rows if (old.path, old.names) != (made.path, made.names)]
             rows.append(made)
     for path in sorted(folder.glob("messages/*.csv")):
-        tables.structures[path.stem.upper()] = _structure(path)
+        name = path.stem.upper()
+        tables.listed[name] = _merged(tables.listed.get(name, []), list(rows_of(path, "group", "segment", "when", "target", "map", "refs")))
+        tables.structures[name] = _structure(path, tables.listed[name])
 
 
-def _structure(path: Path) -> Structure:
-    listed = [(row["group"], row["segment"], row) for row in rows_of(path)]
+def _merged(old: list[dict[str, str]], new: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of a message table, where a later folder gives all rows of a segment in a group anew, or adds one at the end of its group."""
+    given: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in new:
+        given.setdefault(_place(row), []).append(row)
+    found: list[dict[str, str]] = []
+    for row in old:
+        found += given.pop(_place(row), []) if _place(row) in given else [row] if _place(row) not in {_place(one) for one in new} else []
+    for (group, _), rows in given.items():
+        last = max((at for at, row in enumerate(found, 1) if row["group"] == group), default=len(found))
+        found[last:last] = rows
+    return found
+
+
+def _place(row: dict[str, str]) -> tuple[str, str]:
+    return row["group"], row["segment"].lstrip("*")
+
+
+def _structure(path: Path, rows_in_order: list[dict[str, str]]) -> Structure:
+    listed = [(row["group"], row["segment"], row) for row in rows_in_order]
     rows: dict[tuple[str, str], list[MessageRow]] = {}
     homes: dict[str, str] = {}
     for group, segment, row in listed:
         name = segment.lstrip("*")
         made = rows.setdefault((group, name), [])
         if row["target"]:
-            holds = compile_condition(row["when"]) if row["when"] else None
+            holds = _condition(row["when"], f"{path.name}: {segment}") if row["when"] else None
             read = row["map"].partition("[")[0]
             source = read if read != name else ""
             made.append(MessageRow(group, name, holds, row["target"], row["map"].casefold(), _refs(row["refs"], path), source))
             label = row["target"]
             homes[label] = _common(homes[label], group) if label in homes else group
     return Structure(path.stem.upper(), rows, Grammar((group, segment) for group, segment, _ in listed), homes)
+
+
+def _condition(text: str, where: str) -> Condition:
+    try:
+        return compile_condition(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _refs(text: str, path: Path) -> tuple[Ref, ...]:
@@ -223,7 +255,10 @@ def _known(tables: Tables, row: Row) -> None:
     """The path parses, the conversion exists."""
     if row.path == ELSEWHERE:
         return
-    steps(row.path)
+    try:
+        steps(row.path)
+    except ValueError as error:
+        raise ValueError(f"{row.file}: field {row.field}: {error}") from error
     name = row.convert.lstrip("^")
     if name.startswith("@label:") or not name or name in LEAVES:
         return
@@ -238,10 +273,7 @@ def _check(tables: Tables) -> None:
     """Every condition parses, every conversion, code map and structure that a row names exists."""
     for rows in tables.maps.values():
         for row in rows:
-            try:
-                compile_condition(row.when)
-            except ValueError as error:
-                raise ValueError(f"{row.file}: field {row.field}: {error}") from error
+            _condition(row.when, f"{row.file}: field {row.field}")
             if row.codes and row.codes.casefold() not in tables.codes:
                 raise ValueError(f"{row.file}: field {row.field}: no code map {row.codes}")
             _known(tables, row)
@@ -253,3 +285,6 @@ def _check(tables: Tables) -> None:
             for made in listed:
                 if made.map and made.map not in tables.maps:
                     raise ValueError(f"{structure.name}.csv: no map {made.map}")
+                unknown = {label for ref in made.refs for label in (ref.left, ref.right)} - structure.homes.keys()
+                if unknown and structure.name != "ANY":
+                    raise ValueError(f"{structure.name}.csv: {made.name}: no row makes {', '.join(sorted(unknown))}")

@@ -1,5 +1,6 @@
 """Tables: every row compiles; a site's folder overrides field by field, code by code; what is wrong in a folder is named."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,37 @@ def test_every_event_of_the_standard_has_a_structure() -> None:
     ]
     assert [pair for pair in wanted if known.structure_for(*pair) is None] == []
     assert known.structure_for("ADT", "A99") is None
+
+
+SEGMENT, CODE, MESSAGE = "field,when,path,as,codes,value\n", "from,table,code,display,system\n", "group,segment,when,target,map,refs\n"
+WRONG = [
+    ("segments__PID_Patient", SEGMENT + "8,,gender[,string,,\n", "PID_Patient.csv: field 8: path not understood"),
+    ("segments__PID_Patient", SEGMENT + '8,"IF PID-8 EQUALZ ""x""",gender,string,,\n', "PID_Patient.csv: field 8: a predicate was expected"),
+    ("segments__PID_Patient", SEGMENT + "8,,gender,@code,Nope,\n", "PID_Patient.csv: field 8: no code map Nope"),
+    ("segments__PID_Patient", "field;path\n8;gender\n", "PID_Patient.csv: the first line does not name the columns field"),
+    ("codes__AdministrativeSex", "von,nach\nW,female\n", "AdministrativeSex.csv: the first line does not name the columns from"),
+    ("messages__ADT", MESSAGE + "PATIENT,PID,IF PID,Patient[1],PID[Patient],\n", "ADT.csv: PID: a predicate was expected"),
+    ("messages__ADT", MESSAGE + "PATIENT,PID,,Patient[1],PID[Patient],Foo[1].x=Patient[1]\n", "ADT.csv: PID: no row makes Foo[1]"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "said"), WRONG)
+def test_what_is_wrong_in_a_site_s_table_is_named_with_its_file(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        site(tmp_path, **{name: text})
+
+
+def test_a_site_adds_segments_to_a_message_and_replaces_those_of_one_place(tmp_path: Path) -> None:
+    known = site(
+        tmp_path,
+        messages__ADT=MESSAGE + "PATIENT,ZEN,,Patient[1],ZEN[Patient],\nPATIENT,ACC,,Condition[3],ACC[Condition],Condition[3].subject=Patient[1]\n",
+        segments__ZEN_Patient=SEGMENT + "1,,extension{http://site/zen}.valueString,string,,\n",
+        segments__ACC_Condition=SEGMENT + "1,,onsetDateTime,dateTime,,\n2,,code,@concept,,\n",
+    )
+    done = convert_with(known, "PID|1||7||D^J\rPV1|1|I|W\rACC|20240101|X^Fall^L\rZEN|om")
+    assert resources(done, "Patient")[0]["extension"] == [{"url": "http://site/zen", "valueString": "om"}]
+    assert resources(done, "Condition")[0]["onsetDateTime"] == "2024-01-01"
+    assert resources(done, "Encounter")[0]["class"]["code"] == "IMP", "the rest of the message's table stays"
 
 
 def site(folder: Path, **files: str) -> tables.Tables:
