@@ -104,7 +104,7 @@ _DATE = _timed(lambda text, zone: times.date(text))
 
 def _day(run: Run, raw: str) -> str | None:
     """The date of a time; that it had a clock is noted as left out."""
-    found = _DATE(run, raw)
+    found: str | None = _DATE(run, raw)
     run.unsaid = run.unsaid or times.has_clock(first(run, raw))
     return found
 
