@@ -1,7 +1,7 @@
 """history of an instance, a type, the system. https://hl7.org/fhir/R4/http.html#history
 
-Newest first in commit order; `_since`, `_at`, `_count`, `_list`, and `_sort=_lastUpdated` (oldest first) for pollers. A page ends with a
-signed cursor. What the caller may not see is left out: judged by the resource as it is (or last was) and by each version itself.
+Newest first in commit order; `_since`, `_at`, `_count`, `_list`, and `_sort=_lastUpdated` (oldest first) for pollers; `_summary` and `_elements` as
+everywhere. A page ends with a signed cursor. What the caller may not see is left out: judged by the resource as it is (or last was) and by each version itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,13 @@ from conformance.outcome import bad_request, not_supported
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.access import current, known, last_content, within
 from fhir_server.interactions.headers import etag
+from fhir_server.interactions.read import TRIMMING
 from fhir_server.interactions.references import LITERAL, VERSION, references
 from fhir_server.interactions.steps import checked_id
 from fhir_server.query.clauses import Clause, Everything
+from fhir_server.search.bundle import Trim, trimmer
 from fhir_server.search.cursor import seal, unseal
+from fhir_server.search.parse import parse
 from fhir_server.security.visible import required, visible
 from fhir_server.store import Stored
 
@@ -32,7 +35,7 @@ CREATED, CHANGED, DELETED = "201 Created", "200 OK", "204 No Content"
 @dataclass(frozen=True, slots=True)
 class Window:
     """Which versions are asked for: at >= since; at < until; superseded after `alive` (what was current in the time of `_at`);
-    listed: (type, id, version or '') of `_list`; count: page size; self_query: the parameters as understood."""
+    listed: (type, id, version or '') of `_list`; count: page size; self_query: the parameters as understood; trims: what shall be shown of each."""
 
     count: int
     self_query: tuple[tuple[str, str], ...]
@@ -41,6 +44,7 @@ class Window:
     alive: datetime | None = None
     listed: frozenset[tuple[str, str, str]] | None = None
     ascending: bool = False
+    trims: tuple[tuple[str, str], ...] = ()
 
 
 async def history(ctx: Context, request: Request) -> Reply:
@@ -48,6 +52,7 @@ async def history(ctx: Context, request: Request) -> Reply:
     rtype = request.path[0] if len(request.path) > 1 else None
     rid = checked_id(request.path[1]) if len(request.path) > 2 else None
     window = await _window(ctx, request.query)
+    trim = trimmer(ctx.spec, parse(ctx, rtype, window.trims)) if window.trims else _whole
     path = "/".join(request.path)
     bound = f"{path}?{urlencode(window.self_query)}"
     cursor = dict(request.query).get(CURSOR)
@@ -61,7 +66,11 @@ async def history(ctx: Context, request: Request) -> Reply:
     links = [("self", request.query if cursor else window.self_query)]
     if following is not None:
         links.append(("next", (*window.self_query, (CURSOR, seal(ctx, bound, following)))))
-    return Reply(200, _bundle(ctx, rows, [(relation, f"{ctx.base}/{path}{_query(query)}") for relation, query in links], total))
+    return Reply(200, _bundle(ctx, rows, [(relation, f"{ctx.base}/{path}{_query(query)}") for relation, query in links], total, trim))
+
+
+def _whole(res: Resource) -> Resource:
+    return res
 
 
 def _query(pairs: Sequence[tuple[str, str]]) -> str:
@@ -85,13 +94,15 @@ async def _window(ctx: Context, query: Sequence[tuple[str, str]]) -> Window:
             if value not in SORTS:
                 raise not_supported("a history can be sorted by _lastUpdated or -_lastUpdated")
             bounds["ascending"] = SORTS[value]
+        elif name in TRIMMING:
+            bounds["trims"] = (*bounds.get("trims", ()), (name, value))
         elif name != CURSOR and ctx.prefer.get("handling") != "lenient":
             raise not_supported(f"history has no parameter '{name}'")
         elif name != CURSOR:
             continue
         if name != CURSOR:
             given.append((name, value))
-    return Window(count, tuple(given), **bounds)
+    return Window(0 if ("_summary", "count") in given else count, tuple(given), **bounds)
 
 
 def _count(ctx: Context, value: str) -> int:
@@ -177,22 +188,22 @@ async def _was_current(ctx: Context, one: Stored, moment: datetime) -> bool:
     return following is None or following.at > moment
 
 
-def _bundle(ctx: Context, rows: Sequence[Stored], links: Sequence[tuple[str, str]], total: int | None) -> Resource:
+def _bundle(ctx: Context, rows: Sequence[Stored], links: Sequence[tuple[str, str]], total: int | None, trim: Trim) -> Resource:
     bundle: Resource = {"resourceType": "Bundle", "type": "history"}
     if total is not None:
         bundle["total"] = total
     bundle["link"] = [{"relation": relation, "url": url} for relation, url in links]
     if rows:
-        bundle["entry"] = [_entry(ctx, one) for one in rows]
+        bundle["entry"] = [_entry(ctx, one, trim) for one in rows]
     return bundle
 
 
-def _entry(ctx: Context, one: Stored) -> Resource:
+def _entry(ctx: Context, one: Stored, trim: Trim) -> Resource:
     """https://hl7.org/fhir/R4/bundle.html#history: the resource if there is one, how it came about, and when."""
     url = f"{one.rtype}/{one.rid}"
     entry: Resource = {"fullUrl": f"{ctx.base}/{url}"}
     if one.res is not None:
-        entry["resource"] = one.res
+        entry["resource"] = trim(one.res)
     entry["request"] = {"method": one.method, "url": one.rtype if one.method == "POST" else url}
     status = DELETED if one.res is None else CREATED if one.vid == 1 else CHANGED
     at = one.at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{one.at.microsecond // 1000:03d}Z"
