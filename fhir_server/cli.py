@@ -15,7 +15,7 @@ from rich.console import Console
 
 from conformance.outcome import Refusal
 from fhir_server import logs, main, supervisor
-from fhir_server.commands import access, hl7v2, keep, package, terminology
+from fhir_server.commands import access, hl7v2, keep, package, tenant, terminology
 from fhir_server.demo.exchange import DemoFailed, Target, run_demo
 from fhir_server.metrics import fresh_folder
 from fhir_server.security.secret import kept_secret
@@ -107,6 +107,7 @@ app.add_typer(access.user_app, name="user")
 app.add_typer(access.key_app, name="key")
 app.add_typer(hl7v2.app, name="hl7v2")
 app.add_typer(package.app, name="package")
+app.add_typer(tenant.app, name="tenant")
 app.add_typer(terminology.app, name="terminology")
 
 

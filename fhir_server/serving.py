@@ -99,7 +99,7 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
         "terminology": partial(terminology_desk.answer, store.database, loaded.terms),
         "packages": partial(packages.desk, guides),
     }
-    shelf = None if tenant else settings.data_dir / "terminology"
+    shelf = None if tenant else settings.shelf
     background = (packages.running(guides), reindex.running(system, store.database), terms.running(loaded.terms, store, shelf))
     audited = (seal.running(seal.Sealer(system, store.database)), trail.running(recorder))
     return Part(services, feed, partial(_hl7v2, feed), desks, (*background, *audited))

@@ -45,6 +45,9 @@ class Settings:
         "", "FHIR_SOURCES", "JSON file that configures the HL7 v2 sources; empty: every sender is a source of its own with default rules", APART
     )
     data_dir: Path = setting(Path("data"), "FHIR_DATA_DIR", "folder of the embedded database, keys and indexes")
+    terminology_dir: Path = setting(
+        Path(), "FHIR_TERMINOLOGY_DIR", "folder of the loaded code systems; empty: 'terminology' in the data directory. One for all tenants"
+    )
     mongodb_uri: str = setting("", "FHIR_MONGODB_URI", "an external replica set or sharded cluster; empty starts the embedded mongod")
     mongod: str = setting("", "FHIR_MONGOD", "path of a mongod to embed instead of the bundled one")
     workers: int = setting(1, "FHIR_WORKERS", "number of server processes")
@@ -137,6 +140,11 @@ class Settings:
     audit_days: int = setting(0, "FHIR_AUDIT_DAYS", "AuditEvents are removed after so many days, whole sealed blocks at a time; 0: never", OWN)
     transaction_seconds: int = setting(30, "FHIR_TRANSACTION_SECONDS", "longest life of a database transaction")
 
+    @property
+    def shelf(self) -> Path:
+        """Where loaded code systems lie."""
+        return self.data_dir / "terminology" if self.terminology_dir == Path() else self.terminology_dir
+
 
 def public_base(settings: Settings) -> str:
     """The FHIR base as clients of smart mode see it: as configured, else the address listened on; never what a request says."""
@@ -169,7 +177,7 @@ def of_tenant(settings: Settings, name: str, given: Mapping[str, str]) -> Settin
     values |= {known[variable].name: _convert(variable, text, known[variable].default) for variable, text in given.items()}
     values["base_url"] = values["base_url"] or public_base(settings).removesuffix("/fhir") + f"/t/{name}/fhir"
     secret = hmac.new(settings.secret.encode(), f"tenant:{name}".encode(), hashlib.sha256).hexdigest()
-    return replace(settings, data_dir=settings.data_dir / "tenants" / name, secret=secret, **values)
+    return replace(settings, data_dir=settings.data_dir / "tenants" / name, terminology_dir=settings.shelf, secret=secret, **values)
 
 
 def _convert(variable: str, text: str, default: Any) -> Any:

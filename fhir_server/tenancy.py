@@ -172,7 +172,7 @@ def load_tenant(exchange: Loaded, tenant: Tenant) -> Loaded:
     check_settings(settings, spec.types)
     registry = load_registry(settings.sources)
     senders = {source.name: source.tables for source in registry.sources if source.tables}
-    terms = terms_of(settings, spec, senders, exchange.settings.data_dir / "terminology")
+    terms = terms_of(settings, spec, senders)
     return Loaded(settings, spec, terms, read_issuers(settings.issuers), registry)
 
 

@@ -19,18 +19,13 @@ MAP_URL = "urn:fhir-exchange:ConceptMap:v2-"
 TABLE_URL = "http://terminology.hl7.org/CodeSystem/v2-"
 
 
-def terms_of(settings: Settings, spec: Spec, senders: Mapping[str, str] | None = None, shelf: Path | None = None) -> Terms:
-    """The terms of a data folder. senders: name of a source -> folder of its own mapping tables; shelf: where releases are loaded, if not in the data folder.
-
-    Raises ValueError for a malformed policy or table.
-    """
+def terms_of(settings: Settings, spec: Spec, senders: Mapping[str, str] | None = None) -> Terms:
+    """The terms of a data folder. senders: name of a source -> folder of its own mapping tables. Raises ValueError for a malformed policy or table."""
     site = Path(settings.v2_tables) if settings.v2_tables else None
     policy = Path(settings.terminology_policy) if settings.terminology_policy else None
     tables = load_tables(site)
     resources = [*concept_maps(tables), *code_systems(tables, spec)]
-    return open_terms(
-        shelf or settings.data_dir / "terminology", spec=spec, policy=policy, resources=resources, aside=_of_senders(site, senders or {})
-    )
+    return open_terms(settings.shelf, spec=spec, policy=policy, resources=resources, aside=_of_senders(site, senders or {}))
 
 
 def _of_senders(site: Path | None, senders: Mapping[str, str]) -> Callable[[str, str], Sequence[Json]]:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,16 +15,14 @@ import typer
 from rich.console import Console
 
 from fhir_server.commands import opened
-from fhir_server.commands.keep import DataDir, MongoUri
+from fhir_server.commands.opened import DataDir, MongoUri, TenantName
 from fhir_server.security.authserver import clients, keys, users
 from fhir_server.security.authserver.clients import Client, scopes_of
 from fhir_server.security.authserver.kinds import ALL, KEYS
 from fhir_server.security.authserver.server import BACKEND_SECONDS, LEEWAY_SECONDS
 from fhir_server.security.authserver.users import ROLES, User
-from fhir_server.security.secret import kept_secret
-from fhir_server.settings import Settings, from_environment
+from fhir_server.settings import Settings
 from fhir_server.store.mongo.records import MongoRecords
-from fhir_server.store.mongo.store import open_store
 from fhir_server.store.records import Records
 
 T = TypeVar("T")
@@ -33,17 +32,20 @@ key_app = typer.Typer(help="Keys that sign tokens.", no_args_is_help=True)
 console = Console(stderr=True)
 
 
-def _with_records(settings: Settings, act: Callable[[Records], Awaitable[T]]) -> T:
+def _with_records(where: opened.Where, act: Callable[[Records], Awaitable[T]]) -> T:
+    return _with_all(where, lambda records, _: act(records))
+
+
+def _with_all(where: opened.Where, act: Callable[[Records, Settings], Awaitable[T]]) -> T:
+    """act: is handed the records and the settings of whom `where` names."""
+
     async def run(uri: str) -> T:
-        store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
-        try:
+        async with opened.place(where, uri) as (store, settings):
             records = MongoRecords(store.database)
             await records.prepare(ALL)
-            return await act(records)
-        finally:
-            await store.close()
+            return await act(records, settings)
 
-    with opened.database(settings) as uri:
+    with opened.database(where.settings) as uri:
         return asyncio.run(run(uri))
 
 
@@ -72,6 +74,7 @@ def add_client(
     trusted: Annotated[bool, typer.Option(help="The organisation's own app: people are not asked for consent.")] = False,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """Register an app or a backend service; a client secret is printed once and kept only as a digest."""
     client = Client(
@@ -86,15 +89,15 @@ def add_client(
         trusted=trusted,
     )
     given = _first_line(secret_file)
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    secret = _with_records(settings, lambda records: clients.add(records, client, secret=given))
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    secret = _with_records(where, lambda records: clients.add(records, client, secret=given))
     _print({"client_id": client_id, **({"client_secret": secret} if secret and not given else {})})
 
 
 @client_app.command(name="list")
-def list_clients(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def list_clients(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """List the registered clients."""
-    rows = _with_records(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), clients.listed)
+    rows = _with_records(opened.at(data_dir, mongodb_uri, tenant), clients.listed)
     _print(
         [
             {
@@ -119,17 +122,17 @@ def _told(done: bool, what: str) -> None:
 
 
 @client_app.command(name="disable")
-def disable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def disable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Refuse a client from now on; the tokens it has end within a second."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    _told(_with_records(settings, lambda records: clients.disable(records, client_id)), client_id)
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    _told(_with_records(where, lambda records: clients.disable(records, client_id)), client_id)
 
 
 @client_app.command(name="enable")
-def enable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def enable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Let a disabled client in again."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    _told(_with_records(settings, lambda records: clients.enable(records, client_id)), client_id)
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    _told(_with_records(where, lambda records: clients.enable(records, client_id)), client_id)
 
 
 @user_app.command(name="add")
@@ -142,6 +145,7 @@ def add_user(
     password_file: Annotated[Path | None, typer.Option(help="File with the password ('-': standard input); without it you are asked.")] = None,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """Register a person with a local account."""
     password = _first_line(password_file)
@@ -149,23 +153,23 @@ def add_user(
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     by_type = next((one for one, kinds in ROLES.items() if fhir_user.partition("/")[0] in kinds), "clinician")
     user = User("", name, fhir_user, role or by_type, display, external)
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    made = _with_records(settings, lambda records: users.add(records, user, password))
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    made = _with_records(where, lambda records: users.add(records, user, password))
     _print({"user": made.name, "sub": made.id, "role": made.role, "fhirUser": made.fhir_user})
 
 
 @user_app.command(name="list")
-def list_users(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def list_users(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """List the accounts."""
-    rows = _with_records(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), users.listed)
+    rows = _with_records(opened.at(data_dir, mongodb_uri, tenant), users.listed)
     _print([{"user": one.name, "sub": one.id, "role": one.role, "fhirUser": one.fhir_user, "disabled": one.disabled} for one in rows])
 
 
 @user_app.command(name="disable")
-def disable_user(name: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def disable_user(name: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Refuse an account from now on; its sign-ins and tokens end."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    _told(_with_records(settings, lambda records: users.disable(records, name)), name)
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    _told(_with_records(where, lambda records: users.disable(records, name)), name)
 
 
 @key_app.command()
@@ -175,17 +179,22 @@ def rotate(
     ] = False,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """Make the next signing key; it signs after two minutes, the ones before stay published until their tokens have ended."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    secret = settings.secret or kept_secret(settings.data_dir)
-    overlap = 0 if now else settings.token_seconds + LEEWAY_SECONDS + BACKEND_SECONDS
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    where = replace(where, settings=opened.with_secret(where.settings))
     lead = 0 if now else keys.LEAD_SECONDS
-    _print({"kid": _with_records(settings, lambda records: keys.rotate(records, secret, overlap, lead=lead))})
+
+    async def turn(records: Records, settings: Settings) -> str:
+        overlap = 0 if now else settings.token_seconds + LEEWAY_SECONDS + BACKEND_SECONDS
+        return await keys.rotate(records, settings.secret, overlap, lead=lead)
+
+    _print({"kid": _with_all(where, turn)})
 
 
 @key_app.command(name="list")
-def list_keys(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def list_keys(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """List the published keys, newest first."""
-    rows = _with_records(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), lambda records: records.find(KEYS))
+    rows = _with_records(opened.at(data_dir, mongodb_uri, tenant), lambda records: records.find(KEYS))
     _print([{"kid": row["kid"], "signs_from": row["signs_from"], "ends": row["ends"]} for row in reversed(rows)])

@@ -11,12 +11,11 @@ import typer
 from rich.console import Console
 
 from fhir_server.commands import opened
-from fhir_server.commands.keep import DataDir, MongoUri
+from fhir_server.commands.opened import DataDir, MongoUri, TenantName
 from fhir_server.feed import desk
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.sources import load_registry
-from fhir_server.settings import Settings, from_environment
 from fhir_server.store.mongo import inbox as mongo_inbox
 from mappers.v2 import batch
 from mappers.v2.message import parse
@@ -63,16 +62,17 @@ def list_entries(
     limit: int = 50,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """List messages of the inbox, newest first."""
     filters = {name: value for name, value in (("source", source), ("status", status)) if value}
-    _print(_with_feed(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), lambda feed: desk.listed(feed, filters, limit=limit)))
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: desk.listed(feed, filters, limit=limit)))
 
 
 @app.command()
-def show(id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def show(id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Show one message with its answer (this prints patient data)."""
-    _print(_with_feed(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), lambda feed: desk.show(feed, id)))
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: desk.show(feed, id)))
 
 
 @app.command()
@@ -81,11 +81,12 @@ def resubmit(
     edited: Annotated[Path | None, typer.Option(help="A corrected copy of the message, which takes its place.")] = None,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """Process a failed or deferred message again."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    where = opened.at(data_dir, mongodb_uri, tenant)
     text = edited.read_bytes() if edited else None
-    _print(_with_feed(settings, lambda feed: desk.resubmit(feed, id, text, "operator")))
+    _print(_with_feed(where, lambda feed: desk.resubmit(feed, id, text, "operator")))
 
 
 @app.command()
@@ -94,6 +95,7 @@ def replay(
     event: Annotated[str | None, typer.Option(help="Only this event (ORU^R01).")] = None,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """Derive resources again from accepted messages, oldest first, with the mapping tables of today."""
     filters = {name: value for name, value in (("source", source), ("event", event)) if value}
@@ -104,16 +106,16 @@ def replay(
             after, count = page[-1]["id"], count + len(page)
         return {"replayed": count}
 
-    _print(_with_feed(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), all_pages))
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), all_pages))
 
 
-def _with_feed(settings: Settings, act: Callable[[Feed], Awaitable[Any]]) -> Any:
+def _with_feed(where: opened.Where, act: Callable[[Feed], Awaitable[Any]]) -> Any:
     async def run(uri: str) -> Any:
-        async with opened.store(settings, uri) as (store, ctx):
+        async with opened.store(where, uri) as (store, ctx):
             await mongo_inbox.prepare(store.database)
-            return await act(open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(settings.sources)))
+            return await act(open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(ctx.settings.sources)))
 
-    with opened.database(settings) as uri:
+    with opened.database(where.settings) as uri:
         return asyncio.run(run(uri))
 
 

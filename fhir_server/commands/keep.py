@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from fhir_server.commands import opened
+from fhir_server.commands.opened import DataDir, MongoUri, TenantName
 from fhir_server.interactions.indexing import index_of
 from fhir_server.jobs import seal
 from fhir_server.jobs.load import Report, Target, load
-from fhir_server.security.secret import kept_secret
-from fhir_server.settings import Settings, from_environment, public_base
+from fhir_server.settings import public_base
 from fhir_server.store.mongo import archive
 from fhir_server.store.mongo.reindex import reindex
 from fhir_server.store.mongo.verify import Fault, verify
@@ -24,24 +24,23 @@ from fhir_server.store.mongo.verify import Fault, verify
 SHOWN_ERRORS = 20
 REINDEX_STEP = 500
 console = Console(stderr=True)
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded database (FHIR_DATA_DIR).")]
-MongoUri = Annotated[str | None, typer.Option(help="An external MongoDB (FHIR_MONGODB_URI).")]
 
 
 def load_command(
     paths: Annotated[list[Path], typer.Argument(help="NDJSON files, or JSON files with a Bundle or a resource.")],
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
     processes: Annotated[int, typer.Option(help="Loading processes.")] = 2,
     state: Annotated[Path | None, typer.Option(help="File that remembers what is done, so that a stopped load goes on where it was.")] = None,
 ) -> None:
     """Load resources in bulk: validated and indexed; errors are listed by file and line."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    base = public_base(settings)
+    where = opened.at(data_dir, mongodb_uri, tenant)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with opened.database(settings) as uri, Progress(*columns, console=console) as bar:
+    with opened.database(where.settings) as uri, Progress(*columns, console=console) as bar:
         task = bar.add_task("loading", total=None)
-        target = Target(uri, "fhir", settings, base)
+        settings, name = asyncio.run(opened.settings_of(where, uri))
+        target = Target(uri, name, settings, public_base(settings))
         report = load(
             paths, target, processes=processes, state=state, progress=lambda now: bar.update(task, total=now.total_bytes, completed=now.done_bytes)
         )
@@ -56,27 +55,31 @@ def _tell(report: Report) -> None:
         raise typer.Exit(1)
 
 
-def backup_command(target: Annotated[Path, typer.Argument(help="File to write.")], data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def backup_command(
+    target: Annotated[Path, typer.Argument(help="File to write.")], data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = ""
+) -> None:
     """Write a consistent backup of the whole store to one file."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    counts = _with_store(settings, partial(archive.backup, target=target))
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    counts = _with_store(where, partial(archive.backup, target=target))
     console.print(f"{sum(counts.values())} documents of {len(counts)} collections are in {target}", highlight=False)
 
 
-def restore_command(source: Annotated[Path, typer.Argument(help="A backup.")], data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def restore_command(
+    source: Annotated[Path, typer.Argument(help="A backup.")], data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = ""
+) -> None:
     """Fill an empty store from a backup. Its audit trail can be verified with the secret it was sealed with (FHIR_SECRET, or the file `secret`)."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    counts = _with_store(settings, partial(archive.restore, source=source))
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    counts = _with_store(where, partial(archive.restore, source=source))
     console.print(f"{sum(counts.values())} documents of {len(counts)} collections are restored", highlight=False)
 
 
-def _with_store(settings: Settings, act: Callable[..., object]) -> dict[str, int]:
+def _with_store(where: opened.Where, act: Callable[..., object]) -> dict[str, int]:
     async def run(uri: str) -> dict[str, int]:
-        async with opened.store(settings, uri) as (store, _):
+        async with opened.store(where, uri) as (store, _):
             counts: dict[str, int] = await act(store)  # type: ignore[misc]
             return counts
 
-    with opened.database(settings) as uri:
+    with opened.database(where.settings) as uri:
         return asyncio.run(run(uri))
 
 
@@ -84,14 +87,14 @@ def _say(fault: Fault) -> None:
     console.print(f"{fault.place}: {fault.rule}", highlight=False, soft_wrap=True, markup=False)
 
 
-def verify_command(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
+def verify_command(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Check that index and content agree, that versions are whole, and that the audit trail is as it was sealed; exit code 1 if anything is not."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    settings = settings if settings.secret else replace(settings, secret=kept_secret(settings.data_dir))
+    where = opened.at(data_dir, mongodb_uri, tenant)
+    where = replace(where, settings=opened.with_secret(where.settings))
 
     async def run(uri: str) -> int:
         faults = 0
-        async with opened.store(settings, uri) as (store, ctx):
+        async with opened.store(where, uri) as (store, ctx):
             async for fault in verify(store, partial(index_of, ctx)):
                 faults += 1
                 _say(fault)
@@ -100,7 +103,7 @@ def verify_command(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> No
                 _say(fault)
         return faults
 
-    with opened.database(settings) as uri:
+    with opened.database(where.settings) as uri:
         faults = asyncio.run(run(uri))
     console.print("nothing is wrong" if not faults else f"{faults} faults", highlight=False)
     if faults:
@@ -111,12 +114,13 @@ def reindex_command(
     rtypes: Annotated[list[str] | None, typer.Argument(help="Resource types; all stored ones by default.")] = None,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """Make the index documents anew, while the server runs."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    where = opened.at(data_dir, mongodb_uri, tenant)
 
     async def run(uri: str) -> None:
-        async with opened.store(settings, uri) as (store, ctx):
+        async with opened.store(where, uri) as (store, ctx):
             for rtype in rtypes or sorted(await store.types()):
                 after, seen, changed = "", 0, 0
                 while True:
@@ -126,5 +130,5 @@ def reindex_command(
                         break
                 console.print(f"{rtype}: {seen} looked at, {changed} changed", highlight=False)
 
-    with opened.database(settings) as uri:
+    with opened.database(where.settings) as uri:
         asyncio.run(run(uri))

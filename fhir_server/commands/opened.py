@@ -2,17 +2,28 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from conformance.shelf import installed
 from conformance.spec import load_spec
-from fhir_server.context import Context, Grant, Right
+from fhir_server.context import DEFAULT, Context, Grant, Right
 from fhir_server.operations import TABLE
-from fhir_server.settings import Settings, public_base
+from fhir_server.security import tenants
+from fhir_server.security.secret import kept_secret
+from fhir_server.settings import Settings, from_environment, public_base
 from fhir_server.store import embedded
-from fhir_server.store.mongo.store import MongoStore, open_store
+from fhir_server.store.mongo.records import MongoRecords
+from fhir_server.store.mongo.store import MongoStore, open_beside, open_store
 from fhir_server.terms import terms_of
 
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded database (FHIR_DATA_DIR).")]
+MongoUri = Annotated[str | None, typer.Option(help="An external MongoDB (FHIR_MONGODB_URI).")]
+TenantName = Annotated[str, typer.Option("--tenant", help="The organisation it concerns, as `tenant add` named it; without it the exchange's own.")]
 OPERATOR = Grant("operator", "operator", (Right("*", frozenset("cruds")),), admin=True)
 
 
@@ -30,12 +41,55 @@ def database(settings: Settings) -> Iterator[str]:
         own.stop()
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a command works on: the exchange's settings, and the name of one of its tenants ('' for the exchange itself)."""
+
+    settings: Settings
+    tenant: str = ""
+
+
+def at(data_dir: Path | None, mongodb_uri: str | None, tenant: str = "") -> Where:
+    """The place that the options of a command name."""
+    return Where(from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri), tenant)
+
+
+def with_secret(settings: Settings) -> Settings:
+    """The settings with the exchange's secret, as the server has it."""
+    return settings if settings.secret else replace(settings, secret=kept_secret(settings.data_dir))
+
+
 @asynccontextmanager
-async def store(settings: Settings, uri: str) -> AsyncIterator[tuple[MongoStore, Context]]:
-    """The open store, and a context that may do everything, as the operator of this machine."""
-    opened = await open_store(uri, transaction_seconds=settings.transaction_seconds)
-    spec = load_spec(installed(settings.data_dir / "packages"))
+async def place(where: Where, uri: str) -> AsyncIterator[tuple[MongoStore, Settings]]:
+    """The open store of the exchange or of a tenant, and its settings. Raises ValueError for a tenant that is not registered."""
+    own = await open_store(uri, transaction_seconds=where.settings.transaction_seconds)
     try:
+        if not where.tenant:
+            yield own, where.settings
+            return
+        row = await tenants.get(MongoRecords(own.database), where.tenant)
+        if row is None:
+            raise ValueError(f"tenant {where.tenant}: not known")
+        its = await open_beside(own, uri, row.database)
+        try:
+            yield its, row.settings(with_secret(where.settings))
+        finally:
+            await its.close()
+    finally:
+        await own.close()
+
+
+async def settings_of(where: Where, uri: str) -> tuple[Settings, str]:
+    """The settings of the exchange or of a tenant, and the name of its database. Raises ValueError for a tenant that is not registered."""
+    async with place(where, uri) as (store, settings):
+        return settings, store.database.name
+
+
+@asynccontextmanager
+async def store(where: Where, uri: str) -> AsyncIterator[tuple[MongoStore, Context]]:
+    """The open store, and a context that may do everything, as the operator of this machine."""
+    async with place(where, uri) as (opened, settings):
+        spec = load_spec(installed(settings.data_dir / "packages"))
         yield (
             opened,
             Context(
@@ -48,8 +102,7 @@ async def store(settings: Settings, uri: str) -> AsyncIterator[tuple[MongoStore,
                 base=public_base(settings),
                 source="operator",
                 now=datetime.now(UTC),
+                tenant=where.tenant or DEFAULT,
                 operations=TABLE,
             ),
         )
-    finally:
-        await opened.close()

@@ -13,30 +13,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from fhir_server.commands import opened
-from fhir_server.settings import Settings, from_environment
+from fhir_server.commands.opened import DataDir, MongoUri, TenantName
 from fhir_server.store.mongo import shelf, unknown_codes
 from fhir_server.store.mongo.client import Database
-from fhir_server.store.mongo.store import open_store
 from terminology.load import FORMATS, draft
 
 app = typer.Typer(help="Load code systems, value sets and concept maps; list local codes that nothing maps.", no_args_is_help=True)
 console = Console(stderr=True)
 T = TypeVar("T")
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the exchange's data (FHIR_DATA_DIR).")]
-MongoUri = Annotated[str | None, typer.Option(help="An external MongoDB (FHIR_MONGODB_URI).")]
 SourceName = Annotated[str, typer.Option(help="Only codes of this source.")]
 SystemUrl = Annotated[str, typer.Option(help="Only codes of this code system.")]
 
 
-def _with_database(settings: Settings, act: Callable[[Database], Awaitable[T]]) -> T:
+def _with_database(where: opened.Where, act: Callable[[Database], Awaitable[T]]) -> T:
     async def run(uri: str) -> T:
-        store = await open_store(uri, transaction_seconds=settings.transaction_seconds)
-        try:
+        async with opened.place(where, uri) as (store, _):
             return await act(store.database)
-        finally:
-            await store.close()
 
-    with opened.database(settings) as uri:
+    with opened.database(where.settings) as uri:
         return asyncio.run(run(uri))
 
 
@@ -50,8 +44,8 @@ def load_release(
     """Load one release; versions stand side by side, the same version again replaces itself."""
     if kind not in FORMATS:
         raise ValueError(f"'{kind}' is no release format: " + ", ".join(FORMATS))
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    folder = settings.data_dir / "terminology"
+    settings = opened.at(data_dir, mongodb_uri).settings
+    folder = settings.shelf
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(f"loading {kind}", total=1.0)
@@ -65,7 +59,7 @@ def load_release(
             await shelf.fetch(database, folder)
 
         systems, resources = draft(kind, paths, folder, show)
-        _with_database(settings, bring)
+        _with_database(opened.Where(settings), bring)
         show("in force", 1.0)
     console.print("in force: " + ", ".join([*systems, *resources]), highlight=False)
 
@@ -73,8 +67,7 @@ def load_release(
 @app.command(name="list")
 def list_loaded(data_dir: DataDir = None, mongodb_uri: MongoUri = None) -> None:
     """List what is in force."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
-    found = _with_database(settings, shelf.current) or {}
+    found = _with_database(opened.at(data_dir, mongodb_uri), shelf.current) or {}
     for name in [*found.get("systems", ()), *found.get("resources", ())]:
         typer.echo(name)
 
@@ -86,13 +79,13 @@ def drop(
     mongodb_uri: MongoUri = None,
 ) -> None:
     """Take a release out of force."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    settings = opened.at(data_dir, mongodb_uri).settings
 
     async def act(database: Database) -> None:
         await shelf.withdraw(database, name)
-        await shelf.fetch(database, settings.data_dir / "terminology")
+        await shelf.fetch(database, settings.shelf)
 
-    _with_database(settings, act)
+    _with_database(opened.Where(settings), act)
 
 
 @app.command()
@@ -102,11 +95,12 @@ def unknown(
     limit: Annotated[int, typer.Option(help="Most rows to show.")] = 100,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """List the codes that nothing here knows, the most frequent first: count, source, system, code, display."""
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    where = opened.at(data_dir, mongodb_uri, tenant)
     given = {name: value for name, value in (("source", source), ("system", system)) if value}
-    for row in _with_database(settings, lambda database: unknown_codes.listed(database, given, limit)):
+    for row in _with_database(where, lambda database: unknown_codes.listed(database, given, limit)):
         typer.echo("\t".join((str(row["count"]), row["source"], row["system"], row["code"], row.get("display", ""))))
 
 
@@ -117,10 +111,11 @@ def forget(
     code: Annotated[str, typer.Option(help="Only this code.")] = "",
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
 ) -> None:
     """Remove rows of that list, once their codes are mapped."""
     if not (source or system or code):
         raise ValueError("name a --source, --system or --code")
-    settings = from_environment(data_dir=data_dir, mongodb_uri=mongodb_uri)
+    where = opened.at(data_dir, mongodb_uri, tenant)
     given = {"source": source, "system": system, "code": code}
-    console.print(f"{_with_database(settings, lambda database: unknown_codes.forget(database, given))} removed", highlight=False)
+    console.print(f"{_with_database(where, lambda database: unknown_codes.forget(database, given))} removed", highlight=False)

@@ -70,5 +70,10 @@ async def give(records: Records, name: str, values: Mapping[str, str]) -> bool:
     return await records.change(TENANTS, name, {"values": dict(values)}) is not None
 
 
+async def forget(records: Records, name: str) -> bool:
+    """Remove the registration; False if there is none."""
+    return await records.remove(TENANTS, name) is not None
+
+
 def _tenant(row: Document) -> Tenant:
     return Tenant(row["_id"], row["title"], row["values"], row["disabled"])
