@@ -6,12 +6,13 @@ The exchange itself is assembled here, and in the same way every tenant (`tenanc
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from conformance.outcome import refuse
+from conformance.spec import Spec
 from fhir_server.context import DEFAULT, Context, Grant, Right
 from fhir_server.feed import admin, over_http
 from fhir_server.feed.assembly import open_feed
@@ -22,6 +23,7 @@ from fhir_server.jobs import packages, reindex, seal, terms, trail
 from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
 from fhir_server.operations import TABLE, terminology_desk
+from fhir_server.search import custom
 from fhir_server.search.shelved import Shelved
 from fhir_server.security.authserver.server import AuthServer, open_server
 from fhir_server.security.tokens import OPEN_GRANT, Issuer, Own, Revocations, Verifier
@@ -34,18 +36,28 @@ from fhir_server.web.door import Authenticate, Services
 from fhir_server.web.gate import Buckets, open_grant, smart_grant
 
 SYSTEM = Grant("system", "system", (Right("*", frozenset("cruds")),), internal=True)
+SETTLE = timedelta(seconds=15)  # a tenant that gets its first search parameter is opened anew meanwhile, in every worker
 Work = AbstractAsyncContextManager[None]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What one organisation's part is made of; that of the exchange itself is read once, before the fork, and shared by all workers."""
+    """What one organisation's part is made of; that of the exchange itself is read once, before the fork, and shared by all workers.
+
+    own: where `spec` is one that several tenants are served with: the Spec in which this one's packages and search parameters are kept meanwhile.
+    """
 
     settings: Settings
     spec: Any
     terms: Any
     issuers: Mapping[str, Issuer]
     registry: Registry = field(default_factory=Registry)
+    own: Spec | None = None
+
+    @property
+    def outgrown(self) -> bool:
+        """True if a tenant that was served with what all share has packages or search parameters of its own by now."""
+        return self.own is not None and bool(self.own.packages or custom.all_of(self.own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +105,20 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
         prefix=f"/t/{tenant}" if tenant else "",
         admitted=shared.admitted,
     )
-    guides = packages.begun(loaded.spec, loaded.terms, store, settings.data_dir / "packages")
+    spec = loaded.own or loaded.spec
+    guides = packages.begun(spec, None if loaded.own else loaded.terms, store, settings.data_dir / "packages")
+    indexer = system if loaded.own is None else replace(system, spec=spec, store=Shelved(store, spec))
     desks = {
         "hl7v2": partial(_desk, feed),
         "terminology": partial(terminology_desk.answer, store.database, loaded.terms),
         "packages": partial(packages.desk, guides),
     }
     shelf = None if tenant else settings.shelf
-    background = (packages.running(guides), reindex.running(system, store.database), terms.running(loaded.terms, store, shelf))
+    background = (
+        packages.running(guides),
+        reindex.running(indexer, store.database, SETTLE if tenant else reindex.SETTLE),
+        terms.running(loaded.terms, store, shelf),
+    )
     audited = (seal.running(seal.Sealer(system, store.database)), trail.running(recorder))
     return Part(services, feed, partial(_hl7v2, feed), desks, (*background, *audited))
 

@@ -7,9 +7,10 @@ is nothing here but a look at the register every EVERY seconds.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from conformance.outcome import Refusal
 from conformance.shelf import installed
@@ -27,12 +28,14 @@ from fhir_server.security import tenants
 from fhir_server.security.tenants import Tenant
 from fhir_server.security.tokens import read_issuers
 from fhir_server.serving import Loaded, Part, Shared, part_of
+from fhir_server.store.mongo import reindexing
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore, open_beside
 from fhir_server.supervisor import check
 from fhir_server.terms import terms_of
-from fhir_server.web.app import branch
+from fhir_server.web.app import Desk, branch
 from fhir_server.web.front import Branch
+from terminology.service import Terms
 
 log = logging.getLogger("fhir.tenants")
 EVERY = 2.0  # seconds between looks at the register
@@ -45,9 +48,14 @@ class Opened:
     """A tenant that is served here, as its row was then, and what closes it."""
 
     tenant: Tenant
+    loaded: Loaded
     part: Part
     branch: Branch
     stack: contextlib.AsyncExitStack
+
+    def is_behind(self, row: Tenant) -> bool:
+        """True if it has other settings by now, or packages or search parameters for which it needs a Spec of its own."""
+        return self.tenant != row or self.loaded.outgrown
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +73,8 @@ class Tenancy:
     held: dict[str, Opened] = field(default_factory=dict)
     broken: dict[str, Tenant] = field(default_factory=dict)
     metrics: list[Metrics] = field(default_factory=list)
+    common: list[tuple[Spec, Terms]] = field(default_factory=list)
+    closing: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     async def look(self) -> list[Tenant]:
         """The tenants as they are registered now; from then on their senders' messages are nobody else's. Raises Refusal 503."""
@@ -92,7 +102,7 @@ class Tenancy:
             async with beside("tenants", self._watch):
                 yield
         finally:
-            await asyncio.gather(*(self._close(name) for name in list(self.held)))
+            await asyncio.gather(*(self._close(name) for name in list(self.held)), *self.closing)
 
     async def _watch(self) -> None:
         while True:
@@ -107,7 +117,7 @@ class Tenancy:
         wanted = {row.name: row for row in await self.look() if not row.disabled}
         await asyncio.gather(*(self._close(name) for name in self.held.keys() - wanted.keys()))
         places = asyncio.Semaphore(AT_ONCE)
-        changed = [row for name, row in wanted.items() if name not in self.held or self.held[name].tenant != row]
+        changed = [row for name, row in wanted.items() if name not in self.held or self.held[name].is_behind(row)]
         await asyncio.gather(*(self._take(row, places) for row in changed))
 
     async def _take(self, row: Tenant, places: asyncio.Semaphore) -> None:
@@ -124,22 +134,35 @@ class Tenancy:
         before = self.held.get(row.name)
         self.held[row.name], self.branches[row.name] = fresh, fresh.branch
         if before is not None:
-            await _drained(before)
+            leaving = asyncio.get_running_loop().create_task(_drained(before))  # it may be a request of its own that waits for this
+            self.closing.add(leaving)
+            leaving.add_done_callback(self.closing.discard)
         log.info("tenant opened", extra={"fields": {"tenant": row.name}})
 
     async def _open(self, row: Tenant) -> Opened:
-        loaded = await asyncio.to_thread(load_tenant, self.exchange, row)
         if not self.metrics:
             self.metrics.append(for_tenants())
+            self.common.append(await asyncio.to_thread(common_of, self.exchange))
         async with contextlib.AsyncExitStack() as stack:
             store = await open_beside(self.store, self.uri, row.database)
             stack.push_async_callback(store.close)
+            common = None if await reindexing.rows(store.database) else self.common[0]
+            loaded = await asyncio.to_thread(load_tenant, self.exchange, row, common)
             part = await part_of(loaded, store, self.shared, of_tenant(self.metrics[0], row.name), row.name)
             for each in part.background:
                 await stack.enter_async_context(each)
             stop = asyncio.Event()
             await stack.enter_async_context(beside("the feed", partial(worker.run, part.feed, stop, self._push, send_block), stop))
-            return Opened(row, part, branch(part.services, part.receive_v2, part.desks), stack.pop_all())
+            desks: dict[str, Desk] = {**part.desks, "packages": partial(self._packages, row.name, part.desks["packages"])}
+            return Opened(row, loaded, part, branch(part.services, part.receive_v2, desks), stack.pop_all())
+
+    async def _packages(self, name: str, desk: Desk, method: str, path: tuple[str, ...], query: Mapping[str, str], body: bytes, who: str) -> Any:
+        """The packages desk; the first package of a tenant counts when it is answered."""
+        answer = await desk(method, path, query, body, who)
+        one = self.held.get(name)
+        if one is not None and one.loaded.outgrown:
+            await self._take(one.tenant, asyncio.Semaphore(1))
+        return answer
 
     async def _push(self, connection: str, block: bytes) -> bool:
         return self.push is not None and await self.push(connection, block)
@@ -158,10 +181,17 @@ async def _drained(one: Opened) -> None:
     await one.stack.aclose()
 
 
-def load_tenant(exchange: Loaded, tenant: Tenant) -> Loaded:
+def common_of(exchange: Loaded) -> tuple[Spec, Terms]:
+    """R4 alone and what the operator loaded, compiled once for all tenants that have nothing of their own on top; no sender's tables, no packages."""
+    spec = Spec(exchange.spec.tables)
+    return spec, terms_of(exchange.settings, spec)
+
+
+def load_tenant(exchange: Loaded, tenant: Tenant, common: tuple[Spec, Terms] | None = None) -> Loaded:
     """What a tenant's part is made of: its own settings, packages, issuers and sources; the tables and the loaded code systems are the exchange's.
 
-    Raises ValueError naming the setting that is wrong.
+    common: what is used instead of a Spec and terms of its own, unless it has packages, code policies or tables of its own. A Spec is by far the largest
+    thing that a tenant has in memory (up to 27 MB when every type was used). Raises ValueError naming the setting that is wrong.
     """
     settings = tenant.settings(exchange.settings)
     check(settings)
@@ -172,8 +202,16 @@ def load_tenant(exchange: Loaded, tenant: Tenant) -> Loaded:
     check_settings(settings, spec.types)
     registry = load_registry(settings.sources)
     senders = {source.name: source.tables for source in registry.sources if source.tables}
-    terms = terms_of(settings, spec, senders)
-    return Loaded(settings, spec, terms, read_issuers(settings.issuers), registry)
+    issuers = read_issuers(settings.issuers)
+    if common is None or spec.packages:
+        return Loaded(settings, spec, terms_of(settings, spec, senders), issuers, registry)
+    plain, loaded = common
+    as_they_are = not senders and (settings.v2_tables, settings.terminology_policy) == (
+        exchange.settings.v2_tables,
+        exchange.settings.terminology_policy,
+    )
+    terms = loaded.apart() if as_they_are else terms_of(settings, plain, senders)
+    return Loaded(settings, plain, terms, issuers, registry, own=spec)
 
 
 def _sources(exchange: Loaded, tenant: Tenant) -> Registry | None:

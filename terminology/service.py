@@ -56,6 +56,7 @@ class Terms:
     asked: set[int] = field(default_factory=set, compare=False, repr=False)
     answers: dict[Any, Json] = field(default_factory=dict, compare=False, repr=False)
     unknown: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict, compare=False, repr=False)
+    under: "Terms | None" = field(default=None, compare=False, repr=False)  # whose library this one's follows
 
     @property
     def library(self) -> Library:
@@ -64,6 +65,12 @@ class Terms:
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Takes up what was loaded since; looks at the disk once a second at the most, or at once."""
+        if self.under is not None:
+            self.under.refresh(at_once=at_once)
+            if self.under.library is not self.library.base:
+                self.live[0], self.stamped[0] = Library(base=self.under.library), self.under.stamped[0]
+                self.forget()
+            return
         now = time.monotonic()
         if self.folder is None or (now - self.stamped[1] < 1 and not at_once):
             return
@@ -73,6 +80,10 @@ class Terms:
             self.stamped[0] = fresh
             self.live[0] = shelved(self.folder, self.ground[0])
             self.forget()
+
+    def apart(self) -> "Terms":
+        """The terms of another organisation on the same loaded terminology: its own concept maps, counts, and all that is remembered of its questions."""
+        return Terms([Library(base=self.library)], self.policy, stamped=[self.stamped[0], 0.0], under=self)
 
     def forget(self) -> None:
         """Drops what was remembered about codes: the library has changed."""

@@ -41,9 +41,9 @@ class Reindexer:
 
 
 @contextlib.asynccontextmanager
-async def running(ctx: Context, database: Database) -> AsyncIterator[None]:
+async def running(ctx: Context, database: Database, settle: timedelta = SETTLE) -> AsyncIterator[None]:
     """What each worker process holds while it serves: its custom parameters known before the first request, jobs done in the background."""
-    job = Reindexer(ctx, database)
+    job = Reindexer(ctx, database, settle)
     await refresh(job)
     async with beside("reindexing", lambda: serve(job)):
         yield

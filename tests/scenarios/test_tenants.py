@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from fhir_server.cli import app
 from tests.scenarios.running import Server, mllp, serve
 
+pytestmark = pytest.mark.slow
 SECONDS = 20.0
 NAMES = ("north", "south")
 

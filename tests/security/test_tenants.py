@@ -9,6 +9,7 @@ import json
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,14 +19,22 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from fhir_server.feed.receipt import Sender
+from fhir_server.feed.routing import Astray
 from fhir_server.interactions.routes import TABLE as ROUTES
 from fhir_server.operations import TABLE as OPERATIONS
+from fhir_server.search import custom
+from fhir_server.security import tenants
 from fhir_server.security.authserver import clients
 from fhir_server.security.authserver.clients import Client
+from fhir_server.security.tenants import Tenant
+from fhir_server.settings import of_tenant
 from fhir_server.store.embedded import Embedded
+from fhir_server.store.mongo.records import MongoRecords
 from tests.security.app import BACK, Exchange, launched, request_of, tokens_of
 from tests.security.tenanted import JSON, World, admin_of, populate, token_of, world
 from tests.security.test_backend import JWKS, assert_jwt, form
+from tests.server.test_packages import PARAM, PROFILE, SYSTEM, URL, VALUES, archive
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
@@ -222,8 +231,6 @@ async def test_references_to_another_organisation_lead_nowhere(two: World) -> No
         f"Patient?_list={there}/List/x",
     ):
         reply = await a.http.get("/fhir/" + query, headers=headers)
-        told = [entry["resource"]["id"] for entry in reply.json().get("entry", ()) if entry["resource"]["resourceType"] == "Patient"]
-        assert ONLY_B not in told, query
         sees_nothing(reply, (OWN,), query)
         assert B not in reply.text.replace(f"identifier=urn:mrn|{B}", "").replace(f"name={B}", ""), query
     for entry in (
@@ -425,21 +432,8 @@ async def test_the_two_share_no_object_that_can_change(two: World) -> None:
 
 
 AS_THEY_ARE = (str, bytes, int, float, type, ModuleType, BuiltinFunctionType, asyncio.AbstractEventLoop)
-# Tables, metrics (labelled by tenant), connections, the count of requests, and what a policy file says of a source (derived from the file alone).
-COMMON = (
-    ".tables",
-    ".client",
-    ".metric.",
-    ".requests",
-    ".seconds",
-    ".messages",
-    ".admitted",
-    ".database",
-    "shared",
-    ".access",
-    ".operations",
-    ".policy.",
-)
+# Tables and what is compiled of them alone, loaded code systems, metrics (labelled by tenant), connections, the count of requests, and a policy file.
+COMMON = (".tables", ".client", ".metric.", ".database", "shared", ".access", ".admitted", ".operations", ".policy.", ".spec", ".base", ".under")
 
 
 def reached(start: Any) -> dict[int, str]:
@@ -477,3 +471,66 @@ def inside(one: Any) -> Iterator[tuple[str, Any]]:
             *(name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ()) if name != "__weakref__"),
         ]
         yield from ((name, getattr(one, name, None)) for name in names)
+
+
+async def test_packages_and_search_parameters_of_one_are_its_own(two: World) -> None:
+    """Tenants without any are served with one compiled Spec; the first package or search parameter gives a tenant its own, and no other anything."""
+    a, b = two.by_name["a"], two.by_name["b"]
+    held, names = two.tenancy.held, [one.server.place.tenant for one in (a, b)]
+    assert held[names[0]].part.services.spec is held[names[1]].part.services.spec
+    of_a, of_b = await admin_of(a), await admin_of(b)
+    assert (await a.http.post("/admin/packages", content=archive(PROFILE, VALUES, SYSTEM), headers=of_a)).status_code == 200
+    red = f"/fhir/ValueSet/$validate-code?url={URL}/ValueSet/colours&system={URL}/colours&code=red"
+    claims = {"resourceType": "Patient", "meta": {"profile": [PROFILE["url"]]}, "active": True}
+    for one, headers, packages, known, stored in ((a, of_a, 1, 200, 422), (b, of_b, 0, 404, 201), (two.own, await admin_of(two.own), 0, 404, 201)):
+        assert len((await one.http.get("/admin/packages", headers=headers)).json()) == packages
+        assert ("true" in (await one.http.get(red, headers=headers)).text) == (known == 200)
+        assert (await one.http.post("/fhir/Patient", json=claims, headers=headers)).status_code == stored
+    param = {**PARAM, "status": "active", "id": "own", "url": f"{URL}/SearchParameter/own"}
+    assert (await b.http.put("/fhir/SearchParameter/own", json=param, headers=of_b)).status_code == 201
+    assert (await b.http.post("/fhir/SearchParameter/own/$reindex", headers=of_b)).status_code == 202
+    deadline = asyncio.get_running_loop().time() + 20
+    while held[names[1]].loaded.own is not None and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.1)
+    specs = [held[name].part.services.spec for name in names]
+    assert [sorted(custom.of(spec, "Patient")) for spec in specs] == [[], ["colour"]]
+    assert custom.all_of(two.tenancy.exchange.spec) == custom.all_of(two.tenancy.common[0][0]) == []
+    assert not two.tenancy.common[0][0].packages
+    assert (await a.http.get("/fhir/Patient/pat1", headers=of_a)).status_code == 200
+
+
+async def test_settings_of_its_own_are_taken_up_and_trust_is_not_inherited(two: World) -> None:
+    a = two.by_name["a"]
+    name = a.server.place.tenant
+    records = MongoRecords(two.own.store.database)
+    assert await tenants.give(records, name, {"FHIR_CLEARANCE": "R"})
+    await two.tenancy.agree()
+    settings = two.tenancy.held[name].part.services.settings
+    assert (settings.clearance, settings.base_url) == ("R", a.root + "/fhir")
+    exchange = replace(
+        two.tenancy.exchange.settings, issuers="/x", sources="/y", oidc_provider="/z", brands="/b", clearance="V", base_url="https://h/fhir"
+    )
+    derived = of_tenant(exchange, "other", {})
+    assert (derived.issuers, derived.sources, derived.oidc_provider, derived.brands) == ("", "", "", "")
+    assert (derived.clearance, derived.base_url) == ("V", "https://h/t/other/fhir")
+    assert len({derived.secret, exchange.secret, of_tenant(exchange, "another", {}).secret}) == 3
+    with pytest.raises(ValueError, match="FHIR_PORT"):
+        of_tenant(exchange, "other", {"FHIR_PORT": "1"})
+    assert (await a.http.get("/fhir/Patient/pat1", headers=await token_of(a))).status_code == 200
+
+
+async def test_one_that_cannot_be_opened_is_not_served_and_holds_up_nobody(two: World) -> None:
+    """Nor do its senders' messages go to others while it is not known who they are."""
+    records = MongoRecords(two.own.store.database)
+    await tenants.add(records, Tenant("broken", "", {"FHIR_SOURCES": "/nowhere.json"}))
+    try:
+        await two.tenancy.agree()
+        assert "broken" not in two.tenancy.branches
+        assert (await raw(two.app, "/t/broken/fhir/metadata", {}))[0] == 404
+        text = b"MSH|^~\\&|ANY|X|Y|Z|20260101||ADT^A08^ADT_A01|1|P|2.5\rPID|1||1^^^urn:mrn^MR||X^X\r"
+        with pytest.raises(Astray):
+            two.tenancy.feed_for(text, Sender("mllp", "127.0.0.1"))
+    finally:
+        await tenants.forget(records, "broken")
+        await two.tenancy.agree()
+    assert two.tenancy.feed_for(text, Sender("mllp", "127.0.0.1")) is None
