@@ -100,12 +100,12 @@ def exchange_of(app: Any, part: Part, store: MongoStore, root: str) -> Exchange:
 
 
 @contextlib.asynccontextmanager
-async def world(mongod: Embedded, folder: Path, *names: str, values: dict[str, dict[str, str]] | None = None, **changes: Any) -> AsyncIterator[World]:
-    """A worker with these tenants (each name gets an end of its own, so that sessions may share a database server). values: settings of their own."""
+async def world(mongod: Embedded, folder: Path, *names: str, watching: bool = True, **changes: Any) -> AsyncIterator[World]:
+    """A worker with these tenants (each name gets an end of its own, so that sessions may share a database server). watching: the commands."""
     watch = Watch()
     settings = Settings(**{"auth": "smart", "secret": SECRET, "data_dir": folder, "rate": 0, **changes})
     own_name = f"own_{uuid.uuid4().hex[:12]}"
-    store = await open_store(mongod.uri, name=own_name, transaction_seconds=10, event_listeners=[watch])
+    store = await open_store(mongod.uri, name=own_name, transaction_seconds=10, event_listeners=[watch] if watching else [])
     spec = Spec(load_spec().tables)
     loaded = Loaded(settings, spec, terms_of(settings, spec), {})
     called = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in names}
@@ -116,13 +116,15 @@ async def world(mongod: Embedded, folder: Path, *names: str, values: dict[str, d
             watch.note(lean.database)
             return await asked(lean, command)
 
-        patch.setattr(Lean, "command", command)
+        if watching:
+            patch.setattr(Lean, "command", command)
         shared = Shared(lambda **_: None)
         part = await part_of(loaded, store, shared, metrics_of(folder))
         tenancy = Tenancy(loaded, store, mongod.uri, shared)
         for name in names:
-            await tenants.add(MongoRecords(store.database), Tenant(called[name], name, (values or {}).get(name, {})))
-        app = watched(build(part.services, part.receive_v2, part.desks, tenancy.branches), {name: f"/t/{called[name]}" for name in names})
+            await tenants.add(MongoRecords(store.database), Tenant(called[name], name))
+        app = build(part.services, part.receive_v2, part.desks, tenancy.branches)
+        app = watched(app, {name: f"/t/{called[name]}" for name in names}) if watching else app
         async with contextlib.AsyncExitStack() as stack:
             for each in part.background:
                 await stack.enter_async_context(each)
