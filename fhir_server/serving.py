@@ -27,7 +27,7 @@ from fhir_server.search import custom
 from fhir_server.search.shelved import Shelved
 from fhir_server.security.authserver.server import AuthServer, open_server
 from fhir_server.security.tokens import OPEN_GRANT, Issuer, Own, Revocations, Verifier
-from fhir_server.settings import Settings
+from fhir_server.settings import Settings, public_base
 from fhir_server.store.mongo import inbox as mongo_inbox
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore
@@ -133,7 +133,7 @@ def _system(loaded: Loaded, store: Shelved, tenant: str) -> Context:
         spec=loaded.spec,
         terms=loaded.terms,
         settings=settings,
-        base=settings.base_url or f"http://{settings.host}:{settings.port}/fhir",
+        base=public_base(settings),
         source="system",
         now=datetime.now(UTC),
         tenant=tenant or DEFAULT,

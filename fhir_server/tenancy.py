@@ -116,6 +116,9 @@ class Tenancy:
         """Open what is registered and not open, close what is disabled or gone, replace what was given other settings."""
         wanted = {row.name: row for row in await self.look() if not row.disabled}
         await asyncio.gather(*(self._close(name) for name in self.held.keys() - wanted.keys()))
+        if wanted and not self.common:
+            self.common.append(await asyncio.to_thread(common_of, self.exchange))
+            self.metrics.append(for_tenants())
         places = asyncio.Semaphore(AT_ONCE)
         changed = [row for name, row in wanted.items() if name not in self.held or self.held[name].is_behind(row)]
         await asyncio.gather(*(self._take(row, places) for row in changed))
@@ -140,9 +143,6 @@ class Tenancy:
         log.info("tenant opened", extra={"fields": {"tenant": row.name}})
 
     async def _open(self, row: Tenant) -> Opened:
-        if not self.metrics:
-            self.metrics.append(for_tenants())
-            self.common.append(await asyncio.to_thread(common_of, self.exchange))
         async with contextlib.AsyncExitStack() as stack:
             store = await open_beside(self.store, self.uri, row.database)
             stack.push_async_callback(store.close)

@@ -17,7 +17,7 @@ Resource = dict[str, Any]
 Step = Callable[[Resource, Out], None]
 Evaluate = Callable[[Resource], list[Any]]
 MOST_NARROWED = 5000
-MOST_BASES = 64  # that are kept compiled, the latest: each tenant has its own, and on loopback the base is what the client called it
+MOST_BASES = 32  # that are kept compiled, the latest: each tenant has its own, and on loopback the base is what the client called it
 MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
 DATE, PATIENT = "d", "p"  # in `narrowed`: the hot date, the patient reference
 

@@ -29,14 +29,17 @@ class Branch:
 
 
 def front(beside: App, tenants: Mapping[str, Branch]) -> App:
-    """What is not the exchange's own FHIR: tenants below /t/, the rest `beside`. tenants: by name; the mapping may change while it serves."""
+    """What is not the exchange's own FHIR: tenants below /t/, the rest `beside`; all of it where no tenant is open.
+
+    tenants: by name; the mapping may change while it serves.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if path.startswith(METADATA + PLACE):
             scope = _metadata(scope)
             path = scope["path"]
-        if not path.startswith(PLACE):
+        if not path.startswith(PLACE) or not tenants:
             return await beside(scope, receive, send)
         one = tenants.get(path.split("/", 3)[2])
         raw = scope.get("raw_path") or path.encode()

@@ -112,9 +112,9 @@ async def world(mongod: Embedded, folder: Path, *names: str, watching: bool = Tr
     with pytest.MonkeyPatch.context() as patch:
         asked = Lean.command
 
-        async def command(lean: Lean, command: Any) -> Any:
+        async def command(lean: Lean, *given: Any) -> Any:
             watch.note(lean.database)
-            return await asked(lean, command)
+            return await asked(lean, *given)
 
         if watching:
             patch.setattr(Lean, "command", command)

@@ -425,9 +425,9 @@ async def test_an_unknown_tenant_is_one_answer(two: World) -> None:
 async def test_the_two_share_no_object_that_can_change(two: World) -> None:
     """What hangs on one tenant's part and on another's is the tables, the metrics, the connections: no dict, list or set that one could leave something in."""
     parts = [two.tenancy.held[two.by_name[name].server.place.tenant].part for name in ("a", "b")]
-    shared = reached(parts[0]).keys() & reached(parts[1]).keys()
-    places = reached(parts[0])
-    unexpected = {places[one] for one in shared if not any(word in places[one] for word in COMMON)}
+    places, others = (reached(each) for each in parts)
+    shared = places.keys() & others.keys()
+    unexpected = {f"{places[one]} = {others[one]}" for one in shared if not any(word in places[one] or word in others[one] for word in COMMON)}
     assert not unexpected, "\n".join(sorted(unexpected)[:20])
 
 
