@@ -21,6 +21,7 @@ _PLACE = re.compile(r"\(byte (\d+)\)")
 _LONE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]')
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
+_MINUS_ZERO = re.compile(rb":[ \t\n\r]*-0[ \t\n\r]*[,}]")
 _SPACED_KEY = re.compile(rb'"[ \t\n\r]+:')
 
 
@@ -126,7 +127,14 @@ def decode_value(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
         _refuse_duplicates(data)
     if b"\\u0000" in data:
         _refuse_nul(value, "")
+    if (b":-0" in data or b": -0" in data) and _MINUS_ZERO.search(data):
+        value = json.loads(data.decode("utf-8"), parse_int=_signed, parse_float=_hook)
     return _widen(value, "") if wide else value
+
+
+def _signed(text: str) -> int | Decimal:
+    """A whole number; `-0`, which no int can tell from 0, as a decimal."""
+    return Decimal(text) if text == "-0" else int(text)
 
 
 def _walk(value: Any, limit: int) -> tuple[int, bool]:

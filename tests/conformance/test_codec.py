@@ -181,3 +181,10 @@ def test_integers_beyond_int64_become_decimals() -> None:
 def test_pretty_is_the_same_value_on_more_lines() -> None:
     value = codec.decode(b'{"a":[1.00,{"b":"c"}]}')
     assert codec.encode_pretty(value) == b'{\n  "a": [\n    1.00,\n    {\n      "b": "c"\n    }\n  ]\n}'
+
+
+@pytest.mark.parametrize("text", ["-0", "-0.0", "-0.00", "-0e1", "0", "0.0"])
+def test_a_negative_zero_keeps_its_sign(text: str) -> None:
+    for body in (f'{{"a":{text},"b":":-0,"}}', f'{{"b":":-0,","a":{text}}}'):
+        assert codec.encode(codec.decode(body.encode())) == body.encode()
+    assert codec.encode(codec.decode(f'{{"a" : {text}\n}}'.encode())) == f'{{"a":{text}}}'.encode()
