@@ -4,12 +4,16 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fhir_server.store import embedded
 from fhir_server.store.embedded import Embedded
 from fhir_server.store.mongo.store import MongoStore, open_store
 
 SLOW_SECONDS, FUZZ_SECONDS = 1200, 7200
+# how long an example takes is the machine's affair: a loaded one must not turn a property red
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
