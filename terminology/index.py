@@ -154,15 +154,18 @@ class IndexedSystem:
 
     def properties(self, n: int) -> Sequence[Json]:
         """The property rows of a concept, then its relationships as properties."""
+        rows: list[Json] = [{"code": DEFINED_PROPERTY, "valueBoolean": bool(self.views["flags"][n] & DEFINED)}] if self.told else []
+        return [*rows, *self.stated(n), *({"code": self.code(a), **self.related(t)} for a, t, _ in self.relations(n))]
+
+    def stated(self, n: int) -> Sequence[Json]:
+        """The property rows alone."""
         rows: list[Json] = []
-        if self.told:
-            rows.append({"code": DEFINED_PROPERTY, "valueBoolean": bool(self.views["flags"][n] & DEFINED)})
         prop_of, value_of = self.views["value_prop"], self.views["value_id"]
         for row in range(self.views["value_at"][n], self.views["value_at"][n + 1]):
             code, kind = self.props[prop_of[row]]
             text = self._text("value_text_at", "values", value_of[row])
             rows.append({"code": code, kind: typed(kind, text)})
-        return rows + [{"code": self.code(a), **self.related(t)} for a, t, _ in self.relations(n)]
+        return rows
 
     @cached_property
     def told(self) -> bool:

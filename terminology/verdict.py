@@ -7,6 +7,7 @@ from terminology import digits, units
 from terminology.concepts import System, property_value
 from terminology.expression import COMPOSED, BadExpression, read
 from terminology.implicit import LOINC, SNOMED
+from terminology.index import IndexedSystem
 from terminology.library import Library
 
 OK, UNKNOWN_SYSTEM, UNKNOWN_CODE = "ok", "unknown-system", "unknown-code"
@@ -84,7 +85,7 @@ def expression(library: Library, code: str, version: str) -> Verdict:
 
 
 def _inactive(system: System, n: int, right: str) -> Verdict:
-    rows = system.properties(n)
+    rows = system.stated(n) if isinstance(system, IndexedSystem) else system.properties(n)
     sure = [str(property_value(each)) for each in rows if each.get("code") in REPLACED]
     possible = [str(property_value(each)) for each in rows if each.get("code") in POSSIBLE]
     if sure:

@@ -10,6 +10,7 @@ Over HTTP: `python -m tests.bench.terminology_http DATA`.
 """
 
 import asyncio
+import gc
 import random
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from typing import Any
 from conformance.spec import load_spec
 from conformance.validate import checker
 from fhir_server.jobs.load import Target, _drafts, _write, blocks_of, context_of
+from fhir_server.main import GC_THRESHOLD
 from fhir_server.settings import Settings
 from fhir_server.store import embedded
 from fhir_server.store.mongo.store import open_store
@@ -98,6 +100,9 @@ def ingest(data: Path) -> None:
     records = [res for res in synthetic.patients(60) if res["resourceType"] in ("Observation", "Condition")][:2000]
     fresh = [_condition(system.code(rng.randrange(system.size))) for _ in range(2000)]
     judge = codings_judge(terms, "bench")
+    gc.collect()
+    gc.freeze()  # as a worker does before it serves (fhir_server/supervisor.py): else the collector goes through the Spec in some of the runs
+    gc.set_threshold(*GC_THRESHOLD)
     for name, resources in (("repeated codes", records), ("codes never seen before", fresh)):
         count = sum(len(codings_of(res)) for res in resources)
         taken = median(lambda rows=resources: _all(terms, judge, rows), 3)
