@@ -130,6 +130,7 @@ def _allergy(run: Run, draft: Draft, res: Element) -> None:
     """ait-2: no clinical status for what was entered in error."""
     if any(coding.get("code") == "entered-in-error" for coding in res.get("verificationStatus", {}).get("coding", [])):
         res.pop("clinicalStatus", None)
+        draft.nulls.add("clinicalStatus")
 
 
 def _patient(run: Run, draft: Draft, res: Element) -> None:
