@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 from fhir_server.context import Context, Reply, Request, Resource
-from fhir_server.interactions.indexing import index_of
+from fhir_server.interactions.audit_index import index_of_event
 from fhir_server.interactions.steps import new_id
 from fhir_server.security.audit import FAILED, REFUSED, RTYPE, SUCCESS, Touched, events, kept
 from fhir_server.security.reach import patients_in, patients_of
@@ -29,7 +29,7 @@ def drafts(ctx: Context, made: Sequence[Resource]) -> list[Change]:
     changes = []
     for event in made:
         res = {"resourceType": RTYPE, "id": new_id(), **event}
-        changes.append(Change(RTYPE, res["id"], res, index_of(ctx, res), None, "POST"))
+        changes.append(Change(RTYPE, res["id"], res, index_of_event(ctx, res), None, "POST"))
     return changes
 
 

@@ -63,6 +63,10 @@ class Inside:
         """Refused: a read does not write."""
         raise not_supported("a read inside a transaction cannot write")
 
+    async def insert_all(self, changes: Sequence[Change]) -> list[Stored]:
+        """Refused: a read does not write."""
+        raise not_supported("a read inside a transaction cannot write")
+
     async def transact(self, body: Callable[[Tx], Awaitable[T]]) -> T:
         """Refused: a read does not write."""
         raise not_supported("a read inside a transaction cannot write")

@@ -7,15 +7,13 @@ written to, they wait; when too many wait, reads are refused (503): nothing is s
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from functools import partial
 
 from conformance.outcome import Refusal, unavailable
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.audited import accesses, drafts
 from fhir_server.jobs.beside import beside
-from fhir_server.store import Change, Stored, Tx
 
 log = logging.getLogger("fhir.audit")
 AT_ONCE = 500
@@ -41,12 +39,8 @@ class Trail:
         while self.waiting:
             part = self.waiting[:AT_ONCE]
             changes = drafts(self.ctx, part)
-            await self.ctx.store.transact(partial(_put, changes))
+            await self.ctx.store.insert_all(changes)
             del self.waiting[: len(part)]
-
-
-async def _put(changes: Sequence[Change], tx: Tx) -> list[Stored]:
-    return await tx.put(changes)
 
 
 @contextlib.asynccontextmanager

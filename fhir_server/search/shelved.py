@@ -135,6 +135,10 @@ class Shelved:
         """As Store.insert."""
         return self.stored.insert(change)
 
+    def insert_all(self, changes: Sequence[Change]) -> Coroutine[Any, Any, list[Stored]]:
+        """As Store.insert_all."""
+        return self.stored.insert_all(changes)
+
     def transact(self, body: Callable[[Tx], Awaitable[T]]) -> Coroutine[Any, Any, T]:
         """As Store.transact."""
         return self.stored.transact(body)

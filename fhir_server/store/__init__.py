@@ -101,6 +101,9 @@ class Store(Reader, Protocol):
     async def insert(self, change: Change) -> Stored:
         """A plain create with a new server-assigned id: one insert, no transaction. `change.prior` is None."""
 
+    async def insert_all(self, changes: Sequence[Change]) -> list[Stored]:
+        """Plain creates (as `insert`) that belong together, in one transaction: all of them or none."""
+
     async def transact(self, body: Callable[[Tx], Awaitable[T]]) -> T:
         """Run `body` in a transaction and commit; on a transient conflict the whole of `body` runs again, so it has no side effects."""
 

@@ -6,6 +6,7 @@ import signal
 import uuid
 from pathlib import Path
 
+import bson
 import pytest
 import uvloop
 from pymongo.errors import AutoReconnect, DuplicateKeyError, NotPrimaryError, OperationFailure
@@ -15,9 +16,12 @@ from fhir_server.query.clauses import Everything
 from fhir_server.store import Change, Sort, embedded
 from fhir_server.store.embedded import Embedded
 from fhir_server.store.mongo import lean as lean_module
+from fhir_server.store.mongo import lean_tx
 from fhir_server.store.mongo import store as store_module
 from fhir_server.store.mongo.document import encoded, raw
-from fhir_server.store.mongo.lean import Lean, lean_for
+from fhir_server.store.mongo.horizon import Horizon
+from fhir_server.store.mongo.lean import Lean, Session, lean_for
+from fhir_server.store.mongo.sessions import end_sessions
 from fhir_server.store.mongo.store import CONCERN, MongoStore, open_store
 
 
@@ -33,14 +37,14 @@ async def lean(store: MongoStore) -> Lean:
 
 
 def test_only_a_private_socket_gets_a_lean_channel(mongod: Embedded):
-    assert lean_for(mongod.uri, "x") is not None
+    assert lean_for(mongod.uri, "x", "test") is not None
     for uri in (
         "mongodb://127.0.0.1/?directConnection=true",
         "mongodb://u:p@%2Ftmp%2Fm.sock/?directConnection=true",
         "mongodb://a,b/?replicaSet=c",
         "?",
     ):
-        assert lean_for(uri, "x") is None
+        assert lean_for(uri, "x", "test") is None
 
 
 async def test_many_large_rows_come_whole_and_in_order(store: MongoStore, lean: Lean):
@@ -182,3 +186,94 @@ async def test_opening_waits_for_a_changeover(mongod: Embedded, database_name: s
     assert len(refusals) == 2
     await opened.client.drop_database(database_name)
     await opened.close()
+
+
+def pair(rid: str) -> list[Change]:
+    """A resource and what goes with it, in two collections."""
+    return [change(rid), Change("Basic", f"of-{rid}", {"resourceType": "Basic", "id": f"of-{rid}"}, {"k": ["b"]}, None, "POST")]
+
+
+async def both_of(store: MongoStore, rid: str) -> int:
+    """How many of a pair are there."""
+    return len(await store.get_many([("Patient", rid), ("Basic", f"of-{rid}")]))
+
+
+async def test_what_belongs_together_is_written_in_one_transaction(store: MongoStore, lean: Lean):
+    written = await asyncio.gather(*(store.insert_all(pair(str(number))) for number in range(20)))
+    assert {one.at for one in written[0]} == {(await store.get("Basic", "of-0")).at}
+    assert [await both_of(store, str(number)) for number in range(20)] == [2] * 20
+    assert 0 < len(lean.sessions) <= 20
+
+
+async def test_all_or_none_where_one_key_is_taken(store: MongoStore, lean: Lean):
+    await store.insert_all(pair("a"))
+    with pytest.raises(Refusal) as refused:
+        await store.insert_all([*pair("b"), change("a")])
+    assert refused.value.status == 409
+    assert await both_of(store, "b") == 0
+    await store.insert_all(pair("b"))
+    assert await both_of(store, "b") == 2
+
+
+async def test_a_commit_whose_answer_is_lost_is_asked_for_again(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    command, lost = Lean.command, []
+
+    async def losing(self, question, **where):
+        answer = await command(self, question, **where)
+        if "commitTransaction" in question and not lost:
+            lost.append(answer)
+            raise AutoReconnect("lost")
+        return answer
+
+    monkeypatch.setattr(Lean, "command", losing)
+    await store.insert_all(pair("a"))
+    assert len(lost) == 1
+    assert await both_of(store, "a") == 2
+
+
+async def test_a_commit_never_answered_is_told_as_such(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    command = Lean.command
+
+    async def losing(self, question, **where):
+        if "commitTransaction" in question:
+            raise AutoReconnect("lost")
+        return await command(self, question, **where)
+
+    monkeypatch.setattr(Lean, "command", losing)
+    monkeypatch.setattr(lean_tx, "AGAIN_SECONDS", (0.001, 0.001))
+    with pytest.raises(Refusal) as refused:
+        await store.insert_all(pair("a"))
+    assert refused.value.status == 503
+    assert store.horizon.flights, "the stamp is kept: the server may still apply it"
+
+
+async def test_what_fails_before_the_commit_is_written_by_pymongo(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    command, asked = Lean.command, []
+
+    async def failing(self, question, **where):
+        asked.append(next(iter(question)))
+        if question.get("insert") == "Basic":
+            raise AutoReconnect("lost")
+        return await command(self, question, **where)
+
+    monkeypatch.setattr(Lean, "command", failing)
+    await store.insert_all(pair("a"))
+    assert await both_of(store, "a") == 2
+    assert asked[:3] == ["insert", "insert", "abortTransaction"]
+
+
+async def test_a_fenced_process_does_not_commit(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    answers = iter([False])
+    monkeypatch.setattr(Horizon, "valid", lambda self, flight: next(answers, True))
+    await store.insert_all(pair("a"))
+    assert await both_of(store, "a") == 2, "written again by PyMongo, with a fresh stamp"
+
+
+async def test_the_sessions_of_a_dead_process_are_found_by_its_name(store: MongoStore, lean: Lean):
+    start = {"txnNumber": bson.Int64(1), "autocommit": False, "startTransaction": True}
+    session = Session()
+    await lean.command({"insert": "Patient", "documents": [raw(encoded({"_id": "open"}))], "lsid": session.lsid, **start})
+    assert await end_sessions(store.client, lean.name) >= 1
+    with pytest.raises(OperationFailure):
+        await lean.command({"commitTransaction": 1, "lsid": session.lsid, "txnNumber": bson.Int64(1), "autocommit": False}, database="admin")
+    assert await store.get("Patient", "open") is None

@@ -10,13 +10,16 @@ https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/#op_msg
 
 import asyncio
 import struct
+import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import bson
+from bson.binary import UUID_SUBTYPE, Binary
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import AutoReconnect, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError, WriteConcernError, WTimeoutError
@@ -34,6 +37,7 @@ MOST_UNDER_WAY = 2  # insert commands per collection at once: others wait for it
 BATCH_BYTES, BATCH_DOCUMENTS = 16 * 1024 * 1024, 100
 HEAD = struct.Struct("<iiiiIB")  # length, request id, response to, opcode, flags, kind of the only section
 WTIMEOUT = 64
+CLIENT: Document = {"driver": {"name": "fhir-exchange lean", "version": "1"}, "os": {"type": sys.platform}}
 
 
 class _Wire(asyncio.Protocol):
@@ -83,6 +87,14 @@ class _Wire(asyncio.Protocol):
             self.transport.abort()
 
 
+@dataclass(slots=True)
+class Session:
+    """A server session: one transaction at a time, numbered (lean_tx.py)."""
+
+    lsid: Document = field(default_factory=lambda: {"id": Binary(uuid.uuid4().bytes, UUID_SUBTYPE)})
+    number: int = 0
+
+
 _Waiting = tuple[RawBSONDocument, "asyncio.Future[None]"]
 
 
@@ -115,17 +127,18 @@ class Lean:
 
     path: str
     database: str
+    name: str = ""  # of this process, as the server shows it: by it the sessions of a dead one are found
     free: list[_Wire] = field(default_factory=list)
     wires: set[_Wire] = field(default_factory=set)
     opening: int = 0
     queue: "deque[asyncio.Future[_Wire]]" = field(default_factory=deque)
     crowds: dict[tuple[Any, ...], _Crowd] = field(default_factory=dict)
+    sessions: list[Session] = field(default_factory=list)  # of transactions, free ones
     _sweeper: asyncio.TimerHandle | None = None
 
-    async def command(self, command: Document, codec: "CodecOptions[Document]" = CODEC) -> Document:
+    async def command(self, command: Document, codec: "CodecOptions[Document]" = CODEC, *, database: str = "") -> Document:
         """A command's answer, decoded exactly. Raises AutoReconnect for a lost connection, OperationFailure for the server's refusal."""
-        body = bson.encode({**command, "$db": self.database}, codec_options=CODEC)
-        answer = bson.decode((await self._exchange(HEAD.pack(len(body) + HEAD.size, 1, 0, OP_MSG, 0, 0) + body))[HEAD.size :], codec)
+        answer = bson.decode((await self._exchange(_message(command, database or self.database)))[HEAD.size :], codec)
         if answer.get("ok") != 1:
             _refuse(answer)
         return answer
@@ -171,7 +184,7 @@ class Lean:
                 except PyMongoError as error:
                     _tell(batch, dict.fromkeys(range(len(batch)), error))
                 else:
-                    _tell(batch, _failures(answer, len(batch)))
+                    _tell(batch, failures(answer, len(batch)))
         finally:  # whatever ends this task, nobody waits for ever
             crowd.under_way -= 1
             left = [*batch, *crowd.waiting]
@@ -204,6 +217,7 @@ class Lean:
         self.opening += 1
         try:
             _, wire = await asyncio.get_running_loop().create_unix_connection(lambda: _Wire(self), self.path)
+            await wire.ask(_message({"hello": 1, "client": {**CLIENT, "application": {"name": self.name[:128]}}}, "admin"))
         except OSError as error:
             raise AutoReconnect("the embedded database cannot be reached") from error
         finally:
@@ -240,7 +254,12 @@ class Lean:
             wire.close()
 
 
-def _failures(answer: Document, sent: int) -> dict[int, PyMongoError]:
+def _message(command: Document, database: str) -> bytes:
+    body = bson.encode({**command, "$db": database}, codec_options=CODEC)
+    return HEAD.pack(len(body) + HEAD.size, 1, 0, OP_MSG, 0, 0) + body
+
+
+def failures(answer: Document, sent: int) -> dict[int, PyMongoError]:
     """By position in the batch: why a document was not written, or not acknowledged as asked."""
     found: dict[int, PyMongoError] = {}
     if "writeConcernError" in answer:
@@ -269,7 +288,7 @@ def _refuse(answer: Document) -> None:
     raise OperationFailure("the database refused a command", code, answer)
 
 
-def lean_for(uri: str, database: str) -> Lean | None:
+def lean_for(uri: str, database: str, name: str) -> Lean | None:
     """The channel for a URI that names exactly one Unix socket without credentials (the embedded server), else None."""
     try:
         parsed = parse_uri(uri)
@@ -277,4 +296,4 @@ def lean_for(uri: str, database: str) -> Lean | None:
         return None
     nodes = parsed["nodelist"]
     plain = len(nodes) == 1 and str(nodes[0][0]).endswith(".sock") and not parsed["username"] and not parsed["options"].get("tls")
-    return Lean(str(nodes[0][0]), database) if plain and parsed["options"].get("directConnection") else None
+    return Lean(str(nodes[0][0]), database, name) if plain and parsed["options"].get("directConnection") else None

@@ -4,26 +4,28 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import AutoReconnect, DuplicateKeyError, NotPrimaryError, PyMongoError, WriteConcernError
 
 from conformance.outcome import Refusal, unavailable
 from fhir_server.query.clauses import Clause
 from fhir_server.store import Change, Sort, Stored, Tx
-from fhir_server.store.mongo import find, history, read, transaction
+from fhir_server.store.mongo import find, history, lean_tx, read, transaction
 from fhir_server.store.mongo.blob import Blobs
 from fhir_server.store.mongo.client import MAJORITY, Client, Database, check, connect, database
 from fhir_server.store.mongo.document import INLINE_BYTES, SHOWN, bare, encoded, raw
 from fhir_server.store.mongo.errors import as_refusal, surfaced
 from fhir_server.store.mongo.guard import Queues
 from fhir_server.store.mongo.history import Window
-from fhir_server.store.mongo.horizon import MARGIN_SECONDS, Horizon
+from fhir_server.store.mongo.horizon import MARGIN_SECONDS, Flight, Horizon
 from fhir_server.store.mongo.indexes import create_own, create_type, is_type
 from fhir_server.store.mongo.lean import Lean, lean_for
+from fhir_server.store.mongo.lean_tx import Fenced, Unknown
 from fhir_server.store.mongo.space import Space
 
 T = TypeVar("T")
@@ -150,6 +152,49 @@ class MongoStore:
             if not tried or await self.database[rtype].count_documents({"_id": document["_id"], "vid": 1, "at": document["at"]}) != 1:
                 raise
 
+    async def insert_all(self, changes: Sequence[Change]) -> list[Stored]:
+        """See `Store.insert_all`. By the lean channel where there is one; where that fails before its commit, by PyMongo, which waits and retries."""
+        lean = self.place.lean
+        if lean is None:
+            return await self.transact(lambda tx: tx.put(changes))
+        await self.ensure({change.rtype for change in changes})
+        with surfaced():
+            await self.space.check()
+            flight = await self.horizon.take()
+        lost = False
+        try:
+            documents = [bare(change, 1, flight.at) for change in changes]
+            rows: dict[str, list[RawBSONDocument]] = {}
+            for change, document in zip(changes, documents, strict=True):
+                rows.setdefault(change.rtype, []).append(raw(encoded(document)))
+            small = sum(len(one.raw) for group in rows.values() for one in group) < INLINE_BYTES
+            done = small and await self._insert_all(lean, rows, flight)
+        except Unknown as error:
+            lost = True
+            raise as_refusal(error) from error
+        except asyncio.CancelledError:
+            lost = True
+            raise
+        finally:
+            (self.horizon.lose if lost else self.horizon.land)(flight)
+        if not done:
+            return await self.transact(lambda tx: tx.put(changes))
+        return [
+            Stored(change.rtype, change.rid, 1, document["at"], document["res"], change.method)
+            for change, document in zip(changes, documents, strict=True)
+        ]
+
+    async def _insert_all(self, lean: Lean, rows: Mapping[str, Sequence[RawBSONDocument]], flight: Flight) -> bool:
+        """False: nothing was written."""
+        try:
+            await lean_tx.insert_all(lean, rows, lambda: self.horizon.valid(flight), CONCERN)
+        except Unknown:
+            raise
+        except (PyMongoError, Fenced) as error:
+            log.info("a lean transaction was not made", extra={"fields": {"error": type(error).__name__}})
+            return False
+        return True
+
     async def transact(self, body: Callable[[Tx], Awaitable[T]]) -> T:
         """See `Store.transact`."""
         return await transaction.transact(self, body)
@@ -245,7 +290,7 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
     horizon_id = f"fhir-{uuid.uuid4().hex}"
     client = connect(uri, name=horizon_id, **options)
     try:
-        store = _store(client, name, transaction_seconds, await check(client), horizon_id, lean_for(uri, name))
+        store = _store(client, name, transaction_seconds, await check(client), horizon_id, lean_for(uri, name, horizon_id))
         await _prepare(store)
         store.tidy()
     except BaseException:
@@ -257,7 +302,7 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
 async def open_beside(store: MongoStore, uri: str, name: str) -> MongoStore:
     """The store of another tenant's database over the same connections; it is closed before `store` is. Raises as `open_store`."""
     known = store.horizon
-    made = _store(store.client, name, store.transaction_seconds, known.members, known.id, lean_for(uri, name))
+    made = _store(store.client, name, store.transaction_seconds, known.members, known.id, lean_for(uri, name, known.id))
     made.owner = False
     try:
         await _prepare(made)
