@@ -26,6 +26,7 @@ class Trail:
 
     ctx: Context
     waiting: list[Resource] = field(default_factory=list)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # one writes at a time, else an event is written twice and another lost
 
     def note(self, ctx: Context, request: Request, reply: Reply) -> None:
         """Take down what was shown. Raises Refusal 503 if the trail cannot be written any more."""
@@ -36,11 +37,11 @@ class Trail:
 
     async def flush(self) -> None:
         """Write all that waits. Raises Refusal 503; what was not written goes on waiting."""
-        while self.waiting:
-            part = self.waiting[:AT_ONCE]
-            changes = drafts(self.ctx, part)
-            await self.ctx.store.insert_all(changes)
-            del self.waiting[: len(part)]
+        async with self.writing:
+            while self.waiting:
+                part = self.waiting[:AT_ONCE]
+                await self.ctx.store.insert_all(drafts(self.ctx, part))
+                del self.waiting[: len(part)]
 
 
 @contextlib.asynccontextmanager

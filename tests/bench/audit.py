@@ -5,6 +5,8 @@ searches: by a caller of all rights, and by an app of one patient. Each with aud
 """
 
 import asyncio
+import gc
+import secrets
 import sys
 import tempfile
 import time
@@ -15,12 +17,15 @@ from typing import Any
 
 from fhir_server.context import Grant, Request
 from fhir_server.jobs.trail import Trail, running
+from fhir_server.main import GC_THRESHOLD
 from fhir_server.security.admission import admit
 from fhir_server.security.scopes import rights_of
 from fhir_server.store import embedded
 from fhir_server.store.mongo.store import open_store
 from tests.bench.bundles import AT_ONCE, observation
 from tests.server.rest.calls import Exchange, exchange_on
+
+TURNS = 2
 
 
 async def rate(times: int, one: Callable[[int], Awaitable[Any]]) -> tuple[float, float]:
@@ -51,7 +56,8 @@ def entries(number: int, many: int, patient: str = "") -> dict[str, Any]:
 
 async def measure(uri: str, mode: str, bundles: int, reads: int) -> dict[str, tuple[float, float]]:
     """All rates with audit off or on."""
-    store = await open_store(uri, name=f"audit_{mode}")
+    store = await open_store(uri, name=f"audit_{mode}_{secrets.token_hex(4)}")
+    gc.set_threshold(*GC_THRESHOLD)
     rest = exchange_on(store, audit=mode, consent="off", audit_seconds=0.5)
     recorder = Trail(rest.ctx)
     app = await _app(rest)
@@ -78,6 +84,11 @@ async def measure(uri: str, mode: str, bundles: int, reads: int) -> dict[str, tu
     return found
 
 
+def better(one: dict[str, tuple[float, float]], other: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Of each figure the higher rate and the lower CPU time."""
+    return {name: (max(rate_of, other[name][0]), min(cpu, other[name][1])) for name, (rate_of, cpu) in one.items()}
+
+
 async def _app(rest: Exchange) -> Exchange:
     grant = Grant("app", "app", rights_of(["patient/*.rs"], rest.ctx.spec.types, "p1"), patient="p1")
     return Exchange(await admit(replace(rest.ctx, grant=grant)))
@@ -88,8 +99,10 @@ async def main(bundles: int, reads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = embedded.start(Path(folder), cache_gb=0.5)
         try:
-            off = await measure(started.uri, "off", bundles, reads)
-            on = await measure(started.uri, "on", bundles, reads)
+            off, on = await measure(started.uri, "off", bundles, reads), await measure(started.uri, "on", bundles, reads)
+            for _ in range(TURNS - 1):  # the better of each: both meet the machine's moods
+                off = better(off, await measure(started.uri, "off", bundles, reads))
+                on = better(on, await measure(started.uri, "on", bundles, reads))
         finally:
             started.stop()
     for name, (per_second, cpu) in off.items():

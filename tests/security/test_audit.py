@@ -265,3 +265,13 @@ async def test_one_that_fails_does_not_fail_those_beside_it(audited: Exchange) -
     done = await asyncio.gather(together.put(store, [change]), together.put(store, [other]), return_exceptions=True)
     assert isinstance(done[0], Refusal)
     assert done[1][0].rid == "other"
+
+
+async def test_two_writers_of_one_trail_write_each_event_once(audited: Exchange) -> None:
+    """The last flush of a stopping process meets one under way."""
+    recorder = trail.Trail(audited.ctx)
+    for number in range(30):
+        recorder.note(audited.ctx, Request("GET", ("Patient", f"n{number}")), Reply(404))
+    await asyncio.gather(recorder.flush(), recorder.flush())
+    found = [facts(event)[2] for event in await events(audited)]
+    assert sorted(found) == sorted([f"Patient/n{number}"] for number in range(30))
