@@ -101,6 +101,7 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
         authserver=own,
         verifier=verifier,
         record=recorder.note,
+        happened=recorder.happened,
         tenant=tenant or DEFAULT,
         prefix=f"/t/{tenant}" if tenant else "",
         admitted=shared.admitted,

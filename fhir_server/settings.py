@@ -52,7 +52,12 @@ class Settings:
     mongod: str = setting("", "FHIR_MONGOD", "path of a mongod to embed instead of the bundled one")
     workers: int = setting(1, "FHIR_WORKERS", "number of server processes")
     auth: str = setting("smart", "FHIR_AUTH", "smart: bearer tokens required; open: no tokens, loopback only")
-    base_url: str = setting("", "FHIR_BASE_URL", "public base URL of the FHIR API; empty: derived from the request on loopback", APART)
+    base_url: str = setting(
+        "",
+        "FHIR_BASE_URL",
+        "public base URL of the FHIR API; empty: the address listened on (by Host in open mode; localhost for a wildcard address)",
+        APART,
+    )
     max_body: int = setting(64 * 1024 * 1024, "FHIR_MAX_BODY", "largest request body in bytes, after decompression")
     max_depth: int = setting(64, "FHIR_MAX_DEPTH", "deepest nesting of a JSON or XML body")
     max_entries: int = setting(5000, "FHIR_MAX_ENTRIES", "most entries of a batch or transaction")
@@ -146,10 +151,18 @@ class Settings:
         return self.data_dir / "terminology" if self.terminology_dir == Path() else self.terminology_dir
 
 
+WILDCARDS = frozenset({"0.0.0.0", "::", "", "*"})  # noqa: S104 - what is listened on, by the operator's choice
+
+
 def public_base(settings: Settings) -> str:
-    """The FHIR base as clients of smart mode see it: as configured, else the address listened on; never what a request says."""
+    """The FHIR base as clients of smart mode see it: as configured, else the address listened on; never what a request says.
+
+    An address that stands for all of a machine's is nobody's: clients on this machine are told `localhost`, others need FHIR_BASE_URL.
+    """
     if settings.base_url:
         return settings.base_url.rstrip("/")
+    if settings.host in WILDCARDS:
+        return f"{'https' if settings.tls_cert else 'http'}://localhost:{settings.port}/fhir"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}/fhir"
 

@@ -5,6 +5,7 @@ Secrets and passwords are read from files, standard input or a prompt, never fro
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,11 +17,13 @@ from rich.console import Console
 
 from fhir_server.commands import opened
 from fhir_server.commands.opened import DataDir, MongoUri, TenantName
+from fhir_server.jobs.trail import Trail
 from fhir_server.security.authserver import clients, keys, users
 from fhir_server.security.authserver.clients import Client, scopes_of
 from fhir_server.security.authserver.kinds import ALL, KEYS
 from fhir_server.security.authserver.server import BACKEND_SECONDS, LEEWAY_SECONDS
 from fhir_server.security.authserver.users import ROLES, User
+from fhir_server.security.occurrences import Occurrence
 from fhir_server.settings import Settings
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.records import Records
@@ -32,18 +35,24 @@ key_app = typer.Typer(help="Keys that sign tokens.", no_args_is_help=True)
 console = Console(stderr=True)
 
 
-def _with_records(where: opened.Where, act: Callable[[Records], Awaitable[T]]) -> T:
-    return _with_all(where, lambda records, _: act(records))
+def _with_records(where: opened.Where, act: Callable[[Records], Awaitable[T]], kind: str = "", text: str = "") -> T:
+    """What `act` answers. kind, text: what is noted of it in the audit trail, '' for what only looks."""
+    return _with_all(where, lambda records, _: act(records), kind, text)
 
 
-def _with_all(where: opened.Where, act: Callable[[Records, Settings], Awaitable[T]]) -> T:
+def _with_all(where: opened.Where, act: Callable[[Records, Settings], Awaitable[T]], kind: str = "", text: str = "") -> T:
     """act: is handed the records and the settings of whom `where` names."""
 
     async def run(uri: str) -> T:
         async with opened.place(where, uri) as (store, settings):
             records = MongoRecords(store.database)
             await records.prepare(ALL)
-            return await act(records, settings)
+            done = await act(records, settings)
+            if kind and done is not False:
+                recorder = Trail(opened.context(settings, store, where.tenant))
+                recorder.happened(Occurrence(kind, client="operator", user=f"uid {os.getuid()}", text=text))
+                await recorder.flush()
+            return done
 
     with opened.database(where.settings) as uri:
         return asyncio.run(run(uri))
@@ -90,7 +99,7 @@ def add_client(
     )
     given = _first_line(secret_file)
     where = opened.at(data_dir, mongodb_uri, tenant)
-    secret = _with_records(where, lambda records: clients.add(records, client, secret=given))
+    secret = _with_records(where, lambda records: clients.add(records, client, secret=given), "roles", f"client add {client_id}")
     _print({"client_id": client_id, **({"client_secret": secret} if secret and not given else {})})
 
 
@@ -125,14 +134,14 @@ def _told(done: bool, what: str) -> None:
 def disable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Refuse a client from now on; the tokens it has end within a second."""
     where = opened.at(data_dir, mongodb_uri, tenant)
-    _told(_with_records(where, lambda records: clients.disable(records, client_id)), client_id)
+    _told(_with_records(where, lambda records: clients.disable(records, client_id), "roles", f"client disable {client_id}"), client_id)
 
 
 @client_app.command(name="enable")
 def enable_client(client_id: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Let a disabled client in again."""
     where = opened.at(data_dir, mongodb_uri, tenant)
-    _told(_with_records(where, lambda records: clients.enable(records, client_id)), client_id)
+    _told(_with_records(where, lambda records: clients.enable(records, client_id), "roles", f"client enable {client_id}"), client_id)
 
 
 @user_app.command(name="add")
@@ -154,7 +163,7 @@ def add_user(
     by_type = next((one for one, kinds in ROLES.items() if fhir_user.partition("/")[0] in kinds), "clinician")
     user = User("", name, fhir_user, role or by_type, display, external)
     where = opened.at(data_dir, mongodb_uri, tenant)
-    made = _with_records(where, lambda records: users.add(records, user, password))
+    made = _with_records(where, lambda records: users.add(records, user, password), "user", f"user add {name}")
     _print({"user": made.name, "sub": made.id, "role": made.role, "fhirUser": made.fhir_user})
 
 
@@ -169,7 +178,7 @@ def list_users(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: T
 def disable_user(name: str, data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """Refuse an account from now on; its sign-ins and tokens end."""
     where = opened.at(data_dir, mongodb_uri, tenant)
-    _told(_with_records(where, lambda records: users.disable(records, name)), name)
+    _told(_with_records(where, lambda records: users.disable(records, name), "user", f"user disable {name}"), name)
 
 
 @key_app.command()
@@ -190,7 +199,7 @@ def rotate(
         overlap = 0 if now else settings.token_seconds + LEEWAY_SECONDS + BACKEND_SECONDS
         return await keys.rotate(records, settings.secret, overlap, lead=lead)
 
-    _print({"kid": _with_all(where, turn)})
+    _print({"kid": _with_all(where, turn, "keys", "key rotate")})
 
 
 @key_app.command(name="list")

@@ -89,20 +89,22 @@ async def settings_of(where: Where, uri: str) -> tuple[Settings, str]:
 async def store(where: Where, uri: str) -> AsyncIterator[tuple[MongoStore, Context]]:
     """The open store, and a context that may do everything, as the operator of this machine."""
     async with place(where, uri) as (opened, settings):
-        spec = load_spec(installed(settings.data_dir / "packages"))
-        yield (
-            opened,
-            Context(
-                request_id="command",
-                grant=OPERATOR,
-                store=opened,
-                spec=spec,
-                terms=terms_of(settings, spec),
-                settings=settings,
-                base=public_base(settings),
-                source="operator",
-                now=datetime.now(UTC),
-                tenant=where.tenant or DEFAULT,
-                operations=TABLE,
-            ),
-        )
+        yield opened, context(settings, opened, where.tenant)
+
+
+def context(settings: Settings, opened: MongoStore, tenant: str = "") -> Context:
+    """A context that may do everything."""
+    spec = load_spec(installed(settings.data_dir / "packages"))
+    return Context(
+        request_id="command",
+        grant=OPERATOR,
+        store=opened,
+        spec=spec,
+        terms=terms_of(settings, spec),
+        settings=settings,
+        base=public_base(settings),
+        source="operator",
+        now=datetime.now(UTC),
+        tenant=tenant or DEFAULT,
+        operations=TABLE,
+    )

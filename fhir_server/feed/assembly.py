@@ -4,7 +4,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -19,6 +19,7 @@ from fhir_server.interactions.profiles import renew
 from fhir_server.query.clauses import either
 from fhir_server.search.aliases import attach, renewed
 from fhir_server.search.keys import refers, token_clause
+from fhir_server.security.register import settled
 from fhir_server.store import Stored, Tx
 from fhir_server.store.inbox import Inbox
 from mappers.v2.convert import Conversion, convert, unsupported
@@ -35,7 +36,9 @@ def open_feed(ctx: Context, inbox: Inbox, registry: Registry) -> Feed:
     mean = lru_cache(1000)(lambda source: _means(ctx, inbox, source))
     attach(ctx.store, inbox.aliases)
     settle = 2 * ctx.settings.transaction_seconds + 5  # a draft may wait for one transaction and be written by the next
-    return Feed(ctx.store, inbox, registry, _converter(ctx), mean, unsupported=_unsupported(ctx), settle_seconds=settle)
+    return Feed(
+        ctx.store, inbox, registry, _converter(ctx), mean, unsupported=_unsupported(ctx), settled=partial(settled, ctx), settle_seconds=settle
+    )
 
 
 def _unsupported(ctx: Context) -> Callable[[Message, Source], Problem | None]:

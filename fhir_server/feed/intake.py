@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -49,6 +49,10 @@ def nothing_wrong(message: Message, source: Source) -> Problem | None:
     return None
 
 
+async def at_once(rtypes: Iterable[str]) -> None:
+    """Where no consents are enforced, everything counts when it is committed."""
+
+
 @dataclass(slots=True, eq=False)
 class Feed:
     """The running feed of one tenant in one process.
@@ -68,6 +72,7 @@ class Feed:
     waiting: list[tuple[Entry, "asyncio.Future[tuple[Entry, bool]]"]] = field(default_factory=list)
     writing: bool = False
     unsupported: Callable[[Message, Source], Problem | None] = nothing_wrong
+    settled: Callable[[Iterable[str]], Awaitable[None]] = at_once  # returns when what was written of these types counts everywhere
     connections: dict[str, str] = field(default_factory=dict)  # source name -> its latest MLLP connection
     settle_seconds: float = 65.0  # the longest that a write may take which began before a merge
 
@@ -312,7 +317,7 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     while True:
         try:
-            answer = await feed.store.transact(lambda tx: _in_transaction(feed, tx, entry, mapped))
+            answer, refs = await feed.store.transact(lambda tx: _in_transaction(feed, tx, entry, mapped))
         except Behind as behind:
             if asyncio.get_running_loop().time() > deadline:
                 raise Failed("store") from behind
@@ -320,10 +325,12 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
         else:
             if merges(mapped.message):
                 await settled(feed.store)
+            await feed.settled({ref.partition("/")[0] for ref in refs})
             return answer
 
 
-async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> bytes:
+async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> tuple[bytes, tuple[str, ...]]:
+    """(the acknowledgement, what was written)."""
     for one in await feed.inbox.earlier(tx, entry):
         raise Behind(one)
     problems = list(mapped.problems)
@@ -337,7 +344,7 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> b
     refs = tuple(dict.fromkeys([*entry.refs, *applied.refs]))  # a replay adds to what the first processing wrote
     await feed.inbox.finish(tx, entry, _final(status, problems, answer, entry, mapped.message, refs))
     feed.statistics.count(entry.source, status)
-    return answer
+    return answer, refs
 
 
 def _final(status: str, problems: Sequence[Problem], answer: bytes, entry: Entry, message: Message, refs: tuple[str, ...]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from fhir_server.interactions.audited import records
 from fhir_server.interactions.commit import Draft, draft, onto
 from fhir_server.interactions.profiles import renew
 from fhir_server.jobs.reindex import Reindexer, refresh
+from fhir_server.security.register import settled
 from fhir_server.settings import Settings
 from fhir_server.store import Stored, Tx
 from fhir_server.store.mongo.store import MongoStore, open_store
@@ -153,18 +154,22 @@ async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Do
         await refresh(Reindexer(ctx, store.database))
         await renew(ctx)
         pending: asyncio.Task[Done] | None = None
+        written: set[str] = set()
         while True:
             block = await asyncio.to_thread(tasks.get)
             if block is None:
                 break
             errors: list[tuple[str, int, str]] = []
             drafts = list(_drafts(ctx, block, errors))  # while the block before is being written
+            written |= {one.change.rtype for one in drafts}
             if pending is not None:
                 answers.put(await pending)
             pending = asyncio.create_task(_write(ctx, store, block, drafts, errors))
             await asyncio.sleep(0)
         if pending is not None:
-            answers.put(await pending)
+            done = await pending
+            await settled(ctx, written)  # a consent counts before the load has ended
+            answers.put(done)
     finally:
         await store.close()
 

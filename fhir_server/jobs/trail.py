@@ -8,12 +8,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from conformance.outcome import Refusal, unavailable
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.audited import accesses, drafts
 from fhir_server.jobs.beside import beside
+from fhir_server.security.audit import SUCCESS, kept
+from fhir_server.security.occurrences import Bounds, Occurrence, event_of
 
 log = logging.getLogger("fhir.audit")
 AT_ONCE = 500
@@ -26,6 +28,7 @@ class Trail:
 
     ctx: Context
     waiting: list[Resource] = field(default_factory=list)
+    bounds: dict[str, Bounds] = field(default_factory=dict)  # by kind of occurrence
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # one writes at a time, else an event is written twice and another lost
 
     def note(self, ctx: Context, request: Request, reply: Reply) -> None:
@@ -34,6 +37,17 @@ class Trail:
         if made and len(self.waiting) >= MOST_WAITING:
             raise unavailable("accesses cannot be recorded at the moment")
         self.waiting += made
+
+    def happened(self, one: Occurrence) -> None:
+        """Take down what happened beside resources. What anybody can cause (it failed) is bounded; where the trail is full it is left out."""
+        if not kept(self.ctx) or len(self.waiting) >= MOST_WAITING:
+            return
+        if one.outcome != SUCCESS:
+            bounds = self.bounds.setdefault(one.kind, Bounds())
+            if not bounds.admits(one.address):
+                return
+            one = replace(one, text=bounds.told(one.text))
+        self.waiting.append(event_of(one, self.ctx.base))
 
     async def flush(self) -> None:
         """Write all that waits. Raises Refusal 503; what was not written goes on waiting."""

@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from conformance import codec
 from conformance.outcome import Refusal, forbidden, outcome
 from fhir_server.metrics import exposition
+from fhir_server.security.audit import REFUSED, SUCCESS
+from fhir_server.security.occurrences import Occurrence
 from fhir_server.security.visible import may_feed
 from fhir_server.web.asgi import App
 from fhir_server.web.auth.endpoints import Desk as AuthDesk
@@ -19,7 +22,7 @@ from fhir_server.web.auth.endpoints import add_endpoints
 from fhir_server.web.auth.manage import add_manage
 from fhir_server.web.auth.pages import add_pages
 from fhir_server.web.body import read_body
-from fhir_server.web.door import Services, fhir_door
+from fhir_server.web.door import UNAUTHORISED, Services, fhir_door
 from fhir_server.web.edge import edge
 from fhir_server.web.front import Branch, front
 from fhir_server.web.gate import Buckets
@@ -53,7 +56,7 @@ def beside_fhir(services: Services, receive_v2: ReceiveV2, desks: Mapping[str, D
     for name, desk in desks.items():
         _desk(beside, services, name, desk)
     _auth(beside, services)
-    beside.add_exception_handler(Refusal, _refused)
+    beside.add_exception_handler(Refusal, partial(_refused, services))
     beside.add_exception_handler(404, partial(_unknown, services.prefix))
     return beside
 
@@ -63,7 +66,7 @@ def _auth(app: FastAPI, services: Services) -> None:
     if server is not None and verifier is not None:
         add_endpoints(app, AuthDesk(server, verifier, Buckets(services.settings.rate)))
         add_pages(app, services, server)
-        add_manage(app, server, verifier)
+        add_manage(app, services, server, verifier)
 
 
 def _health(app: FastAPI, services: Services) -> None:
@@ -112,16 +115,30 @@ def _desk(app: FastAPI, services: Services, name: str, desk: Desk) -> None:
     @app.api_route(f"/admin/{name}/{{path:path}}", methods=["GET", "POST", "DELETE"])
     async def administer(request: Request, path: str = "") -> Response:
         grant = await services.authenticate(request.headers)
-        if not grant.admin:
-            raise forbidden("this is for administrators")
-        body = await read_body(request.receive, request.headers, services.settings.max_body)
-        found = await desk(request.method, tuple(path.split("/")), dict(request.query_params), body, grant.subject)
+        address, request_id = request.client.host if request.client else "", str(request.scope.get("request_id", ""))
+        one = Occurrence(
+            "restricted", SUCCESS, address, grant.client, grant.user or grant.subject, f"{request.method} /admin/{name}/{path}", request_id
+        )
+        try:
+            if not grant.admin:
+                raise forbidden("this is for administrators")
+            body = await read_body(request.receive, request.headers, services.settings.max_body)
+            found = await desk(request.method, tuple(path.split("/")), dict(request.query_params), body, grant.subject)
+        except Refusal:
+            services.happened(replace(one, outcome=REFUSED))
+            raise
+        services.happened(one)
         return Response(codec.encode(jsonable_encoder(found)), media_type="application/json")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _refused(services: Services, request: Request, error: Exception) -> Response:
     if not isinstance(error, Refusal):
         raise error
+    if error.status == UNAUTHORISED:
+        address, request_id = request.client.host if request.client else "", str(request.scope.get("request_id", ""))
+        route = request.scope.get("route")
+        asked = f"{request.method} {getattr(route, 'path', 'x')}: no valid token"
+        services.happened(Occurrence("token", REFUSED, address, text=asked, request_id=request_id))
     body = codec.encode(outcome(error.issues))
     return Response(body, error.status, headers=dict(error.headers), media_type="application/fhir+json")
 

@@ -21,8 +21,10 @@ from fhir_server.context import DEFAULT, Context, Grant, Reply, Request, Resourc
 from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
 from fhir_server.operations import TABLE
-from fhir_server.security.admission import admit, remembered
+from fhir_server.security.admission import GLASS, admit, remembered
+from fhir_server.security.audit import REFUSED
 from fhir_server.security.authserver.server import AuthServer
+from fhir_server.security.occurrences import Occurrence
 from fhir_server.security.tokens import Verifier
 from fhir_server.settings import Settings, public_base
 from fhir_server.store import Store
@@ -39,6 +41,7 @@ MAX_PAIRS = 1000
 FORMAT_PARAMS = frozenset({"_format", "_pretty"})
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 DEFECT = "the server failed to answer; the request id finds the cause in its log"
+UNAUTHORISED = 401
 PUBLIC_PATHS = frozenset({("metadata",)})
 
 Route = Callable[[Context, Request], Awaitable[Reply]]
@@ -60,6 +63,7 @@ class Services:
     access: Access
     authserver: AuthServer | None = None  # None in open mode: nothing of it is reachable or advertised
     verifier: Verifier | None = None
+    happened: Callable[[Occurrence], None] = lambda one: None  # notes what happened beside resources: sign-ins, requests without a token
     record: Record = lambda ctx, request, reply: None  # notes what was shown, in the audit trail
     tenant: str = DEFAULT
     prefix: str = ""  # of a tenant's paths: '/t/name'
@@ -107,7 +111,7 @@ def fhir_door(services: Services) -> App:
             reply = await written(reply, want, pretty=pretty, spec=services.spec)
         except Refusal as refusal:
             reply = Reply(refusal.status, outcome(refusal.issues), refusal.headers)
-            _record_refused(services, ctx, request, reply)
+            _record_refused(services, exchange, ctx, request, reply)
         except TimeoutError:
             reply = _broken(503, "timeout", "the request took longer than this server allows")
         except Exception:  # the HTTP border: a defect is logged by place and answered as 500, never shown
@@ -133,8 +137,11 @@ def _traced(exchange: Exchange) -> Mapping[str, Any]:
     return {"fields": {"request_id": exchange.request_id}}
 
 
-def _record_refused(services: Services, ctx: Context | None, request: Request | None, reply: Reply) -> None:
+def _record_refused(services: Services, exchange: Exchange, ctx: Context | None, request: Request | None, reply: Reply) -> None:
     """A refused access leaves a trace too; where the trail is full, the refusal is answered all the same."""
+    if ctx is None and reply.status == UNAUTHORISED:
+        asked = f"{exchange.method} {_shape(exchange.path, services.spec.types)}: no valid token"
+        services.happened(Occurrence("token", REFUSED, exchange.address, text=asked, request_id=exchange.request_id))
     if ctx is not None and request is not None and reply.status < 500:
         with suppress(Refusal):
             services.record(ctx, request, reply)
@@ -200,7 +207,19 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         address=exchange.address,
         admission=admission,
     )
-    return await admit(ctx, exchange.headers) if admission is None else ctx
+    return await _admitted(services, ctx, exchange) if admission is None else ctx
+
+
+async def _admitted(services: Services, ctx: Context, exchange: Exchange) -> Context:
+    """Raises as `admit`; a glass that may not be broken is noted."""
+    try:
+        return await admit(ctx, exchange.headers)
+    except Refusal as refusal:
+        if GLASS in exchange.headers:
+            asked = f"{exchange.method} {_shape(exchange.path, services.spec.types)}: refused to break the glass ({refusal.status})"
+            user = ctx.grant.user or ctx.grant.subject
+            services.happened(Occurrence("glass", REFUSED, exchange.address, ctx.grant.client, user, asked, exchange.request_id))
+        raise
 
 
 async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[str, str], ...], receive: Receive) -> Request:

@@ -20,6 +20,7 @@ from fhir_server.security.authserver import clients, users
 from fhir_server.security.authserver.clients import Client
 from fhir_server.security.authserver.server import AuthServer, open_server
 from fhir_server.security.authserver.users import User
+from fhir_server.security.occurrences import Occurrence
 from fhir_server.security.tokens import Verifier
 from fhir_server.serving import Loaded, authenticator, verifier_of
 from fhir_server.settings import Settings
@@ -55,6 +56,7 @@ class Exchange:
     verifier: Verifier
     paths: list[str]
     root: str = ROOT
+    noted: list[Occurrence] = field(default_factory=list)  # what went into the audit trail beside accesses
 
     def browser(self) -> "Browser":
         """A fresh browser without cookies."""
@@ -72,7 +74,9 @@ async def worker(store: MongoStore, folder: Path, **changes: Any) -> Exchange:
     opened = await open_server(settings, MongoRecords(store.database), spec.types)
     server = opened if settings.auth == "smart" else None
     verifier = verifier_of(Loaded(settings, spec, None, {}), server)
+    noted: list[Occurrence] = []
     services = Services(
+        happened=noted.append,
         settings=settings,
         spec=spec,
         terms=None,
@@ -94,7 +98,7 @@ async def worker(store: MongoStore, folder: Path, **changes: Any) -> Exchange:
     desks = {"hl7v2": desk}
     app = build(services, receive_v2, desks)
     paths = [route.path for route in beside_fhir(services, receive_v2, desks).routes]  # type: ignore[attr-defined]
-    return Exchange(app, opened, store, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ROOT), verifier, paths)
+    return Exchange(app, opened, store, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ROOT), verifier, paths, noted=noted)
 
 
 async def people_and_apps(exchange: Exchange) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from typer.testing import CliRunner
 
 from fhir_server.cli import app
@@ -54,6 +55,19 @@ def test_a_user_is_added_without_the_password_on_the_command_line(mongod: Embedd
         with pytest.raises(ValueError, match=problem):
             run(mongod, tmp_path, "user", "add", name, *arguments, "--password-file", "-", stdin=stdin)
     run(mongod, tmp_path, "user", "disable", name)
+
+
+def test_what_the_operator_changes_is_in_the_audit_trail(mongod: Embedded, tmp_path: Path) -> None:
+    name = "c" + uuid.uuid4().hex
+    run(mongod, tmp_path, "client", "add", name, "--redirect-uri", "https://app.example/b")
+    run(mongod, tmp_path, "client", "disable", name)
+    run(mongod, tmp_path, "client", "list")
+    with MongoClient(mongod.uri) as client:
+        rows = list(client["fhir"]["AuditEvent"].find({"res.outcomeDesc": {"$in": [f"client add {name}", f"client disable {name}"]}}))
+    assert {row["res"]["outcomeDesc"]: row["res"]["subtype"][0]["code"] for row in rows} == {
+        f"client add {name}": "110136",
+        f"client disable {name}": "110136",
+    }
 
 
 def test_keys_are_rotated_and_forgotten_after_a_compromise(mongod: Embedded, tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ async def by_external(records: Records, external: str) -> User | None:
     return _user(rows[0]) if rows and not rows[0]["disabled"] else None
 
 
+async def known(records: Records, name: str) -> str:
+    """The id of the account that was meant, '' if there is none: what was typed may be a password."""
+    row = await records.get(USERS, folded(name))
+    return str(row["id"]) if row else ""
+
+
 async def listed(records: Records) -> list[User]:
     """All accounts."""
     return [_user(row) for row in await records.find(USERS)]

@@ -7,18 +7,21 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI, Request, Response
 
+from fhir_server.security.audit import REFUSED, SUCCESS
 from fhir_server.security.authserver import authorize, clients, grants, scope, sessions, users
 from fhir_server.security.authserver.errors import OAuthError
 from fhir_server.security.authserver.kinds import digest
 from fhir_server.security.authserver.server import FLOW_SECONDS, AuthServer
 from fhir_server.security.authserver.sessions import Session
+from fhir_server.security.occurrences import Occurrence
 from fhir_server.security.tokens import Verifier
 from fhir_server.web.auth.forms import form_of
 from fhir_server.web.auth.page import browser_of, cookie, page, see_other, set_cookie
 from fhir_server.web.auth.pages import check_csrf, shown
+from fhir_server.web.door import Services
 
 
-def add_manage(app: FastAPI, server: AuthServer, verifier: Verifier) -> None:
+def add_manage(app: FastAPI, services: Services, server: AuthServer, verifier: Verifier) -> None:
     """Add the page to the application beside FHIR."""
 
     @app.get("/auth/manage")
@@ -35,19 +38,27 @@ def add_manage(app: FastAPI, server: AuthServer, verifier: Verifier) -> None:
             form = authorize.once(await form_of(request))
             session = await sessions.current(server, cookie(request, server.place, "session"))
             if session is None:
-                return await _signed_in(server, request, form)
+                return await _signed_in(services, server, request, form)
             check_csrf(request, form, session.csrf)
             answer = see_other("manage")
             if form.get("act") == "signout":
                 await sessions.end(server, session)
+                happened(services, request, "logout", SUCCESS, session.user.fhir_user or session.user.id)
                 set_cookie(answer, server.place, "session", "", 0)
             elif form.get("act") == "withdraw":
                 await _withdraw(server, session, form.get("grant", ""))
+                happened(services, request, "roles", SUCCESS, session.user.fhir_user or session.user.id, "access of an app withdrawn")
                 if verifier.own:
                     verifier.own.revocations.look()
             return answer
 
         return await shown(server, work)
+
+
+def happened(services: Services, request: Request, kind: str, outcome: str, user: str, text: str = "") -> None:
+    """Note it in the audit trail."""
+    address = request.client.host if request.client else ""
+    services.happened(Occurrence(kind, outcome, address, "exchange", user, text, str(request.scope.get("request_id", ""))))
 
 
 def _sign_in(server: AuthServer, request: Request, status: int = 200, error: str = "", name: str = "") -> Response:
@@ -57,15 +68,18 @@ def _sign_in(server: AuthServer, request: Request, status: int = 200, error: str
     return answer
 
 
-async def _signed_in(server: AuthServer, request: Request, form: Mapping[str, str]) -> Response:
+async def _signed_in(services: Services, server: AuthServer, request: Request, form: Mapping[str, str]) -> Response:
     check_csrf(request, form, digest(cookie(request, server.place, "browser")))
     name = form.get("username", "")
     try:
         user = await users.sign_in(server.records, name, form.get("password", ""), request.client.host if request.client else "")
     except OAuthError as error:
+        happened(services, request, "login", REFUSED, await users.known(server.records, name), "too many failed sign-ins")
         return _sign_in(server, request, 429, error.text, name)
     if user is None:
+        happened(services, request, "login", REFUSED, await users.known(server.records, name), "user name or password wrong")
         return _sign_in(server, request, 401, "The user name or the password is wrong.", name)
+    happened(services, request, "login", SUCCESS, user.fhir_user or user.id)
     value, _ = await sessions.begin(server, user)
     answer = see_other("manage")
     set_cookie(answer, server.place, "session", value, server.settings.session_seconds)

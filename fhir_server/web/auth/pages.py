@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from conformance.outcome import Refusal
+from fhir_server.security.audit import REFUSED, SUCCESS
 from fhir_server.security.authserver import authorize, flow, grants, outside, scope, sessions, users
 from fhir_server.security.authserver.authorize import SentBack
 from fhir_server.security.authserver.clients import Client
@@ -20,6 +21,7 @@ from fhir_server.security.authserver.flow import Flow
 from fhir_server.security.authserver.server import FLOW_SECONDS, AuthServer
 from fhir_server.security.authserver.sessions import Session
 from fhir_server.security.authserver.users import User
+from fhir_server.security.occurrences import Occurrence
 from fhir_server.web.auth.forms import form_of, pairs_of
 from fhir_server.web.auth.page import browser_of, cookie, page, see_other, set_cookie, style_sheet
 from fhir_server.web.auth.picker import Picker, picker_for
@@ -55,6 +57,11 @@ class Visit:
         common = {"flow_id": self.flow_id, "csrf": self.flow.csrf, "app": self.client.name, "error": "", **values}
         return page(self.server.place, name, status, returns_to=leads, **common)
 
+    def happened(self, kind: str, outcome: str = SUCCESS, user: str = "", text: str = "") -> None:
+        """Note it in the audit trail."""
+        address = self.request.client.host if self.request.client else ""
+        self.services.happened(Occurrence(kind, outcome, address, self.client.id, user, text, str(self.request.scope.get("request_id", ""))))
+
     async def go_on(self, changed: Flow) -> Response:
         """Keep what is known now and show what is next."""
         await flow.save(self.server, self.flow_id, changed)
@@ -88,8 +95,10 @@ async def login(visit: Visit) -> Response:
     try:
         user = await users.sign_in(visit.server.records, name, visit.form.get("password", ""), address)
     except OAuthError as error:
+        visit.happened("login", REFUSED, await users.known(visit.server.records, name), "too many failed sign-ins")
         return await sign_in_page(visit, 429, name, error.text)
     if user is None:
+        visit.happened("login", REFUSED, await users.known(visit.server.records, name), "user name or password wrong")
         return await sign_in_page(visit, 401, name, "The user name or the password is wrong.")
     return await signed_in(visit, user)
 
@@ -105,15 +114,18 @@ async def come_back(visit: Visit) -> Response:
     try:
         who = await outside.finish(provider, visit.form, kept, visit.server.place.at("outside"))
     except OAuthError as error:
+        visit.happened("login", REFUSED, text="the outside provider's answer is not good")
         return await sign_in_page(visit, 401, "", f"Signing in by {provider.name} did not work: {error.text}.")
     user = await users.by_external(visit.server.records, who)
     if user is None:
+        visit.happened("login", REFUSED, text="no account for whom the outside provider knows")
         return await sign_in_page(visit, 403, "", f"{provider.name} knows you, but you have no account here.")
     return await signed_in(visit, user)
 
 
 async def signed_in(visit: Visit, user: User) -> Response:
     """Go on as this person; the session cookie is new each time."""
+    visit.happened("login", SUCCESS, user.fhir_user or user.id)
     value, session = await sessions.begin(visit.server, user)
     changed = await flow.signed_in(visit.server, visit.flow, session)
     answer = await replace(visit, session=session).go_on(await in_context(replace(visit, session=session), changed))
@@ -189,7 +201,11 @@ async def consent(visit: Visit) -> Response:
     """The person allows what is ticked, or denies."""
     kept = tuple(one for number, one in enumerate(visit.flow.scopes) if f"keep{number}" in visit.form)
     worth = scope.levels(kept) or {"openid", scope.ADMIN} & set(kept)
-    if visit.form.get("decision") != "allow" or not worth:
+    allowed = bool(visit.form.get("decision") == "allow" and worth)
+    person = visit.session.user if visit.session else None
+    told = f"access allowed: {' '.join(kept)}" if allowed else "access denied"
+    visit.happened("roles", SUCCESS, (person.fhir_user or person.id) if person else "", told)
+    if not allowed:
         await flow.finish(visit.server, visit.flow_id)
         error = OAuthError("access_denied", "the user did not give access")
         raise authorize.sent_back(visit.server, visit.flow.redirect_uri, visit.flow.state, error)
