@@ -218,8 +218,8 @@ async def test_all_or_none_where_one_key_is_taken(store: MongoStore, lean: Lean)
 async def test_a_commit_whose_answer_is_lost_is_asked_for_again(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
     command, lost = Lean.command, []
 
-    async def losing(self, question, **where):
-        answer = await command(self, question, **where)
+    async def losing(self, question, *codec, **where):
+        answer = await command(self, question, *codec, **where)
         if "commitTransaction" in question and not lost:
             lost.append(answer)
             raise AutoReconnect("lost")
@@ -234,10 +234,10 @@ async def test_a_commit_whose_answer_is_lost_is_asked_for_again(store: MongoStor
 async def test_a_commit_never_answered_is_told_as_such(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
     command = Lean.command
 
-    async def losing(self, question, **where):
+    async def losing(self, question, *codec, **where):
         if "commitTransaction" in question:
             raise AutoReconnect("lost")
-        return await command(self, question, **where)
+        return await command(self, question, *codec, **where)
 
     monkeypatch.setattr(Lean, "command", losing)
     monkeypatch.setattr(lean_tx, "AGAIN_SECONDS", (0.001, 0.001))
@@ -250,11 +250,11 @@ async def test_a_commit_never_answered_is_told_as_such(store: MongoStore, lean: 
 async def test_what_fails_before_the_commit_is_written_by_pymongo(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
     command, asked = Lean.command, []
 
-    async def failing(self, question, **where):
+    async def failing(self, question, *codec, **where):
         asked.append(next(iter(question)))
         if question.get("insert") == "Basic":
             raise AutoReconnect("lost")
-        return await command(self, question, **where)
+        return await command(self, question, *codec, **where)
 
     monkeypatch.setattr(Lean, "command", failing)
     await store.insert_all(pair("a"))
