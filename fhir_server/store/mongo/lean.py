@@ -217,7 +217,6 @@ class Lean:
         self.opening += 1
         try:
             _, wire = await asyncio.get_running_loop().create_unix_connection(lambda: _Wire(self), self.path)
-            await wire.ask(_message({"hello": 1, "client": {**CLIENT, "application": {"name": self.name[:128]}}}, "admin"))
         except OSError as error:
             raise AutoReconnect("the embedded database cannot be reached") from error
         finally:
@@ -225,6 +224,11 @@ class Lean:
         self.wires.add(wire)
         if self._sweeper is None:
             self._sweep()
+        try:
+            await wire.ask(_message({"hello": 1, "client": {**CLIENT, "application": {"name": self.name[:128]}}}, "admin"))
+        except BaseException:
+            wire.close()
+            raise
         return wire
 
     def drop(self, wire: _Wire) -> None:
