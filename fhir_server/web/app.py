@@ -27,6 +27,7 @@ from fhir_server.web.edge import edge
 from fhir_server.web.front import Branch, front
 from fhir_server.web.gate import Buckets
 
+LONGEST_ASKED = 200  # characters
 Desk = Callable[[str, tuple[str, ...], Mapping[str, str], bytes, str], Awaitable[Any]]
 ReceiveV2 = Callable[[bytes, Mapping[str, str], str, str], Awaitable[tuple[bytes, str]]]
 
@@ -129,6 +130,11 @@ def _desk(app: FastAPI, services: Services, name: str, desk: Desk) -> None:
             raise
         services.happened(one)
         return Response(codec.encode(jsonable_encoder(found)), media_type="application/json")
+
+
+def _asked(request: Request, name: str, path: str) -> str:
+    """What an administrator asked for, fit for the trail."""
+    return "".join(char if char.isprintable() else "?" for char in f"{request.method} /admin/{name}/{path}"[:LONGEST_ASKED])
 
 
 async def _refused(services: Services, request: Request, error: Exception) -> Response:

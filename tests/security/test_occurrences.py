@@ -61,6 +61,11 @@ async def test_administration_and_what_was_refused_of_it(exchange: Exchange) -> 
     reply = await exchange.http.get("/admin/hl7v2/messages", headers={"Authorization": f"Bearer {admin}"})
     assert reply.status_code == 403
     assert fresh(exchange) == [("restricted", "4", "Practitioner/p1")]
+    reply = await exchange.http.get("/admin/hl7v2/%00%07" + "x" * 5000, headers={"Authorization": f"Bearer {admin}"})
+    assert reply.status_code == 403
+    (one,) = exchange.noted
+    assert one.text.isprintable()
+    assert len(one.text) <= 200
 
 
 async def test_a_glass_that_may_not_be_broken(exchange: Exchange) -> None:

@@ -1,0 +1,121 @@
+"""What access control and audit cost over HTTP: `python -m tests.bench.access [SECONDS] [ROUNDS]`.
+
+One database, three exchanges on it (open; smart with audit off; smart with audit on) with one worker each, in turns, 16 connections; the floor for
+reads. Rates, and CPU microseconds a request of server and database: those do not depend on what else the machine does.
+"""
+
+import base64
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance import codec
+from tests.bench import processes
+from tests.bench.audit import entries
+from tests.bench.core import CONNECTIONS, _copy_to_floor, observation, running_database
+from tests.bench.processes import ROOT, http_request, load
+
+CLIENT, SECRET = "bench", "b" * 40
+MODES = {"open": ("open", "off"), "smart": ("smart", "off"), "audited": ("smart", "on")}
+KINDS = ("read", "search", "create", "bundle of 10", "bundle of 100")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One server: how it is reached and what its requests carry."""
+
+    port: int
+    pids: list[int]
+    headers: str
+
+
+@contextmanager
+def side(mode: str, uri: str, folder: Path) -> Iterator[Side]:
+    """A running exchange of a mode, with a token where it asks for one."""
+    auth, audit = MODES[mode]
+    port = processes.free_port()
+    environment = {"FHIR_AUDIT": audit, "FHIR_RATE": "0", "FHIR_DATA_DIR": str(folder), "FHIR_SECRET": "s" * 40}
+    arguments = ["--auth", auth, "--workers", "1", "--mongodb-uri", uri, "--mllp-port", "-1"]
+    with processes.exchange(arguments, port, environment, folder / f"{mode}.log") as server:
+        headers = "" if auth == "open" else f"Authorization: Bearer {_token(port)}\r\n"
+        yield Side(port, processes.family(server.pid)[1:], headers)
+
+
+def _register(uri: str, folder: Path) -> None:
+    secret = folder / "client.secret"
+    secret.write_text(SECRET)
+    command = [sys.executable, "-m", "fhir_server.cli", "client", "add", CLIENT, "--kind", "symmetric", "--scope", "system/*.cruds"]
+    subprocess.run(
+        [*command, "--secret-file", str(secret), "--mongodb-uri", uri, "--data-dir", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def _token(port: int) -> str:
+    form = urllib.parse.urlencode({"grant_type": "client_credentials", "scope": "system/*.cruds"}).encode()
+    credentials = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/auth/token", form, {"Authorization": f"Basic {credentials}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(json.load(answer)["access_token"])
+
+
+def _requests(kind: str, at: Side, ids: list[str], turn: int) -> list[bytes]:
+    if kind == "read":
+        return [http_request("GET", f"/fhir/Observation/{rid}", headers=at.headers) for rid in ids]
+    if kind == "search":
+        return [http_request("GET", f"/fhir/Observation?patient=p{n}&code=2823-3&_sort=-date&_count=20", headers=at.headers) for n in range(500)]
+    if kind == "create":
+        return [http_request("POST", "/fhir/Observation", json.dumps(observation(n)).encode(), at.headers) for n in range(2000)]
+    many = int(kind.split()[-1])
+    bundles = (entries(turn * 1000 + n, many, f"Patient/p{n}" if many == 10 else "") for n in range(300))
+    return [http_request("POST", "/fhir", codec.encode(one), at.headers) for one in bundles]
+
+
+def measured(at: Side, mongod: int, requests: list[bytes], seconds: float, folder: Path) -> tuple[float, float, float]:
+    """(rate, microseconds of the server, of the database)."""
+    before = processes.cpu_seconds(at.pids), processes.cpu_seconds([mongod])
+    result = load(at.port, CONNECTIONS, seconds, requests, folder)
+    if not set(result["statuses"]) <= {"200", "201"}:
+        raise RuntimeError(f"unexpected answers: {result['statuses']}")
+    after = processes.cpu_seconds(at.pids), processes.cpu_seconds([mongod])
+    return result["rate"], *((now - then) / result["requests"] * 1e6 for now, then in zip(after, before, strict=True))
+
+
+def main(seconds: float, rounds: int) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory(prefix="bench") as name, ExitStack() as stack:
+        folder = Path(name)
+        database = stack.enter_context(running_database(folder / "db"))
+        _register(database.uri, folder)
+        sides = {mode: stack.enter_context(side(mode, database.uri, folder)) for mode in MODES}
+        load(sides["open"].port, CONNECTIONS, 0, _requests("create", sides["open"], [], 0), folder)
+        ids = _copy_to_floor(database.uri)
+        port, pids = stack.enter_context(processes.floor(database.uri, 1))
+        bare = Side(port, pids, "")
+        found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+        for turn in range(rounds):
+            for kind in KINDS:
+                for mode, at in sides.items():
+                    row = measured(at, database.pid, _requests(kind, at, ids, turn), seconds, folder)
+                    found.setdefault((kind, mode), []).append(row)
+            reads = [http_request("GET", f"/{rid}") for rid in ids]
+            found.setdefault(("read", "floor"), []).append(measured(bare, database.pid, reads, seconds, folder))
+    for (kind, mode), rows in found.items():
+        rate, server, mongod = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"{kind:14} {mode:8} {rate:7.0f}/s   server {server:6.0f} us   database {mongod:6.0f} us   together {server + mongod:6.0f} us")
+
+
+if __name__ == "__main__":
+    given = [float(text) for text in sys.argv[1:]]
+    main(given[0] if given else 3.0, int(given[1]) if len(given) > 1 else 3)
