@@ -117,9 +117,7 @@ def _desk(app: FastAPI, services: Services, name: str, desk: Desk) -> None:
     async def administer(request: Request, path: str = "") -> Response:
         grant = await services.authenticate(request.headers)
         address, request_id = request.client.host if request.client else "", str(request.scope.get("request_id", ""))
-        one = Occurrence(
-            "restricted", SUCCESS, address, grant.client, grant.user or grant.subject, f"{request.method} /admin/{name}/{path}", request_id
-        )
+        one = Occurrence("restricted", SUCCESS, address, grant.client, grant.user or grant.subject, _asked(request, name, path), request_id)
         try:
             if not grant.admin:
                 raise forbidden("this is for administrators")
