@@ -90,6 +90,12 @@ def survivor_of(known: Aliases, ref: str) -> str:
     return ref
 
 
+def young(store: Store) -> bool:
+    """True if `renewed` would answer what is known, without asking."""
+    known = _KNOWN.get(unshelved(store))
+    return known is None or time.monotonic() - known.at < FRESH_SECONDS
+
+
 def known_of(store: Store) -> Aliases | None:
     """What was known when it was last asked for; None if nothing was ever merged here."""
     known = _KNOWN.get(unshelved(store))

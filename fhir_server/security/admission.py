@@ -38,13 +38,13 @@ UNRULED = Register(at=math.inf)  # where consents and labels are not enforced
 class Held:
     """The admission of one grant without headers, and what it was made of: it counts while all of that is as it was.
 
-    until: monotonic second at which what the caller belongs to is looked up again.
+    generation: of the consents, and of the merged resources (`aliases`). until: monotonic second at which what the caller belongs to is looked up again.
     """
 
     grant: Grant
     place: tuple[Settings, Store, str]
     consents: Register
-    generation: int
+    generation: tuple[int, int]
     minute: int
     until: float
     caller: consent.Caller
@@ -60,7 +60,7 @@ def remembered(spec: Spec, place: tuple[Settings, Store, str], grant: Grant, hea
     if held is None or GLASS in headers or PURPOSE in headers:
         return None
     now = time.monotonic()
-    young = now - held.consents.at < place[0].consent_seconds and now < held.until
+    young = now - held.consents.at < place[0].consent_seconds and now < held.until and aliases.young(place[1])
     return held.admission if young and _same(held, grant, place, held.consents, int(time.time()) // 60) else None
 
 
@@ -73,7 +73,7 @@ def _same(held: Held, grant: Grant, place: tuple[Settings, Store, str], found: R
         and store is place[1]
         and base == place[2]
         and held.consents is found
-        and held.generation == found.generation
+        and held.generation == (found.generation, aliases.generation(store))
         and (held.minute == minute or not found.consents)
     )
 
@@ -113,7 +113,8 @@ def _held(ctx: Context, found: Register, caller: consent.Caller, user: str) -> H
     else:
         withheld = _nothing if found is UNRULED else _Withheld(ctx, found, caller)
         admission = Admission(withheld, ctx.grant.purposes, grant=ctx.grant)
-        held = Held(ctx.grant, place, found, found.generation, minute, until, caller, admission)
+        generation = (found.generation, aliases.generation(ctx.store))
+        held = Held(ctx.grant, place, found, generation, minute, until, caller, admission)
     if len(memo) >= MOST_HELD:
         memo.clear()
     memo[id(ctx.grant)] = held

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from fhir_server.context import Context, Grant
 from fhir_server.interactions.access import within
+from fhir_server.search import aliases
 from fhir_server.security import admission, register
 from fhir_server.security.admission import admit, remembered
 from fhir_server.security.scopes import rights_of
@@ -107,6 +108,24 @@ async def test_who_belongs_where_is_looked_up_again(full: Exchange, monkeypatch:
     assert await status(full, grant) == 404
     monkeypatch.undo()
     assert (await full("DELETE", "Consent/c")).status < 300
+
+
+async def test_a_merge_counts_as_soon_as_it_is_known(full: Exchange) -> None:
+    """Patient/p was merged into Patient/q: whose app reads what still refers to p."""
+    merges: list[tuple[int, str, str]] = []
+
+    async def read(generation: int) -> list[tuple[int, str, str]]:
+        return [one for one in merges if one[0] > generation]
+
+    aliases.attach(full.ctx.store, read)
+    grant = Grant("app", "app", rights_of(["patient/*.rs"], full.ctx.spec.types, "q"), patient="q")
+    assert await status(full, grant) == 404
+    merges.append((1, "Patient/p", "Patient/q"))
+    await aliases.settled(full.ctx.store)
+    assert await status(full, grant) == 200
+    merges.append((2, "Patient/p", ""))
+    await aliases.settled(full.ctx.store)
+    assert await status(full, grant) == 404
 
 
 async def test_what_was_compiled_is_the_very_grants_own(full: Exchange) -> None:

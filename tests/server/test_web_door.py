@@ -23,6 +23,10 @@ class NoStore:
     """These routes ask for nothing that is stored."""
 
 
+class Nowhere:
+    """A store that is not asked for anything."""
+
+
 def door(route: Any) -> tuple[App, list[dict[str, Any]]]:
     noted: list[dict[str, Any]] = []
 
