@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from fhir_server.context import Context, Grant
+from fhir_server.context import Admission, Context, Grant
 from fhir_server.interactions.access import within
 from fhir_server.search import aliases
 from fhir_server.security import admission, register
@@ -54,15 +54,25 @@ async def door(full: Exchange, grant: Grant, **headers: str) -> Exchange:
     return Exchange(replace(ctx, admission=held) if held is not None else await admit(ctx, named))
 
 
+async def held(full: Exchange, grant: Grant) -> Admission:
+    """What is remembered right after a look; a slow machine may need several, since it counts for a twentieth of a second only."""
+    for _ in range(100):
+        looked = (await door(full, grant)).ctx.admission
+        found: Admission | None = known(full.ctx, grant)
+        if found is not None:
+            assert found is looked
+            return found
+    raise AssertionError("nothing was remembered")
+
+
 async def status(full: Exchange, grant: Grant, **headers: str) -> int:
     return (await (await door(full, grant, **headers))("GET", "Observation/o")).status
 
 
 async def test_a_caller_is_looked_up_once_while_nothing_changes(full: Exchange) -> None:
     grant = nurse(full)
-    first = (await door(full, grant)).ctx.admission
-    assert first is not None
-    assert known(full.ctx, grant) is first
+    first = await held(full, grant)
+    assert await held(full, grant) is first
     time.sleep(0.06)  # the register is older than the setting allows
     assert known(full.ctx, grant) is None
     assert (await door(full, grant)).ctx.admission is first, "looked up again, and found as it was"
@@ -88,8 +98,7 @@ async def test_a_consent_counts_when_its_writer_is_answered(full: Exchange) -> N
 async def test_periods_are_looked_at_each_minute(full: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     grant = nurse(full)
     assert (await full("PUT", "Consent/c", policy({"type": "deny", "actor": actor("Practitioner/other")}))).status < 300
-    held = (await door(full, grant)).ctx.admission
-    assert known(full.ctx, grant) is held
+    await held(full, grant)
     monkeypatch.setattr(admission, "time", clock(seconds=60))
     assert known(full.ctx, grant) is None
     assert (await full("DELETE", "Consent/c")).status < 300
@@ -139,8 +148,7 @@ async def test_what_was_compiled_is_the_very_grants_own(full: Exchange) -> None:
 
 async def test_it_ends_with_what_the_packages_define(full: Exchange) -> None:
     grant = nurse(full)
-    await door(full, grant)
-    assert known(full.ctx, grant) is not None
+    await held(full, grant)
     full.ctx.spec.memo.clear()  # what Spec.adopt does
     assert known(full.ctx, grant) is None
 
