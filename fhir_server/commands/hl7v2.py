@@ -2,56 +2,88 @@
 
 import asyncio
 import json
+import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from conformance.outcome import Refusal
 from fhir_server.commands import opened
 from fhir_server.commands.opened import DataDir, MongoUri, TenantName
+from fhir_server.context import Context
 from fhir_server.feed import desk
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed
+from fhir_server.feed.outgoing import message_of
 from fhir_server.feed.sources import load_registry
+from fhir_server.mllp.delivery import deliver
 from fhir_server.store.mongo import inbox as mongo_inbox
 from mappers.v2 import batch
 from mappers.v2.message import parse
+from mappers.v2.tables import load_tables
 
 app = typer.Typer(help="Send HL7 v2 messages, look into the inbox, replay.", no_args_is_help=True)
 console = Console(stderr=True)
-START, END = b"\x0b", b"\x1c\r"
+RESOURCE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}")
 ANSWER_SECONDS = 60.0
 
 
 @app.command()
 def send(
-    paths: Annotated[list[Path], typer.Argument(help="Files with messages (ER7), one or many each.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(help="Files with messages (ER7), one or many each, or stored resources: DiagnosticReport/1, Encounter/1, Patient/1."),
+    ],
     host: Annotated[str, typer.Option(help="Where the MLLP door is.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Its port.")] = 2575,
+    event: Annotated[str, typer.Option(help="What to send of a resource: ORU^R01, ADT^A01 or ADT^A08; else what fits its type.")] = "",
+    sending: Annotated[str, typer.Option(help="MSH-3|MSH-4 of a message made of a resource.")] = "FHIR-EXCHANGE|",
+    receiving: Annotated[str, typer.Option(help="MSH-5|MSH-6 of a message made of a resource.")] = "|",
+    attempts: Annotated[int, typer.Option(help="How often to send a message that is not acknowledged, or whose answer asks for it (AR).")] = 3,
+    seconds: Annotated[float, typer.Option(help="How long to wait for each answer.")] = ANSWER_SECONDS,
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+    tenant: TenantName = None,
 ) -> None:
     """Send messages over MLLP and print what each was answered; exit code 1 unless all were accepted."""
-    if not asyncio.run(_send(paths, host, port)):
+    files = [one for one in what if not RESOURCE.fullmatch(one)]
+    messages = [(Path(one).name, message) for one in files for message in _messages_in(one)]
+    ends = (tuple(sending.partition("|")[::2]), tuple(receiving.partition("|")[::2]))
+    for one in what:
+        if RESOURCE.fullmatch(one):
+            messages.append((one, _with_store(opened.at(data_dir, mongodb_uri, tenant), partial(_outgoing, one, event, ends))))
+    if not asyncio.run(_send(messages, host, port, attempts, seconds)):
         raise typer.Exit(1)
 
 
-async def _send(paths: list[Path], host: str, port: int) -> bool:
-    accepted = True
-    reader, writer = await asyncio.open_connection(host, port)
-    for path in paths:
-        for message in batch.split(await asyncio.to_thread(path.read_bytes)).messages:
-            writer.write(START + message + END)
-            await writer.drain()
-            answer = parse((await asyncio.wait_for(reader.readuntil(END), ANSWER_SECONDS)).strip(START + END))
-            code = answer.get("MSA-1")
-            console.print(
-                f"{path.name}: {answer.get('MSA-2')} {code} {answer.get('ERR-8') or answer.get('MSA-3')}".rstrip(), highlight=False, markup=False
-            )
-            accepted = accepted and code in ("AA", "CA")
-    writer.close()
-    await writer.wait_closed()
+def _messages_in(path: str) -> list[bytes]:
+    try:
+        return list(batch.split(Path(path).read_bytes()).messages)
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}") from error
+
+
+async def _outgoing(ref: str, event: str, ends: Any, ctx: Context) -> bytes:
+    site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
+    try:
+        return await message_of(ctx.store, ctx.base, ref, load_tables(site), event=event, sending=ends[0], receiving=ends[1])
+    except Refusal as refusal:
+        raise typer.BadParameter(f"{ref}: {refusal.issues[0].text}") from refusal
+
+
+async def _send(messages: Sequence[tuple[str, bytes]], host: str, port: int, attempts: int, seconds: float) -> bool:
+    accepted = bool(messages)
+    for name, message in messages:
+        done = await deliver(host, port, message, attempts=attempts, seconds=seconds)
+        told = f"{done.code} {done.text}".strip()
+        again = f" ({done.attempts} attempts)" if done.attempts > 1 else ""
+        console.print(f"{name}: {parse(message).control_id} {told}{again}", highlight=False, markup=False)
+        accepted = accepted and done.accepted
     return accepted
 
 
@@ -107,6 +139,15 @@ def replay(
         return {"replayed": count}
 
     _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), all_pages))
+
+
+def _with_store(where: opened.Where, act: Callable[[Context], Awaitable[Any]]) -> Any:
+    async def run(uri: str) -> Any:
+        async with opened.store(where, uri) as (_, ctx):
+            return await act(ctx)
+
+    with opened.database(where.settings) as uri:
+        return asyncio.run(run(uri))
 
 
 def _with_feed(where: opened.Where, act: Callable[[Feed], Awaitable[Any]]) -> Any:
