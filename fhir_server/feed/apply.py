@@ -5,18 +5,20 @@ content, then results by their order; then the stored versions are read once, re
 versions to the message.
 """
 
+import asyncio
 import hashlib
 import itertools
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.outcome import Refusal
 from fhir_server.feed import identity, numbers, results, visits
 from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
-from fhir_server.feed.items import Item, Work, linked, targets
+from fhir_server.feed.aside import LARGE_NUMBER, aside
+from fhir_server.feed.items import Item, Work, linked, targets, without
 from fhir_server.feed.ledger import KIND, Ledger
 from fhir_server.feed.orders import Anchor, anchors, group_key, result_uid
 from fhir_server.feed.provenance import provenance
@@ -32,6 +34,7 @@ ENTRY_ID = re.compile(r"[0-9a-f]{24}")  # `receipt.new_id`: it begins with the m
 RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
 STATE = KIND
 MOST_GUESSES = 10_000
+BREATH = 50  # resources reconciled before others have their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +208,9 @@ async def _find_patient(meeting: Meeting, item: Item) -> None:
         raise Deferred(Problem("E", place, "205", "the identifiers belong to different stored patients"))
     if not refs and item.keys:
         known = await meeting.means.lookup(meeting.tx, "Patient", [key.partition("|")[2] for key in item.keys if "|~" not in key])
-        if len(known) > 1:
+        refs = list(dict.fromkeys([await meeting.ledger.alias(f"Patient/{rid}") for rid in known]))
+        if len(refs) > 1:
             raise Deferred(Problem("E", place, "205", "several stored patients have this identifier"))
-        refs = [f"Patient/{rid}" for rid in known]
     meeting.decide(item, refs[0] if refs else "")
     if not item.keys:
         meeting.problems.append(Problem("W", place, "101", "no identifier names the patient: a new patient record was made"))
@@ -299,18 +302,18 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
     """The track of one order for this patient, and what of it each result is."""
     observations = [item for item in members if item.rtype == "Observation"]
     reports = [item for item in members if item.rtype == "DiagnosticReport"]
-    for item in members:
-        item.linked = item.targets <= meeting.refs.keys()
-        item.res = linked(item.res, meeting.refs)
+    await aside(len(members) > LARGE_NUMBER, _link_all, members, dict(meeting.refs))
     patient = identity.patient_of(members[0].res)
     id = anchor.id if anchor.numbered else f"{anchor.id}|{patient}"
     if not anchor.numbered:
         meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, [id]))
     await _link_parents(meeting, anchor, observations, patient)
-    sent = _sent(observations)
+    sent = await aside(len(observations) > LARGE_NUMBER, _sent, observations)
     track, others = await _track(meeting, id, anchor, patient, sent)
     numbers = itertools.count()
-    plan = results.plan(
+    plan = await aside(
+        len(sent) > LARGE_NUMBER,
+        results.plan,
         track,
         sent,
         event_time=sortable(event_time(meeting.work.message, "result", zone_of(meeting.work.source.zone), meeting.work.received, anchor.segment)),
@@ -328,6 +331,12 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
     for number, item in enumerate(reports):
         _report(meeting, item, plan, track, number)
     _keep_track(meeting, id, anchor, [*others, plan.track], {item.ref for item in reports if item.new})
+
+
+def _link_all(members: Sequence[Item], refs: Mapping[str, str]) -> None:
+    for item in members:
+        item.linked = item.targets <= refs.keys()
+        item.res = linked(item.res, refs)
 
 
 async def _link_parents(meeting: Meeting, anchor: Anchor, observations: Sequence[Item], patient: str) -> None:
@@ -445,13 +454,19 @@ def _keep_track(meeting: Meeting, id: str, anchor: Anchor, tracks: Sequence[resu
 async def _writes(meeting: Meeting, items: Sequence[Item]) -> dict[str, Write]:
     """The versions to write by 'Type/id', from what is stored now."""
     wanted = [item for item in items if item.ref and item.write]
+    lost = {item.url for item in items if not item.ref}  # results that are older than what is stored: nothing may refer to them
+    for item in wanted if lost else ():
+        if not lost.isdisjoint(item.targets):
+            item.res = without(item.res, lost)
     known = [item.ref for item in wanted if not item.new] + list(meeting.withdrawn) + list(meeting.late)
     pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in dict.fromkeys(known))]
     stored = await meeting.tx.get_many(pairs)
     unread = {item.ref for item in wanted if not item.new and _has_state(item)} - meeting.asked
     meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, unread))
     writes: dict[str, Write] = {}
-    for item in wanted:
+    for number, item in enumerate(wanted):
+        if number % BREATH == BREATH - 1:
+            await asyncio.sleep(0)
         prior = stored.get((item.rtype, item.rid))
         if prior is None and not item.new:
             prior = await meeting.tx.get(item.rtype, item.rid)

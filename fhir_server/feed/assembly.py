@@ -12,6 +12,7 @@ from conformance.outcome import Refusal
 from fhir_server.context import Context
 from fhir_server.feed.answers import FieldOf
 from fhir_server.feed.apply import Invalid, Means, Write
+from fhir_server.feed.aside import LARGE_NUMBER, aside
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.sources import Registry, Source
 from fhir_server.interactions import commit
@@ -85,7 +86,8 @@ def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
         await renewed(own.store)
         if own.settings.profiles:  # some may be stored
             await renew(own)
-        return await commit.write(own, tx, [_draft(own, one) for one in writes])
+        drafts = await aside(len(writes) > LARGE_NUMBER, lambda: [_draft(own, one) for one in writes])
+        return await commit.write(own, tx, drafts)
 
     async def lookup(tx: Tx, rtype: str, tokens: Sequence[str]) -> list[str]:
         pairs = [token.rpartition("|") for token in tokens]

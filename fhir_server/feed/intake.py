@@ -20,6 +20,7 @@ from conformance.outcome import Refusal
 from fhir_server.feed import answers, receipt, sequence
 from fhir_server.feed.answers import COMMIT, FAILURES, Failed
 from fhir_server.feed.apply import Deferred, Means
+from fhir_server.feed.aside import LARGE_BYTES, aside, is_large
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.sources import Registry, Source, recognise
 from fhir_server.feed.statistics import Statistics
@@ -93,7 +94,7 @@ async def receive(
     feed: Feed, raw: bytes, sender: Sender, stored: Callable[[], Awaitable[None]] = nothing_more, charset: str | None = None
 ) -> bytes | None:
     """Take one body (a message, or a batch) and give the bytes to answer, None for no answer."""
-    split = batch.split(raw)
+    split = await aside(len(raw) > LARGE_BYTES, batch.split, raw)
     if not split.messages:
         return await _unreadable(feed, raw, sender, stored)
     if len(split.messages) == 1 and not split.batched:
@@ -121,7 +122,7 @@ async def _unreadable(
 
 
 async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[[], Awaitable[None]], charset: str | None) -> bytes | None:
-    message = parse(raw, charset)
+    message = await aside(len(raw) > LARGE_BYTES, parse, raw, charset)
     if message.code in SILENT_CODES:
         feed.statistics.count("answers", "received")
         await stored()
@@ -135,7 +136,8 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
     feed.connections[source.name] = sender.connection
     refused = _refused(feed, message, source) if enhanced else None
     commit = answers.answer(message, "CA", []) if enhanced else b""
-    made = receipt.entry_of(message, raw, source, sender, "" if enhanced and refused is None else feed.owner, commit)
+    owner = "" if enhanced and refused is None else feed.owner
+    made = await aside(len(raw) > LARGE_BYTES, receipt.entry_of, message, raw, source, sender, owner, commit)
     try:
         entry, is_new = await _store(feed, made)
     except Refusal:
@@ -308,7 +310,7 @@ async def _give_up(feed: Feed, entry: Entry, message: Message, *, cancelled: boo
 
 
 async def _processed(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
-    mapped = map_message(feed.convert, entry, message, source)
+    mapped = await aside(is_large(message), map_message, feed.convert, entry, message, source)
     if mapped.excluded:
         answer = answers.answer(message, "AA", mapped.problems)
         await feed.inbox.finish(None, entry, _final("excluded", mapped.problems, answer, entry, message, ()))
@@ -371,7 +373,7 @@ async def _wait_for(feed: Feed, earlier: Entry) -> None:
 
 async def resume(feed: Feed, entry: Entry) -> bytes:
     """Work on an entry taken from the inbox (after a crash, in enhanced mode, on replay)."""
-    message = parse(entry.raw)
+    message = await aside(len(entry.raw) > LARGE_BYTES, parse, entry.raw)
     source = next((one for one in feed.registry.sources if one.name == entry.source), None)
     if source is None:
         source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"))

@@ -107,8 +107,12 @@ def _item_of(meeting: Meeting, segment: Segment) -> Item | None:
 
 
 async def _known(meeting: Meeting, keys: Sequence[str]) -> list[str]:
+    """The patients that these keys name: as the feed knows them, else those that a client stored with the number."""
     await meeting.ledger.load(keys)
-    return list(dict.fromkeys([await meeting.ledger.alias(ref) for key in keys for ref in meeting.ledger.refs(key)]))
+    found = [ref for key in keys for ref in meeting.ledger.refs(key)]
+    if not found and keys:
+        found = [f"Patient/{rid}" for rid in await meeting.means.lookup(meeting.tx, "Patient", [key.partition("|")[2] for key in keys])]
+    return list(dict.fromkeys([await meeting.ledger.alias(ref) for ref in found]))
 
 
 async def _patient(meeting: Meeting, writes: dict[str, Write], pair: Pair, operation: str) -> None:
@@ -134,6 +138,8 @@ async def _patient(meeting: Meeting, writes: dict[str, Write], pair: Pair, opera
     elif operation == "move" and await _has_other_keys(meeting, retired, keys):
         await _move_number(meeting, writes, survivor.ref, retired, keys, place)
     else:
+        for key in keys:  # of a patient that a client stored they are not known yet
+            meeting.ledger.keep(key, retired, retired)
         await _merge_patients(meeting, writes, survivor.ref, retired)
 
 

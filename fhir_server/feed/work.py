@@ -7,6 +7,7 @@ from typing import Any
 
 from fhir_server.feed.answers import Failed
 from fhir_server.feed.apply import Applied, Means, Meeting, Write, apply
+from fhir_server.feed.aside import aside, is_large
 from fhir_server.feed.documents import relate
 from fhir_server.feed.items import Work, items_of
 from fhir_server.feed.merge import also_known, left_out, merge, row_of
@@ -80,7 +81,7 @@ def kind_of(problems: Sequence[Problem]) -> str:
 
 async def apply_all(means: Means, tx: Tx, mapped: Mapped) -> Applied:
     """Everything a message does, in one transaction."""
-    return await apply(means, tx, mapped.work(), _beyond)
+    return await apply(means, tx, await aside(is_large(mapped.message), mapped.work), _beyond)
 
 
 async def _beyond(meeting: Meeting, writes: dict[str, Write]) -> None:

@@ -3,6 +3,7 @@
 Whoever stores a resource (REST, bundles, feeds, operations, loaders) drafts it here and writes it here.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ from fhir_server.security.visible import WORDS, measure, required
 from fhir_server.store import Change, Stored, Tx
 
 MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)  # what extraction meets where the gate did not look
+BREATH = 100  # changes authorised before other requests have their turn
+MANY = 1000  # changes whose audit trail is made beside the event loop
 SERVER_META = ("versionId", "lastUpdated")
 
 
@@ -95,8 +98,12 @@ async def write(ctx: Context, tx: Tx, drafts: Sequence[Draft], *, cascade: bool 
     """
     changes = [made.change for made in drafts]
     changes += await integrity.keep(ctx, tx, changes, cascade)
-    _authorise(ctx, changes)
-    return (await tx.put([*changes, *records(ctx, changes)]))[: len(changes)]
+    for start in range(0, len(changes), BREATH):
+        _authorise(ctx, changes[start : start + BREATH])
+        if start:
+            await asyncio.sleep(0)
+    told = records(ctx, changes) if len(changes) <= MANY else await asyncio.to_thread(records, ctx, changes)
+    return (await tx.put([*changes, *told]))[: len(changes)]
 
 
 def _with_id(res: Resource, rid: str) -> Resource:

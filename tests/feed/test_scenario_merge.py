@@ -272,3 +272,53 @@ async def test_a_merge_of_an_account_that_is_not_named_is_accepted_with_a_warnin
     assert await exchange.send(adt("A41", pid("1"), mrg("2"))) == "AA"
     assert exchange.inbox.entries()[-1].status == "warning"
     assert by_number(exchange, "2").get("active") is not False
+
+
+async def stored_by_a_client(exchange: Exchange, rid: str, number: str) -> None:
+    """A Patient that came over REST, which no message was about yet."""
+    res = {"resourceType": "Patient", "id": rid, "active": True, "identifier": [{"system": "urn:id:HOSP", "value": number}]}
+    await exchange.store.transact(lambda tx: tx.put([Change("Patient", rid, res, {}, None, "PUT")]))
+
+
+async def test_a_patient_that_a_client_stored_is_merged_like_any_other() -> None:
+    exchange = Exchange()
+    await stored_by_a_client(exchange, "c2", "2")
+    await exchange.send(adt("A08", pid("1")))
+    assert await exchange.send(adt("A40", pid("1"), mrg("2"))) == "AA"
+    retired = exchange.store.get("Patient/c2")
+    assert (retired["active"], retired["link"][0]["type"]) == (False, "replaced-by")
+    await exchange.send(oru(obr("F1"), obx("K", "4"), patient=pid("2")))
+    assert subjects(exchange) == {f"Patient/{exchange.patient('1')['id']}"}
+
+
+async def test_one_message_may_merge_several_patients() -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A01", pid("3"), pv1("V3")))
+    assert await exchange.send(adt("A40", pid("1"), mrg("2"), pid("1"), mrg("3"))) == "AA"
+    survivor = f"Patient/{by_number(exchange, '1')['id']}"
+    assert subjects(exchange) == {survivor}
+    assert {by_number(exchange, number)["active"] for number in "23"} == {False}
+    aliases = [row for key, row in exchange.store.tables.of("feed").items() if key.startswith("alias|")]
+    assert {row["ref"] for row in aliases} == {survivor}
+    assert len({row["g"] for row in aliases}) == 2
+
+
+async def test_the_same_number_of_two_hospitals_is_two_people_before_and_after_a_merge() -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A08", pid("2", "OTHER^EVE", "19990909", "F", authority="CLINIC"), sender="ADT|CLINIC"))
+    assert await exchange.send(adt("A40", pid("1"), mrg("2"))) == "AA"
+    clinic = [res for res in exchange.all("Patient") if res["identifier"][0].get("system") == "urn:id:CLINIC"]
+    assert [res.get("active") for res in clinic] != [False]
+    await exchange.send(oru(obr("F9"), obx("K", "9"), patient=pid("2", "OTHER^EVE", "19990909", "F", authority="CLINIC"), sender="LAB|CLINIC"))
+    assert len(subjects(exchange)) == 2
+
+
+async def test_a_correction_for_the_wrong_patient_after_a_merge_withdraws_from_the_survivor() -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A40", pid("1"), mrg("2")))
+    await exchange.send(adt("A08", pid("7", "SEVEN^SAM")))
+    await exchange.send(oru(obr("F2", status="C"), obx("K", "2", "C"), patient=pid("7", "SEVEN^SAM")))
+    seven = f"Patient/{exchange.patient('7')['id']}"
+    live = [res for res in exchange.all("Observation") if res["status"] != "entered-in-error"]
+    assert sorted(res["subject"]["reference"] == seven for res in live) == [False, True]
+    assert [res["valueString"] for res in exchange.all("Observation") if res["status"] == "entered-in-error"] == ["2"]

@@ -277,3 +277,14 @@ async def test_an_embedded_document_is_kept_once_and_not_in_the_feed_s_own_state
         assert await exchange.send(oru(obr(status=status), document)) == "AA"
     assert len(exchange.all("Binary")) == 1
     assert all("QUJDQUJD" not in str(row) for row in exchange.store.tables.of("feed").values())
+
+
+async def test_an_order_does_not_refer_to_results_that_are_older_than_what_is_stored() -> None:
+    """Found by mutated frames: the older report's results are not taken, so the order that carries them must not name them."""
+    exchange = Exchange()
+    for reported, values in (("20240105", ["1"]), ("20240102", ["2", "3"])):
+        rows = [obx("K", value) for value in values]
+        raw = oru(obr(reported=reported), *rows, at=f"{reported}0800").replace("ORU^R01^ORU_R01", "ORM^O01^ORM_O01")
+        raw = raw.replace("\rOBR", "\rORC|NW||F1^LAB\rOBR")
+        assert await exchange.send(raw) == "AA"
+    assert "urn:uuid:" not in str([res for rtype in ("ServiceRequest", "DiagnosticReport", "Observation") for res in exchange.all(rtype)])

@@ -1,5 +1,6 @@
 """New versions: what a change does to the current collection and to history."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from fhir_server.store.mongo.read import HISTORY, Place, version_id
 Write = InsertOne[Any] | ReplaceOne[Any] | DeleteOne
 INDEX_FIELDS_LEFT_OUT = {"res": 0, "x": 0, "blob": 0, "vid": 0, "at": 0, "m": 0}
 BATCH_BYTES = 12 * 1024 * 1024
+BREATH = 50  # documents encoded before other requests have their turn
+INSERT_AT_ONCE = 1000  # documents in one command: the driver encodes a command without a pause
 
 
 @dataclass(slots=True)
@@ -51,8 +54,10 @@ async def put(place: Place, changes: Sequence[Change], at: datetime) -> list[Sto
     """Write the changes inside the transaction of `place`; all get the stamp `at`, which is later than that of every prior."""
     plan = Plan()
     lost = await _last_indexes(place, [change for change in changes if change.res is None])
-    for change in changes:
+    for number, change in enumerate(changes):
         await _plan(place, plan, change, at, lost)
+        if number % BREATH == BREATH - 1:
+            await asyncio.sleep(0)
     for digest, owner in plan.blobs:
         await place.blobs.own(digest, owner, place.session)
     for rtype, documents in plan.inserts.items():
@@ -72,7 +77,8 @@ def superseded_meanwhile() -> OperationFailure:
 
 
 async def _insert(place: Place, collection: str, documents: list[RawBSONDocument]) -> None:
-    await place.database[collection].insert_many(documents, ordered=True, session=place.session)
+    for start in range(0, len(documents), INSERT_AT_ONCE):
+        await place.database[collection].insert_many(documents[start : start + INSERT_AT_ONCE], ordered=True, session=place.session)
 
 
 async def _last_indexes(place: Place, deletes: Iterable[Change]) -> dict[tuple[str, str], Document]:
