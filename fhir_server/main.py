@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -75,6 +76,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
                 await stack.enter_async_context(each)
             await stack.enter_async_context(tenancy.running())
             tenancy.push = await stack.enter_async_context(_mllp(settings, one.feed, tenancy))
+            signal.signal(signal.SIGTERM, server.handle_exit)  # uvicorn raises it again when it has stopped: what is open here would not be closed
             await server.serve([listener])
     finally:
         await store.close()

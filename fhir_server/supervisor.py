@@ -20,7 +20,7 @@ from fhir_server.settings import Settings
 
 log = logging.getLogger("fhir.supervisor")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-STOP_SECONDS = 20.0
+STOP_SECONDS = 35.0  # HTTP requests have 15 s to end, then HL7 v2 messages 15 s
 POLL_SECONDS = 0.1
 RESTART_SECONDS = 0.5  # between the death of a worker and its successor, so that a broken start does not spin
 LONGEST_TOKEN = 3600  # seconds, SMART: access tokens SHOULD live no longer than an hour

@@ -64,7 +64,7 @@ class Door:
             return False
         return await _write(self, writer, content)
 
-    async def close(self, grace: float = 20.0) -> None:
+    async def close(self, grace: float = 15.0) -> None:
         """Accept no more; let blocks in work be answered for up to `grace` seconds, then close every connection."""
         self.closing = True
         if self.server is not None:
