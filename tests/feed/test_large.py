@@ -1,0 +1,48 @@
+"""A large message is worked on beside the event loop: others have their turn meanwhile."""
+
+import asyncio
+import time
+from typing import Any
+
+from fhir_server.feed.aside import LARGE_SEGMENTS
+from fhir_server.feed.sources import Source
+from mappers.v2.message import Message
+from tests.feed.exchange import Exchange, map_it, obr, obx, oru, pid
+
+BLOCKING = 0.6
+
+
+def slowly(message: Message, source: Source) -> Any:
+    """A mapping that keeps its thread, as that of 2,000 results does."""
+    time.sleep(BLOCKING)
+    return map_it(message, source)
+
+
+async def test_nobody_waits_for_the_mapping_of_a_large_report() -> None:
+    exchange = Exchange()
+    exchange.feed.convert = slowly
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(0.005)
+            gaps.append(time.perf_counter() - begun)
+
+    ticking = asyncio.create_task(tick())
+    rows = [obx(f"C{number}", str(number)) for number in range(LARGE_SEGMENTS + 1)]
+    assert await asyncio.wait_for(exchange.send(oru(obr(), *rows)), 60) == "AA"
+    ticking.cancel()
+    assert len(exchange.all("Observation")) == len(rows)
+    assert len(gaps) > BLOCKING / 0.005 / 4, "the loop went on while the message was mapped"
+
+
+async def test_large_reports_of_two_patients_both_arrive() -> None:
+    exchange = Exchange()
+    messages = [
+        oru(obr(f"F{number}"), *[obx(f"C{row}", "1") for row in range(LARGE_SEGMENTS + 1)], patient=pid(str(number), f"P{number}^X"))
+        for number in range(3)
+    ]
+    assert await asyncio.wait_for(asyncio.gather(*(exchange.send(one) for one in messages)), 60) == ["AA"] * 3
+    assert len(exchange.all("Patient")) == 3
+    assert len(exchange.all("Observation")) == 3 * (LARGE_SEGMENTS + 1)
