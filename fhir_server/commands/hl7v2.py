@@ -48,7 +48,7 @@ def send(
     seconds: Annotated[float, typer.Option(help="How long to wait for each answer.")] = ANSWER_SECONDS,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
-    tenant: TenantName = None,
+    tenant: TenantName = "",
 ) -> None:
     """Send messages over MLLP and print what each was answered; exit code 1 unless all were accepted."""
     files = [one for one in what if not RESOURCE.fullmatch(one)]
