@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -442,3 +442,9 @@ def _split_union(expression: str) -> list[str]:
                 parts.append(expression[start:at])
                 start = at + 1
     return [*parts, expression[start:]]
+
+
+def is_resource(each: Any, spec: Spec) -> TypeGuard[dict[str, Any]]:
+    """True for what says of itself that it is a resource of a type of R4; also asked before anything else is known of it."""
+    rtype = each.get("resourceType") if isinstance(each, dict) else None
+    return isinstance(rtype, str) and rtype in spec.types

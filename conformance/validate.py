@@ -14,7 +14,7 @@ from conformance.gate.report import At, Report
 from conformance.gate.services import lend
 from conformance.gate.support import must_support
 from conformance.outcome import Issue, Refusal
-from conformance.spec import Spec
+from conformance.spec import Spec, is_resource
 
 CheckCode = Callable[[str, str, str | None, str, str], list[Issue]]
 """(system, code, display, value set, strength) -> issues; terminology supplies it."""
@@ -114,7 +114,7 @@ def _inside(spec: Spec, res: dict[str, Any]) -> Iterator[Placed]:
             place: At = (root, name, index)
             if key:
                 each, place = (each.get(key) if isinstance(each, dict) else None), (place, key, None)
-            if isinstance(each, dict) and each.get("resourceType") in spec.types:
+            if is_resource(each, spec):
                 yield each, place
 
 

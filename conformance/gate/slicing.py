@@ -258,7 +258,7 @@ def _by_type(facts: Facts, node: Node, path: list[str]) -> Test | None:
         values = list(walk(instance.value, path, report))
         if not values:
             return _by_reference_text(instance.value, codes) if "resolve()" in path else False
-        return any(isinstance(each, dict) and each.get("resourceType") in codes for each in values)
+        return any(isinstance(each, dict) and str(each.get("resourceType")) in codes for each in values)
 
     return test
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from conformance.path import search_path
-from conformance.spec import Spec
+from conformance.spec import Spec, is_resource
 from fhir_server.query.clauses import Index
 from fhir_server.query.indexes import HOT, UNIVERSAL
 from fhir_server.search.asked import Emit, Out
@@ -150,9 +150,9 @@ def _first_names(spec: Spec, rtype: str, source: Source) -> tuple[str, ...]:
 
 def _inside(spec: Spec, extract: Callable[[Resource], Index], res: Resource, out: Out) -> list[Index]:
     """Contained resources and those of entries, each with the parameters that point at it (https://hl7.org/fhir/R4/search.html#contained)."""
-    contained = [inner for inner in res.get("contained", ()) if inner.get("resourceType") in spec.types]
+    contained = [inner for inner in res.get("contained", ()) if is_resource(inner, spec)]
     found = [_contained(extract, inner, [name for name, held in out.held if held == inner.get("id", "")]) for inner in contained]
-    inline = [(name, held) for name, held in out.held if isinstance(held, dict) and held.get("resourceType") in spec.types]
+    inline = [(name, held) for name, held in out.held if is_resource(held, spec)]
     return found + [{**(one := _contained(extract, held, [name])), "f": reference.INLINE + one["f"]} for name, held in inline]
 
 

@@ -112,9 +112,9 @@ async def world(mongod: Embedded, folder: Path, *names: str, watching: bool = Tr
     with pytest.MonkeyPatch.context() as patch:
         asked = Lean.command
 
-        async def command(lean: Lean, *given: Any) -> Any:
-            watch.note(lean.database)
-            return await asked(lean, *given)
+        async def command(lean: Lean, *given: Any, database: str = "") -> Any:
+            watch.note(database or lean.database)
+            return await asked(lean, *given, database=database)
 
         if watching:
             patch.setattr(Lean, "command", command)
