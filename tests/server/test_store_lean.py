@@ -142,7 +142,7 @@ async def test_nobody_waits_for_ever_where_a_batch_breaks(lean: Lean, monkeypatc
 async def test_lost_connections_are_made_up_for(tmp_path: Path):
     running = embedded.start(tmp_path, cache_gb=0.25)
     try:
-        store = await open_store(running.uri)
+        store = await open_store(running.uri, selection_ms=30_000)  # a busy machine may take long to start the database again
         made = [await store.insert(change(uuid.uuid4().hex)) for _ in range(5)]
         os.kill(running.pid, signal.SIGKILL)
         running.process.wait()
