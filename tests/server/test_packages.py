@@ -17,6 +17,7 @@ from conformance.spec import Spec, load_spec
 from fhir_server.context import Grant, Right
 from fhir_server.jobs import packages, reindex
 from fhir_server.search.shelved import Shelved
+from fhir_server.security.audit import REFUSED, SUCCESS
 from fhir_server.store.mongo.store import MongoStore
 from fhir_server.web.app import build
 from terminology.service import open_terms
@@ -236,6 +237,7 @@ async def test_hostile_packages_are_refused_and_leave_nothing(workers: Any, body
 async def test_the_door_lets_only_administrators_in(workers: Any) -> None:
     first, _, _ = workers
     grants = {"admin": CALLER, "other": replace(CALLER, admin=False)}
+    noted: list[str] = []
 
     async def authenticate(headers: Any) -> Grant:
         return grants[headers["x-who"]]
@@ -255,6 +257,7 @@ async def test_the_door_lets_only_administrators_in(workers: Any) -> None:
             "prefix": "",
             "tenant": "default",
             "admitted": [0],
+            "happened": staticmethod(lambda occurrence: noted.append(f"{occurrence.outcome} {occurrence.text}")),
         },
     )
     app = build(services, lambda *_: asyncio.sleep(0), {"packages": desk})  # type: ignore[arg-type,return-value]
@@ -268,3 +271,4 @@ async def test_the_door_lets_only_administrators_in(workers: Any) -> None:
         assert (refused.status_code, refused.json()["resourceType"]) == (400, "OperationOutcome")
         assert (await client.delete("/admin/packages/example.guide/1.0.0", headers={"X-Who": "admin"})).status_code == 200
         assert (await client.get("/admin/nothing", headers={"X-Who": "admin"})).status_code == 404
+    assert noted[:2] == [f"{REFUSED} POST /admin/packages/", f"{SUCCESS} POST /admin/packages/"]
