@@ -64,8 +64,10 @@ async def written(reply: Reply, want: Wanted, *, pretty: bool, spec: Any) -> Rep
     They then stand in `entry` as one msgspec.Raw, in the format that is wanted.
     """
     res = reply.res
-    entries = res.get("entry") if res is not None else None
-    if res is None or not isinstance(entries, list) or len(entries) <= SLICE:
+    if res is None or res.get("resourceType") != "Bundle" or "signature" in res:  # what follows the entries in XML; only stored Bundles have one
+        return reply
+    entries = res.get("entry")
+    if not isinstance(entries, list) or len(entries) <= SLICE:
         return reply
     pieces = []
     for start in range(0, len(entries), SLICE):

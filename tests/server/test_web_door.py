@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from conformance.outcome import not_found
 from conformance.spec import load_spec
+from conformance.xml import from_xml
 from fhir_server.context import Context, Grant, Reply, Request
 from fhir_server.metrics import Metrics
 from fhir_server.settings import Settings
@@ -92,6 +93,25 @@ async def test_a_long_bundle_is_written_in_pieces(encoding: bytes) -> None:
     assert await get(door(route)[0], encoding=encoding) == (200, whole)
     beside.cancel()
     assert turns >= 5
+
+
+@pytest.mark.parametrize(
+    "res",
+    [
+        {"resourceType": "List", "status": "current", "mode": "working", "entry": [{"item": {"reference": f"Basic/{n}"}} for n in range(2 * SLICE)]},
+        {
+            "resourceType": "Bundle",
+            "type": "collection",
+            "entry": [{"resource": {"resourceType": "Basic", "code": {"text": "x"}}}] * (2 * SLICE),
+            "signature": {"type": [{"code": "x"}], "when": "2026-01-01T00:00:00Z", "who": {"display": "x"}},
+        },
+    ],
+)
+async def test_only_bundles_that_end_with_their_entries_are_written_in_pieces(res: dict[str, Any]) -> None:
+    spec, want = load_spec(), Wanted(XML)
+    reply = Reply(200, res=res)
+    assert await written(reply, want, pretty=False, spec=spec) is reply
+    assert from_xml(render(reply, want, pretty=False, gzip=False, spec=spec)[1], spec) == res
 
 
 @pytest.mark.parametrize("form", [JSON, XML])
