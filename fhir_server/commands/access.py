@@ -3,7 +3,6 @@
 Secrets and passwords are read from files, standard input or a prompt, never from the command line, where other users of the machine see them.
 """
 
-import asyncio
 import json
 import os
 import sys
@@ -26,6 +25,7 @@ from fhir_server.security.authserver.users import ROLES, User
 from fhir_server.security.occurrences import Occurrence
 from fhir_server.settings import Settings
 from fhir_server.store.mongo.records import MongoRecords
+from fhir_server.store.mongo.store import MongoStore
 from fhir_server.store.records import Records
 
 T = TypeVar("T")
@@ -43,19 +43,17 @@ def _with_records(where: opened.Where, act: Callable[[Records], Awaitable[T]], k
 def _with_all(where: opened.Where, act: Callable[[Records, Settings], Awaitable[T]], kind: str = "", text: str = "") -> T:
     """act: is handed the records and the settings of whom `where` names."""
 
-    async def run(uri: str) -> T:
-        async with opened.place(where, uri) as (store, settings):
-            records = MongoRecords(store.database)
-            await records.prepare(ALL)
-            done = await act(records, settings)
-            if kind and done is not False:
-                recorder = Trail(opened.context(settings, store, where.tenant))
-                recorder.happened(Occurrence(kind, client="operator", user=f"uid {os.getuid()}", text=text))
-                await recorder.flush()
-            return done
+    async def noted(store: MongoStore, settings: Settings) -> T:
+        records = MongoRecords(store.database)
+        await records.prepare(ALL)
+        done = await act(records, settings)
+        if kind and done is not False:
+            recorder = Trail(opened.context(settings, store, where.tenant))
+            recorder.happened(Occurrence(kind, client="operator", user=f"uid {os.getuid()}", text=text))
+            await recorder.flush()
+        return done
 
-    with opened.database(where.settings) as uri:
-        return asyncio.run(run(uri))
+    return opened.on_place(where, noted)
 
 
 def _print(value: Any) -> None:

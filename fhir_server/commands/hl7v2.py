@@ -23,6 +23,7 @@ from fhir_server.feed.outgoing import message_of
 from fhir_server.feed.sources import load_registry
 from fhir_server.mllp.delivery import deliver
 from fhir_server.store.mongo import inbox as mongo_inbox
+from fhir_server.store.mongo.store import MongoStore
 from mappers.v2 import batch
 from mappers.v2.message import parse
 from mappers.v2.tables import load_tables
@@ -142,22 +143,15 @@ def replay(
 
 
 def _with_store(where: opened.Where, act: Callable[[Context], Awaitable[Any]]) -> Any:
-    async def run(uri: str) -> Any:
-        async with opened.store(where, uri) as (_, ctx):
-            return await act(ctx)
-
-    with opened.database(where.settings) as uri:
-        return asyncio.run(run(uri))
+    return opened.on_store(where, lambda _, ctx: act(ctx))
 
 
 def _with_feed(where: opened.Where, act: Callable[[Feed], Awaitable[Any]]) -> Any:
-    async def run(uri: str) -> Any:
-        async with opened.store(where, uri) as (store, ctx):
-            await mongo_inbox.prepare(store.database)
-            return await act(open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(ctx.settings.sources)))
+    async def fed(store: MongoStore, ctx: Context) -> Any:
+        await mongo_inbox.prepare(store.database)
+        return await act(open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(ctx.settings.sources)))
 
-    with opened.database(where.settings) as uri:
-        return asyncio.run(run(uri))
+    return opened.on_store(where, fed)
 
 
 def _print(value: Any) -> None:

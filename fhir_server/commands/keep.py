@@ -1,7 +1,7 @@
 """`load`, `backup`, `restore`, `verify`, `reindex`: bulk work on a store, with progress."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColum
 
 from fhir_server.commands import opened
 from fhir_server.commands.opened import DataDir, MongoUri, TenantName
+from fhir_server.context import Context
 from fhir_server.interactions.indexing import index_of
 from fhir_server.jobs import seal
 from fhir_server.jobs.load import Report, Target, load
 from fhir_server.settings import public_base
 from fhir_server.store.mongo import archive
 from fhir_server.store.mongo.reindex import reindex
+from fhir_server.store.mongo.store import MongoStore
 from fhir_server.store.mongo.verify import Fault, verify
 
 SHOWN_ERRORS = 20
@@ -73,14 +75,8 @@ def restore_command(
     console.print(f"{sum(counts.values())} documents of {len(counts)} collections are restored", highlight=False)
 
 
-def _with_store(where: opened.Where, act: Callable[..., object]) -> dict[str, int]:
-    async def run(uri: str) -> dict[str, int]:
-        async with opened.store(where, uri) as (store, _):
-            counts: dict[str, int] = await act(store)  # type: ignore[misc]
-            return counts
-
-    with opened.database(where.settings) as uri:
-        return asyncio.run(run(uri))
+def _with_store(where: opened.Where, act: Callable[[MongoStore], Awaitable[dict[str, int]]]) -> dict[str, int]:
+    return opened.on_place(where, lambda store, _: act(store))
 
 
 def _say(fault: Fault) -> None:
@@ -92,19 +88,17 @@ def verify_command(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenan
     where = opened.at(data_dir, mongodb_uri, tenant)
     where = replace(where, settings=opened.with_secret(where.settings))
 
-    async def run(uri: str) -> int:
+    async def judged(store: MongoStore, ctx: Context) -> int:
         faults = 0
-        async with opened.store(where, uri) as (store, ctx):
-            async for fault in verify(store, partial(index_of, ctx)):
-                faults += 1
-                _say(fault)
-            async for fault in seal.check(ctx, store.database):
-                faults += 1
-                _say(fault)
+        async for fault in verify(store, partial(index_of, ctx)):
+            faults += 1
+            _say(fault)
+        async for fault in seal.check(ctx, store.database):
+            faults += 1
+            _say(fault)
         return faults
 
-    with opened.database(where.settings) as uri:
-        faults = asyncio.run(run(uri))
+    faults = opened.on_store(where, judged)
     console.print("nothing is wrong" if not faults else f"{faults} faults", highlight=False)
     if faults:
         raise typer.Exit(1)
@@ -119,16 +113,14 @@ def reindex_command(
     """Make the index documents anew, while the server runs."""
     where = opened.at(data_dir, mongodb_uri, tenant)
 
-    async def run(uri: str) -> None:
-        async with opened.store(where, uri) as (store, ctx):
-            for rtype in rtypes or sorted(await store.types()):
-                after, seen, changed = "", 0, 0
-                while True:
-                    after, looked, made = await reindex(store, rtype, partial(index_of, ctx), after=after, limit=REINDEX_STEP)
-                    seen, changed = seen + looked, changed + made
-                    if not after:
-                        break
-                console.print(f"{rtype}: {seen} looked at, {changed} changed", highlight=False)
+    async def renewed(store: MongoStore, ctx: Context) -> None:
+        for rtype in rtypes or sorted(await store.types()):
+            after, seen, changed = "", 0, 0
+            while True:
+                after, looked, made = await reindex(store, rtype, partial(index_of, ctx), after=after, limit=REINDEX_STEP)
+                seen, changed = seen + looked, changed + made
+                if not after:
+                    break
+            console.print(f"{rtype}: {seen} looked at, {changed} changed", highlight=False)
 
-    with opened.database(where.settings) as uri:
-        asyncio.run(run(uri))
+    opened.on_store(where, renewed)

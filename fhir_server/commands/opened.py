@@ -1,11 +1,12 @@
 """Which database a command works on: the external one, that of the running server, or the data directory's own, started for the while."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +22,7 @@ from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore, open_beside, open_store
 from fhir_server.terms import terms_of
 
+T = TypeVar("T")
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded database (FHIR_DATA_DIR).")]
 MongoUri = Annotated[str | None, typer.Option(help="An external MongoDB (FHIR_MONGODB_URI).")]
 TenantName = Annotated[str, typer.Option("--tenant", help="The organisation it concerns, as `tenant add` named it; without it the exchange's own.")]
@@ -77,6 +79,25 @@ async def place(where: Where, uri: str) -> AsyncIterator[tuple[MongoStore, Setti
             await its.close()
     finally:
         await own.close()
+
+
+def on_place(where: Where, act: Callable[[MongoStore, Settings], Awaitable[T]]) -> T:
+    """What `act` answers of the open store and its settings; the database runs for as long as that takes."""
+    return _on(where, place, act)
+
+
+def on_store(where: Where, act: Callable[[MongoStore, Context], Awaitable[T]]) -> T:
+    """As `on_place`, with a context that may do everything: it takes longer to make, so only for what judges or indexes resources."""
+    return _on(where, store, act)
+
+
+def _on(where: Where, begun: Callable[[Where, str], AbstractAsyncContextManager[tuple[MongoStore, Any]]], act: Callable[..., Awaitable[T]]) -> T:
+    async def run(uri: str) -> T:
+        async with begun(where, uri) as two:
+            return await act(*two)
+
+    with database(where.settings) as uri:
+        return asyncio.run(run(uri))
 
 
 async def settings_of(where: Where, uri: str) -> tuple[Settings, str]:

@@ -1,6 +1,5 @@
 """`tenant add | list | set | disable | enable | erase`: the organisations that the exchange serves apart from each other."""
 
-import asyncio
 import json
 import shutil
 import sys
@@ -33,12 +32,7 @@ Own = Annotated[
 
 
 def _with_store(where: opened.Where, act: Callable[[MongoStore], Awaitable[T]]) -> T:
-    async def run(uri: str) -> T:
-        async with opened.place(where, uri) as (store, _):
-            return await act(store)
-
-    with opened.database(where.settings) as uri:
-        return asyncio.run(run(uri))
+    return opened.on_place(where, lambda store, _: act(store))
 
 
 def _pairs(texts: Iterable[str]) -> dict[str, str]:

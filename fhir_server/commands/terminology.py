@@ -3,7 +3,6 @@
 A load goes into the data directory and the database: running workers, and the other servers of a cluster, take it up by themselves.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -26,12 +25,7 @@ SystemUrl = Annotated[str, typer.Option(help="Only codes of this code system.")]
 
 
 def _with_database(where: opened.Where, act: Callable[[Database], Awaitable[T]]) -> T:
-    async def run(uri: str) -> T:
-        async with opened.place(where, uri) as (store, _):
-            return await act(store.database)
-
-    with opened.database(where.settings) as uri:
-        return asyncio.run(run(uri))
+    return opened.on_place(where, lambda store, _: act(store.database))
 
 
 @app.command(name="load")

@@ -17,7 +17,6 @@ from fhir_server.interactions.commit import Draft
 from fhir_server.interactions.references import Links
 from fhir_server.interactions.resolving import prepared
 from fhir_server.interactions.steps import ALONE, Step, placed
-from fhir_server.interactions.validity import needs_profiles
 from fhir_server.query.match import matches
 from fhir_server.security.register import settled
 from fhir_server.store import Stored, Tx
@@ -108,7 +107,7 @@ async def _drafted_before(ctx: Context, steps: Sequence[Step]) -> dict[int, Draf
                 root = references.root_of(step.full_url)
                 res = references.rewrite(step.res, links, ctx.spec, root, texts)
                 resolved = texts if res is step.res else [links.resolve(text, root) for text in texts]
-                resolve = await prepared(ctx, res, made) if needs_profiles(ctx, res) else None
+                resolve = await prepared(ctx, res, made)
                 drafts[number] = commit.draft(ctx, res, step.rid, step.method, texts=resolved, resolve=resolve)
         except Refusal as refusal:
             refusals.append(refusal)

@@ -14,7 +14,6 @@ from conformance import codec
 from conformance.outcome import Refusal, forbidden, outcome
 from fhir_server.metrics import exposition
 from fhir_server.security.audit import REFUSED, SUCCESS
-from fhir_server.security.occurrences import Occurrence
 from fhir_server.security.visible import may_feed
 from fhir_server.web.asgi import App
 from fhir_server.web.auth.endpoints import Desk as AuthDesk
@@ -26,6 +25,7 @@ from fhir_server.web.door import UNAUTHORISED, Services, fhir_door
 from fhir_server.web.edge import edge
 from fhir_server.web.front import Branch, front
 from fhir_server.web.gate import Buckets
+from fhir_server.web.origin import address_of, occurrence
 
 LONGEST_ASKED = 200  # characters
 Desk = Callable[[str, tuple[str, ...], Mapping[str, str], bytes, str], Awaitable[Any]]
@@ -106,8 +106,7 @@ def _hl7v2(app: FastAPI, services: Services, receive_v2: ReceiveV2) -> None:
         if not may_feed(grant):
             raise forbidden("HL7 v2 messages need the right to create and update all types (system/*.cu)")
         body = await read_body(request.receive, request.headers, services.settings.max_body)
-        address = request.client.host if request.client else ""
-        answer, media = await receive_v2(body, request.headers, grant.client, address)
+        answer, media = await receive_v2(body, request.headers, grant.client, address_of(request))
         return Response(answer, media_type=media)
 
 
@@ -116,8 +115,7 @@ def _desk(app: FastAPI, services: Services, name: str, desk: Desk) -> None:
     @app.api_route(f"/admin/{name}/{{path:path}}", methods=["GET", "POST", "DELETE"])
     async def administer(request: Request, path: str = "") -> Response:
         grant = await services.authenticate(request.headers)
-        address, request_id = request.client.host if request.client else "", str(request.scope.get("request_id", ""))
-        one = Occurrence("restricted", SUCCESS, address, grant.client, grant.user or grant.subject, _asked(request, name, path), request_id)
+        one = occurrence(request, "restricted", SUCCESS, grant.client, grant.user or grant.subject, _asked(request, name, path))
         try:
             if not grant.admin:
                 raise forbidden("this is for administrators")
@@ -139,10 +137,9 @@ async def _refused(services: Services, request: Request, error: Exception) -> Re
     if not isinstance(error, Refusal):
         raise error
     if error.status == UNAUTHORISED:
-        address, request_id = request.client.host if request.client else "", str(request.scope.get("request_id", ""))
         route = request.scope.get("route")
         asked = f"{request.method} {getattr(route, 'path', 'x')}: no valid token"
-        services.happened(Occurrence("token", REFUSED, address, text=asked, request_id=request_id))
+        services.happened(occurrence(request, "token", REFUSED, text=asked))
     body = codec.encode(outcome(error.issues))
     return Response(body, error.status, headers=dict(error.headers), media_type="application/fhir+json")
 

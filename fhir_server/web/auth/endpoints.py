@@ -21,6 +21,7 @@ from fhir_server.security.authserver.server import AuthServer
 from fhir_server.security.tokens import Verifier
 from fhir_server.web.auth.forms import answered, as_json, body_of, form_of
 from fhir_server.web.gate import Buckets
+from fhir_server.web.origin import address_of
 
 KEYS_SECONDS = 60  # clients may keep the key set so long: less than a new key is published before it signs
 CACHED = {"Cache-Control": f"public, max-age={KEYS_SECONDS}", "Pragma": ""}
@@ -65,7 +66,7 @@ def _discovery(app: FastAPI, desk: Desk) -> None:
 def _tokens(app: FastAPI, desk: Desk) -> None:
     async def act(request: Request, endpoint: Endpoint) -> Response:
         async def work() -> Any:
-            desk.buckets.take(request.client.host if request.client else "")
+            desk.buckets.take(address_of(request))
             form = authorize.once(await form_of(request))
             try:
                 return await endpoint(desk.server, form, request.headers.get("authorization", ""))

@@ -13,12 +13,12 @@ from fhir_server.security.authserver.errors import OAuthError
 from fhir_server.security.authserver.kinds import digest
 from fhir_server.security.authserver.server import FLOW_SECONDS, AuthServer
 from fhir_server.security.authserver.sessions import Session
-from fhir_server.security.occurrences import Occurrence
 from fhir_server.security.tokens import Verifier
 from fhir_server.web.auth.forms import form_of
 from fhir_server.web.auth.page import browser_of, cookie, page, see_other, set_cookie
 from fhir_server.web.auth.pages import check_csrf, shown
 from fhir_server.web.door import Services
+from fhir_server.web.origin import address_of, occurrence
 
 
 def add_manage(app: FastAPI, services: Services, server: AuthServer, verifier: Verifier) -> None:
@@ -57,8 +57,7 @@ def add_manage(app: FastAPI, services: Services, server: AuthServer, verifier: V
 
 def happened(services: Services, request: Request, kind: str, outcome: str, user: str, text: str = "") -> None:
     """Note it in the audit trail."""
-    address = request.client.host if request.client else ""
-    services.happened(Occurrence(kind, outcome, address, "exchange", user, text, str(request.scope.get("request_id", ""))))
+    services.happened(occurrence(request, kind, outcome, "exchange", user, text))
 
 
 def _sign_in(server: AuthServer, request: Request, status: int = 200, error: str = "", name: str = "") -> Response:
@@ -72,7 +71,7 @@ async def _signed_in(services: Services, server: AuthServer, request: Request, f
     check_csrf(request, form, digest(cookie(request, server.place, "browser")))
     name = form.get("username", "")
     try:
-        user = await users.sign_in(server.records, name, form.get("password", ""), request.client.host if request.client else "")
+        user = await users.sign_in(server.records, name, form.get("password", ""), address_of(request))
     except OAuthError as error:
         happened(services, request, "login", REFUSED, await users.known(server.records, name), "too many failed sign-ins")
         return _sign_in(server, request, 429, error.text, name)

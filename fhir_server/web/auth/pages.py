@@ -21,11 +21,11 @@ from fhir_server.security.authserver.flow import Flow
 from fhir_server.security.authserver.server import FLOW_SECONDS, AuthServer
 from fhir_server.security.authserver.sessions import Session
 from fhir_server.security.authserver.users import User
-from fhir_server.security.occurrences import Occurrence
 from fhir_server.web.auth.forms import form_of, pairs_of
 from fhir_server.web.auth.page import browser_of, cookie, page, see_other, set_cookie, style_sheet
 from fhir_server.web.auth.picker import Picker, picker_for
 from fhir_server.web.door import Services
+from fhir_server.web.origin import address_of, occurrence
 
 log = logging.getLogger("fhir.auth")
 
@@ -59,8 +59,7 @@ class Visit:
 
     def happened(self, kind: str, outcome: str = SUCCESS, user: str = "", text: str = "") -> None:
         """Note it in the audit trail."""
-        address = self.request.client.host if self.request.client else ""
-        self.services.happened(Occurrence(kind, outcome, address, self.client.id, user, text, str(self.request.scope.get("request_id", ""))))
+        self.services.happened(occurrence(self.request, kind, outcome, self.client.id, user, text))
 
     async def go_on(self, changed: Flow) -> Response:
         """Keep what is known now and show what is next."""
@@ -91,7 +90,7 @@ async def login(visit: Visit) -> Response:
         await flow.save(visit.server, visit.flow_id, replace(visit.flow, outside=kept))
         return see_other(address)
     name = visit.form.get("username", "")
-    address = visit.request.client.host if visit.request.client else ""
+    address = address_of(visit.request)
     try:
         user = await users.sign_in(visit.server.records, name, visit.form.get("password", ""), address)
     except OAuthError as error:
