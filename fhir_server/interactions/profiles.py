@@ -34,29 +34,31 @@ Row = tuple[int, Definition | None, frozenset[str]]
 
 @dataclass(slots=True)
 class Seen:
-    """What a process has seen of one store. rows: by id; bound: what the value sets and code systems were like; at: when (monotonic)."""
+    """What a process has seen of one store. rows: by id; bound: what the value sets and code systems were like; at: when (monotonic); taken:
+    when something else came to count here."""
 
     store: Store
     rows: Mapping[str, Row] = field(default_factory=dict)
     bound: tuple[Any, ...] = ()
     at: float = -1e9
+    taken: float = -1e9
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-async def renew(ctx: Context) -> bool:
-    """Make this process know the stored profiles, true if others count now; what it saw less than SECONDS ago is taken as it was."""
+async def renew(ctx: Context) -> None:
+    """Make this process know the stored profiles; what it saw less than SECONDS ago is taken as it was."""
     seen = _seen(ctx)
     if time.monotonic() - seen.at < SECONDS:
-        return False
+        return
     async with seen.turn:
         started = time.monotonic()
         if started - seen.at < SECONDS:
-            return False
+            return
         rows = await _rows(ctx, seen)
         bound = await _mark(seen.store) if any(row[2] for row in rows.values()) else ()
-        changed = (rows, bound) != (seen.rows, seen.bound) and await _take(ctx, seen.store, rows)
+        if (rows, bound) != (seen.rows, seen.bound) and await _take(ctx, seen.store, rows):
+            seen.taken = time.monotonic()
         seen.rows, seen.bound, seen.at = rows, bound, started
-        return changed
 
 
 def _seen(ctx: Context) -> Seen:
@@ -148,8 +150,9 @@ def _included(res: Resource) -> Iterator[str]:
 
 
 async def settled(ctx: Context, rtypes: Iterable[str]) -> None:
-    """Returns when what was just written of these types judges in every process."""
+    """Returns when what was just written of these types judges in every process, also where a request beside this one took it up here first."""
     if not {KIND, *(BOUND if ctx.spec.stored is not None else ())}.isdisjoint(rtypes):
-        _seen(ctx).at = -1e9
-        if await renew(ctx):
-            await asyncio.sleep(SECONDS)
+        seen = _seen(ctx)
+        seen.at = -1e9
+        await renew(ctx)
+        await asyncio.sleep(max(0.0, seen.taken + SECONDS - time.monotonic()))

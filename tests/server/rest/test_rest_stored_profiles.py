@@ -1,11 +1,12 @@
 """Profiles stored over REST judge what is written next; deleted or retired ones judge no more. https://hl7.org/fhir/R4/profiling.html"""
 
+import time
 from typing import Any
 
 import pytest
 
 from fhir_server.context import Right
-from fhir_server.interactions.profiles import MEMO
+from fhir_server.interactions.profiles import MEMO, SECONDS, settled
 from tests.server.rest.calls import Exchange, text_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -227,3 +228,14 @@ async def test_what_the_caller_may_not_see_is_not_resolved(rest: Exchange) -> No
     told = await blind("POST", "Observation", res, prefer="return=OperationOutcome")
     assert "skilled" not in text_of(told)
     assert told.status in (201, 422)
+
+
+async def test_who_stores_a_profile_waits_also_where_another_request_took_it_up_first(rest: Exchange) -> None:
+    """Else the other processes could still judge as before when the writer is answered."""
+    assert (await rest("POST", "Patient", claiming("born"))).status == 201
+    assert (await rest("PUT", "StructureDefinition/born", BORN)).status == 201
+    seen = rest.ctx.spec.memo[MEMO]
+    seen.taken = time.monotonic()  # as if this had just been somebody else's look
+    started = time.monotonic()
+    await settled(rest.ctx, ["StructureDefinition"])
+    assert time.monotonic() - started >= SECONDS * 0.9
