@@ -43,7 +43,7 @@ def _fetched(spec: str, path: Path) -> Path:
         problem = "" if done.returncode == 0 and path.exists() else done.stderr.strip()[-200:]
     except subprocess.TimeoutExpired:
         problem = f"no answer within {FETCH_SECONDS} s"
-    if problem:
         UNREACHABLE.touch()
+    if problem:
         pytest.skip(f"npm could not fetch {spec}: {problem}")
     return path

@@ -21,6 +21,10 @@ class BadRelease(ValueError):
     """A release that cannot be read; the text names file, line and what was expected."""
 
 
+# What an archive's member may raise; the last two where it is packed or encrypted in a way that is not read.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One file: name without folders; in a zip if `archive` is set."""
@@ -39,7 +43,7 @@ class Source:
         """The whole file. Raises BadRelease if it cannot be taken from its archive."""
         try:
             return Path(self.path).read_bytes() if self.archive is None else self.archive.read(self.path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as bad:
+        except UNREADABLE as bad:
             raise BadRelease(f"{self.name}: cannot be taken from its archive") from bad
 
 
@@ -82,13 +86,7 @@ def lines_of(source: Source) -> Iterator[tuple[int, str]]:
                 yield number, line
     except UnicodeDecodeError as bad:
         raise BadRelease(f"{source.name}: not UTF-8 text, behind line {number}") from bad
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as bad:  # the last two: packed or encrypted in a way that is not read
+    except UNREADABLE as bad:
         raise BadRelease(f"{source.name}: cannot be taken from its archive behind line {number}") from bad
 
 
