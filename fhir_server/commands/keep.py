@@ -71,6 +71,7 @@ def restore_command(
 ) -> None:
     """Fill an empty store from a backup. Its audit trail can be verified with the secret it was sealed with (FHIR_SECRET, or the file `secret`)."""
     where = opened.at(data_dir, mongodb_uri, tenant)
+    opened.refuse_if_served(where)
     counts = _with_store(where, partial(archive.restore, source=source))
     console.print(f"{sum(counts.values())} documents of {len(counts)} collections are restored", highlight=False)
 

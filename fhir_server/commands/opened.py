@@ -81,6 +81,22 @@ async def place(where: Where, uri: str) -> AsyncIterator[tuple[MongoStore, Setti
         await own.close()
 
 
+def refuse_if_served(where: Where) -> None:
+    """ValueError where a running exchange serves this store: what it holds in memory would not be what is stored then.
+
+    Of an external database nobody here can tell whether an exchange runs on it; of its tenants the register says whether they are served.
+    """
+    running = where.settings.mongodb_uri or embedded.attach(where.settings.data_dir)
+    if not running:
+        return
+    if where.tenant:
+        row = on_place(Where(where.settings), lambda store, _: tenants.get(MongoRecords(store.database), where.tenant))
+        if row is not None and not row.disabled:
+            raise ValueError(f"tenant {where.tenant}: disable it first, so that no worker serves it meanwhile")
+    elif not where.settings.mongodb_uri:
+        raise ValueError("an exchange is running on this store: stop it first")
+
+
 def on_place(where: Where, act: Callable[[MongoStore, Settings], Awaitable[T]]) -> T:
     """What `act` answers of the open store and its settings; the database runs for as long as that takes."""
     return _on(where, place, act)

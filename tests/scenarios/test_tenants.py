@@ -1,6 +1,7 @@
 """Several organisations in one running exchange: registered by the command line while it serves, reached by path and by sender, disabled, erased."""
 
 import json
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fhir_server.cli import app
+from tests.mllp.test_listener import certificate
 from tests.scenarios.running import Server, mllp, serve
+from tests.scenarios.test_hl7v2_transport import Wire
 
 pytestmark = pytest.mark.slow
 SECONDS = 20.0
@@ -105,6 +108,59 @@ def test_the_commands_work_on_the_organisation_they_name(server: Server, tmp_pat
     assert (north.status_code, south.status_code) == (200, 404)
     for arguments in (("load", str(file)), ("client", "list"), ("verify",), ("package", "list"), ("hl7v2", "list")):
         command(server, *arguments, "--tenant", "nobody", code=2)
+
+
+def test_an_organisation_is_kept_and_restored_without_the_others(server: Server, tmp_path: Path) -> None:
+    kept = tmp_path / "moved.backup"
+    added = ("tenant", "add", "moved", "--title", "Moved")
+    command(server, *added)
+    for name in ("moved", "south"):
+        until(server, name, 200)
+        body = {"resourceType": "Organization", "id": "kept", "name": f"of {name}"}
+        httpx.put(root(server, name) + "/fhir/Organization/kept", json=body, headers=token(server, name), timeout=30).raise_for_status()
+    command(server, "backup", str(kept), "--tenant", "moved")
+    for again in (("tenant", "disable", "moved"), ("tenant", "erase", "moved", "--yes"), added):
+        command(server, *again)
+        until(server, "moved", 200 if again is added else 404)
+    command(server, "restore", str(kept), "--tenant", "moved", code=2)  # it is served
+    command(server, "restore", str(kept), code=2)  # and the exchange is running on its own
+    for name in ("moved", "south"):
+        command(server, "tenant", "disable", name)
+        until(server, name, 404)
+    command(server, "restore", str(kept), "--tenant", "south", code=1)  # it holds resources
+    command(server, "restore", str(kept), "--tenant", "moved")
+    command(server, "verify", "--tenant", "moved")
+    for name in ("moved", "south"):
+        command(server, "tenant", "enable", name)
+        until(server, name, 200)
+        found = httpx.get(root(server, name) + "/fhir/Organization/kept", headers=token(server, name), timeout=30)
+        assert found.json()["name"] == f"of {name}"
+    command(server, "tenant", "disable", "moved")
+    until(server, "moved", 404)
+    command(server, "tenant", "erase", "moved", "--yes")
+
+
+def test_a_certificate_decides_whose_message_it_is(tmp_path: Path) -> None:
+    own, lab, other = (certificate(tmp_path, name) for name in ("server", "lab-east", "lab-west"))
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_text(lab.read_text() + other.read_text())
+    tls = {"FHIR_MLLP_TLS_CERT": str(own), "FHIR_MLLP_TLS_CLIENT_CA": str(trusted)}
+    with serve(tmp_path / "data", "--auth", "smart", "--workers", "1", **tls) as running:
+        for name in ("east", "west"):
+            sources = tmp_path / f"{name}.json"
+            sources.write_text(json.dumps({"unknown": "refuse", "sources": [{"name": f"its-{name}", "certificates": [f"lab-{name}"]}]}))
+            command(running, "tenant", "add", name, "--title", name.title(), "--set", f"FHIR_SOURCES={sources}")
+            until(running, name, 200)
+        sent = {"east": (lab, "m-east"), "west": (other, "m-west")}
+        for name, (shown, control) in sent.items():  # both say of themselves that they are the other's
+            context = ssl.create_default_context(cafile=str(own))
+            context.check_hostname = False
+            context.load_cert_chain(shown)
+            assert Wire(running.mllp_port, context).ask(message("anybody", control, name.title()).replace("\n", "\r")) == f"AA {control}"
+        for name, (_, control) in sent.items():
+            rows = json.loads(command(running, "hl7v2", "list", "--tenant", name))
+            assert [(row["source"], row["control_id"]) for row in rows] == [(f"its-{name}", control)]
+        assert json.loads(command(running, "hl7v2", "list")) == []
 
 
 def test_metrics_name_the_tenant_and_nothing_else_of_it(server: Server) -> None:

@@ -18,7 +18,7 @@ import bson
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
-from pymongo import IndexModel
+from pymongo import IndexModel, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure
@@ -30,9 +30,11 @@ from fhir_server.store.mongo.errors import surfaced
 from fhir_server.store.mongo.guard import GUARDS
 from fhir_server.store.mongo.horizon import WRITERS
 from fhir_server.store.mongo.indexes import is_type
+from fhir_server.store.mongo.read import HISTORY
 from fhir_server.store.mongo.store import MongoStore
 
 FORMAT, VERSION = "fhir-exchange backup", 1
+INBOX = "inbox"
 LEFT_OUT = frozenset({GUARDS, WRITERS})
 PART_ROWS, PART_BYTES = 500, 4 * 1024 * 1024
 HISTORY_WINDOW_SECONDS = 6 * 3600  # a snapshot must stay readable as long as a backup may take
@@ -113,7 +115,7 @@ async def _part(name: str, rows: list[RawBSONDocument], packed: gzip.GzipFile) -
 
 
 async def restore(store: MongoStore, source: Path, progress: Progress = _silent) -> dict[str, int]:
-    """Fill an empty store; documents per collection. Raises BadArchive, Refusal 409 if the store holds anything.
+    """Fill a store without content, which nobody serves meanwhile; documents per collection. Raises BadArchive, Refusal 409 if it holds any.
 
     A file that is cut off is found out at its end: drop the database then and restore again.
     """
@@ -134,8 +136,13 @@ async def restore(store: MongoStore, source: Path, progress: Progress = _silent)
 
 async def _refuse_unless_empty(store: MongoStore) -> None:
     for name in await store.database.list_collection_names():
-        if (is_type(name) or name == "history") and await store.database[name].find_one({}, {"_id": 1}) is not None:
+        if _is_content(name) and await store.database[name].find_one({}, {"_id": 1}) is not None:
             raise refuse("conflict", f"the store is not empty (it has {name}): a backup is restored into an empty one only")
+
+
+def _is_content(name: str) -> bool:
+    """True for what clients and senders gave: resources, their history, messages. The rest is the exchange's own keeping."""
+    return is_type(name) or name in (HISTORY, INBOX)
 
 
 def _documents(packed: gzip.GzipFile) -> Iterator[Document]:
@@ -186,7 +193,10 @@ async def _fill(store: MongoStore, head: Document, packed: gzip.GzipFile, counts
     if zlib.crc32(data) != head["crc"]:
         raise BadArchive("the file is damaged: a checksum does not fit")
     rows = list(_rows(data))
-    await store.database[name].insert_many(rows, ordered=False)
+    if _is_content(name):
+        await store.database[name].insert_many(rows, ordered=False)
+    else:  # an exchange that ever served this store left keys and leases there: what the backup has of the same id takes their place
+        await store.database[name].bulk_write([ReplaceOne({"_id": row["_id"]}, row, upsert=True) for row in rows], ordered=False)
     counts[name] += len(rows)
     progress(name, counts[name])
 
