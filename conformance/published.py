@@ -1,4 +1,4 @@
-"""The definitions of R4 and of the installed packages as resources that can be read over REST, whole but for their narrative.
+"""The definitions of R4, of the installed packages and of our own operations as resources that can be read over REST, whole but for their narrative.
 
 `Spec.definition` answers by canonical and without prose; here a definition is found by kind and id, as published. R4's own lie in blocks
 (`r4/published/`, written by `build.py`), of which a few are kept unpacked. https://hl7.org/fhir/R4/http.html#read
@@ -15,11 +15,11 @@ import msgspec
 
 from conformance.codec import decode
 from conformance.package import KINDS, Package, version_key
-from conformance.spec import R4, Spec
+from conformance.spec import EXTRA, R4, Spec
 
 Json = dict[str, Any]
 Source = tuple[int, int] | bytes
-"""Where a definition lies: (block, position in it) of R4's own, or the JSON of a package's."""
+"""Where a definition lies: (block, position in it) of R4's own, or the JSON of a package's or of ours."""
 
 FOLDER = R4 / "published"
 BLOCKS_KEPT = 4  # unpacked, of up to 3 MB each
@@ -36,6 +36,7 @@ def published(spec: Spec, kind: str) -> Mapping[str, Source]:
     memo: dict[str, Mapping[str, Source]] = spec.memo.setdefault("published", {})
     if kind not in memo:
         found: dict[str, Source] = {rid: (block, at) for block, row in enumerate(_index().get(kind, ())) for at, rid in enumerate(row[2])}
+        found |= _ours() if kind == "OperationDefinition" else {}
         for package in sorted(spec.packages, key=lambda one: (one.name, version_key(one.version)), reverse=True) if kind in KINDS else ():
             for rid, raw in _of(package, kind):
                 found[_free(rid, package.version, found)] = raw
@@ -66,6 +67,13 @@ def _free(rid: str, version: str, taken: Mapping[str, Source]) -> str:
     mark = "".join(each if each.isalnum() or each in "-." else "-" for each in f"-{version}")
     named = rid[: MAX_ID - len(mark)] + mark
     return named if named not in taken else next(each for at in range(2, MAX_ID) if (each := f"{named[: MAX_ID - 3]}-{at}") not in taken)
+
+
+@cache
+def _ours() -> Mapping[str, bytes]:
+    """The operations of this exchange that R4 does not publish, so that what the CapabilityStatement names can be read."""
+    rows = msgspec.json.decode((EXTRA / "operations.json").read_bytes(), type=list[msgspec.Raw])
+    return MappingProxyType({msgspec.json.decode(row, type=_Named).id: bytes(row) for row in rows})
 
 
 @cache

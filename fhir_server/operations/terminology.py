@@ -24,6 +24,7 @@ from terminology.plain import PLAIN
 from terminology.service import Terms
 
 BASE = "http://hl7.org/fhir/OperationDefinition/"
+OURS = "urn:fhir-exchange:OperationDefinition:"  # what R4 does not publish: `conformance/extra/operations.json`
 REPEATED = frozenset({"CodeSystem/$lookup", "CodeSystem/$validate-code", "CodeSystem/$subsumes", "ValueSet/$validate-code"})
 Key = tuple[str, tuple[tuple[str, str], ...], str]
 LONGEST = 500  # characters of a question that is remembered
@@ -109,8 +110,8 @@ def _limit(headers: Mapping[str, str]) -> int:
     return min(int(text), DEFAULT_LIMIT) if text.isdigit() else DEFAULT_LIMIT
 
 
-def _row(rtype: str, name: str, definition: str, levels: Iterable[str]) -> Operation:
-    return Operation(name, BASE + definition, frozenset(levels), frozenset({rtype}), False, handler(rtype, name))
+def _row(rtype: str, name: str, definition: str, levels: Iterable[str], base: str = BASE) -> Operation:
+    return Operation(name, base + definition, frozenset(levels), frozenset({rtype}), False, handler(rtype, name))
 
 
 ROWS = (
@@ -120,6 +121,6 @@ ROWS = (
     _row("CodeSystem", "find-matches", "CodeSystem-find-matches", ("type", "instance")),
     _row("ValueSet", "expand", "ValueSet-expand", ("type", "instance")),
     _row("ValueSet", "validate-code", "ValueSet-validate-code", ("type", "instance")),
-    _row("ValueSet", "batch-validate-code", "ValueSet-batch-validate-code", ("type",)),
+    _row("ValueSet", "batch-validate-code", "ValueSet-batch-validate-code", ("type",), OURS),
     _row("ConceptMap", "translate", "ConceptMap-translate", ("type", "instance")),
 )

@@ -19,7 +19,7 @@ COUNTS = {
     "ValueSet": 1316,
     "CodeSystem": 1062,
     "SearchParameter": 1400,
-    "OperationDefinition": 47,
+    "OperationDefinition": 50,
     "CompartmentDefinition": 6,
 }
 CORE = "http://hl7.org/fhir/StructureDefinition/"
@@ -54,6 +54,21 @@ async def test_read(shelved: Exchange) -> None:
     assert (await shelved("GET", "StructureDefinition/Patient/_history/2")).status == 404
     assert len((await shelved("GET", "StructureDefinition/Patient/_history")).res["entry"]) == 1  # type: ignore[index]
     assert (await shelved("GET", "StructureDefinition/NoSuchThing")).status == 404
+
+
+async def test_every_operation_named_by_the_capability_statement_can_be_read(shelved: Exchange) -> None:
+    """https://hl7.org/fhir/R4/capabilitystatement-definitions.html#CapabilityStatement.rest.resource.operation.definition"""
+    rest = (await shelved("GET", "metadata")).res["rest"][0]  # type: ignore[index]
+    named = {one["definition"]: one["name"] for row in (rest, *rest["resource"]) for one in row.get("operation", ())}
+    assert len(named) > 15
+    for url, name in named.items():
+        found = (await shelved("GET", f"OperationDefinition?url={url}")).res["entry"]  # type: ignore[index]
+        assert [one["resource"]["code"] for one in found] == [name]
+        res = (await shelved("GET", f"OperationDefinition/{ids({'entry': found})[0]}")).res
+        assert res is not None
+        assert res["url"] == url
+        if url.startswith("urn:"):
+            assert checker(load_spec(), "OperationDefinition", warnings=False)(res) == []
 
 
 @pytest.mark.parametrize("kind", sorted(COUNTS))
