@@ -6,27 +6,39 @@ https://hl7.org/fhir/R4/resource-operation-meta.html, resource-operation-meta-ad
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from conformance.outcome import bad_request
+from conformance.outcome import bad_request, not_supported
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.access import current
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.perform import perform
 from fhir_server.interactions.read import vread
 from fhir_server.interactions.steps import Step, checked_id
-from fhir_server.security.visible import required
+from fhir_server.query.clauses import NOTHING
+from fhir_server.search.labels import in_use
+from fhir_server.security.visible import required, shown
 
 LISTS = ("profile", "security", "tag")
 ALL, URL = frozenset({"*"}), "http://hl7.org/fhir/OperationDefinition/Resource-meta"
 
 
 async def meta(ctx: Context, request: Request) -> Reply:
-    """GET [type]/[id]/$meta, also on a version: the resource's meta."""
+    """GET [type]/[id]/$meta, also on a version: the resource's meta; of a type or of everything the profiles, tags and labels in use."""
     target = request.path[:-1]
+    if len(target) < 2:
+        return await _meta_in_use(ctx, target)
     if len(target) == 4:
         res = (await vread(ctx, Request("GET", target))).res or {}
     else:
         res = (await current(ctx, target[0], checked_id(target[1]))).res or {}
     return _parameters(res.get("meta", {}))
+
+
+async def _meta_in_use(ctx: Context, target: Sequence[str]) -> Reply:
+    """[base]/$meta, [type]/$meta: of what the caller may see. Raises 403 where it may see nothing of the type."""
+    if target and shown(ctx, target[0]) == NOTHING:
+        required(ctx, target[0], "s")
+    rtypes = target or sorted(await ctx.store.types() & ctx.spec.types)
+    return _parameters(await in_use(ctx, rtypes, lambda rtype: shown(ctx, rtype)))
 
 
 async def meta_add(ctx: Context, request: Request) -> Reply:
@@ -40,6 +52,8 @@ async def meta_delete(ctx: Context, request: Request) -> Reply:
 
 
 async def _changed(ctx: Context, request: Request, change: Callable[[Sequence[Any], Sequence[Any]], list[Any]]) -> Reply:
+    if len(request.path) > 3:
+        raise not_supported("a version is never changed: the operation takes the resource itself")
     given = _given(request)
     rtype, rid = request.path[0], checked_id(request.path[1])
     required(ctx, rtype, "r")  # the answer shows the new meta
@@ -85,7 +99,7 @@ def _parameters(meta: Resource) -> Reply:
 
 
 ROWS = (
-    Operation("meta", URL, frozenset({"instance"}), ALL, False, meta),
+    Operation("meta", URL, frozenset({"system", "type", "instance"}), ALL, False, meta),
     Operation("meta-add", f"{URL}-add", frozenset({"instance"}), ALL, True, meta_add),
     Operation("meta-delete", f"{URL}-delete", frozenset({"instance"}), ALL, True, meta_delete),
 )

@@ -186,3 +186,15 @@ async def test_an_empty_clause_sees_nothing(rest: Exchange, mine: Exchange) -> N
     assert (await other("PUT", "Patient/x", {"resourceType": "Patient", "id": "x"})).status == 404
     assert (await rest("PUT", "Patient/x", {"resourceType": "Patient", "id": "x"})).status == 201
     assert rid_of(await other("PUT", "Patient/x", {"resourceType": "Patient", "id": "x"})) == "x"
+
+
+async def test_meta_of_a_type_shows_labels_of_what_is_seen_only(rest: Exchange) -> None:
+    """https://hl7.org/fhir/R4/resource-operation-meta.html"""
+    for rid in ("mine", "theirs"):
+        assert (await rest("PUT", f"Patient/{rid}", {"resourceType": "Patient", "id": rid, "meta": {"tag": [{"code": rid}]}})).status == 201
+    own = rest.by(Right("Patient", frozenset("rs"), level="patient", who="Patient/mine"))
+    for url in ("Patient/$meta", "$meta"):
+        assert text_of(await rest("GET", url)).count("theirs") == 1
+        reply = await own("GET", url)
+        assert ("mine" in text_of(reply), "theirs" in text_of(reply)) == (True, False)
+    assert (await own("GET", "Observation/$meta")).status == 403
