@@ -1,4 +1,7 @@
-"""Canonical references in includes: a definition is found by its url, and by its version where the reference names one.
+"""Canonical references in chains, `_has` and includes: a definition is found by its url, and by its version where the reference names one.
+
+A reference that names none means every version that is stored. Definitions keep url and version in one key, `!c=http://x/y|2` (`!c=http://x/y|`
+without version), beside those of their parameters; the references are stored as `types/reference.py` says.
 
 https://hl7.org/fhir/R4/references.html#canonical, https://hl7.org/fhir/R4/search.html#include
 """
@@ -8,12 +11,47 @@ from typing import Any
 
 from conformance.spec import Spec
 from fhir_server.context import Context
-from fhir_server.query.clauses import Clause, Keys, both
-from fhir_server.search.schema import Field, schema
+from fhir_server.query.clauses import NOTHING, Clause, Keys, Prefix, both, either
+from fhir_server.search.schema import Field, branches, schema
 from fhir_server.search.types import reference
 from fhir_server.store import Stored
 
 Wanted = dict[str, dict[str, None]]  # type -> canonicals, as they stand in references
+DEFINED = "!c="
+FOLLOWED = frozenset({"canonical", "uri"})
+
+
+def defines(spec: Spec, rtype: str) -> bool:
+    """Resources of the type may have a canonical url and a version."""
+    url, version = (spec.children(rtype).get(name) for name in ("url", "version"))
+    return url is not None and url.types == ("uri",) and version is not None and version.types == ("string",)
+
+
+def key_of(res: dict[str, Any]) -> str:
+    """The key of a definition's url and version; '' if it has no url."""
+    url, version = res.get("url"), res.get("version")
+    return f"{DEFINED}{url}|{version if isinstance(version, str) else ''}" if isinstance(url, str) else ""
+
+
+def follows(spec: Spec, asked: Field, target: str) -> bool:
+    """The parameter may name resources of the type by their canonical url."""
+    if not defines(spec, target):
+        return False
+    elements = [spec.element(part) for part in branches(asked.param.expression)]
+    return any(element is None or FOLLOWED & set(element.types) for element in elements)
+
+
+def naming(asked: Field, found: Iterable[str]) -> Clause:
+    """References that mean one of these ('url|version', 'url|')."""
+    texts = dict.fromkeys(text for each in found for text in (each, each.partition("|")[0] + "|"))
+    return Keys(tuple(f"{name}={text}" for name in asked.names for text in texts)) if texts else NOTHING
+
+
+def named(found: Iterable[str]) -> Clause:
+    """Definitions that one of these references ('url|version', 'url|' for any version) means."""
+    whole = tuple(dict.fromkeys(found))
+    versions = tuple(f"{DEFINED}{text}" for text in whole if not text.endswith("|"))
+    return either(Keys(versions) if versions else NOTHING, *(Prefix(f"{DEFINED}{text}") for text in whole if text.endswith("|")))
 
 
 def kinds(spec: Spec, asked: Field, target: str) -> tuple[str, ...]:

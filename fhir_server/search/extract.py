@@ -9,6 +9,7 @@ from conformance.path import search_path
 from conformance.spec import Spec, is_resource
 from fhir_server.query.clauses import Index
 from fhir_server.query.indexes import HOT, UNIVERSAL
+from fhir_server.search import canonical
 from fhir_server.search.asked import Emit, Out
 from fhir_server.search.schema import Schema, Source, branches, part_fields, schema
 from fhir_server.search.types import composite, date, number, quantity, reference, special, string, token, uri
@@ -73,6 +74,7 @@ def _compile(
     steps, always = _dispatch(spec, base, rtype, shape)
     names, universal = special.text_names(spec), rtype in HOT
     members = _member_heads(spec, shape)
+    definition = canonical.defines(spec, rtype)
     head, date_keys = f"{shape.patient}=", tuple(shape.date + suffix for suffix in ("", "+m", "+y", "+e"))
 
     def run(res: Resource) -> Index:
@@ -94,6 +96,8 @@ def _compile(
         _add_members(out, members, patient)
         if universal:
             out.k[UNIVERSAL] = None
+        if definition and "url" in res and only is None:
+            out.k[canonical.key_of(res)] = None
         if out.k:
             index["k"] = list(out.k)
         if out.r:

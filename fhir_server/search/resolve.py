@@ -8,6 +8,7 @@ from conformance.outcome import too_costly
 from fhir_server.context import Context
 from fhir_server.query.clauses import NOTHING, And, Clause, Dated, Ids, Keys, Or, Patient, both, either, negated
 from fhir_server.query.indexes import HOT
+from fhir_server.search import canonical
 from fhir_server.search.aliases import merged, same
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotOf
 from fhir_server.search.types import reference
@@ -88,6 +89,22 @@ async def _pointing(ctx: Context, node: Chain, condition: Clause, visible: Visib
     inner = both(merged(ctx, node.target, condition), visible(node.target))
     if inner == NOTHING:
         return NOTHING
+    if canonical.follows(ctx.spec, node.field, node.target):
+        return either(*await together([_by_id(ctx, node, inner), _by_url(ctx, node, inner)]))
+    return await _by_id(ctx, node, inner)
+
+
+async def _by_url(ctx: Context, node: Chain, inner: Clause) -> Clause:
+    """What names the url of a definition that meets the clause, with its version or none."""
+    most = ctx.settings.search_chain
+    found = await ctx.store.refs(node.target, inner, [canonical.DEFINED], most + 1)
+    if len(found) > most:
+        raise _too_costly(node.field.code, most)
+    return canonical.naming(node.field, found)
+
+
+async def _by_id(ctx: Context, node: Chain, inner: Clause) -> Clause:
+    """What names a resource that meets the clause by type and id."""
     known = _ids_of(inner)
     if known is not None:
         return reference.to(node.field, tuple(f"{node.target}/{rid}" for rid in known)) if known else NOTHING
@@ -115,7 +132,17 @@ async def _has(ctx: Context, node: Has, visible: Visible) -> Clause:
     if len(found) > most:
         raise _too_costly(node.field.code, most)
     ids = tuple(dict.fromkeys(one.removeprefix(head) for ref in found for one in same(ctx.store, ref)))
-    return Ids(ids) if ids else NOTHING
+    by_id = Ids(ids) if ids else NOTHING
+    return either(by_id, await _named(ctx, node, inner)) if canonical.follows(ctx.spec, node.field, node.rtype) else by_id
+
+
+async def _named(ctx: Context, node: Has, inner: Clause) -> Clause:
+    """The definitions that the canonical references of what meets the clause name."""
+    most = ctx.settings.search_chain
+    found = await ctx.store.refs(node.source, inner, [f"{name}=" for name in node.field.names], 2 * most + 1)
+    if len(found) > 2 * most:
+        raise _too_costly(node.field.code, most)
+    return canonical.named(text for text in found if "|" in text)
 
 
 def _too_costly(code: str, most: int) -> Exception:

@@ -27,11 +27,14 @@ async def test_cases(store, name):
     wrong = []
     for case in world["cases"]:
         try:
-            got = [one.split("/")[1] for one in found(await ask(ctx, case["query"].replace("+", "%2B")))]
+            bundle = await ask(ctx, case["query"].replace("+", "%2B"))
         except Refusal as refusal:
             if case.get("refused", "\0") not in str(refusal) or refusal.status != 400:
                 wrong.append(f"{case['query']}: {refusal}")
             continue
+        got = [one.split("/")[1] for one in found(bundle)]
+        if "includes" in case and sorted(found(bundle, "include")) != case["includes"]:
+            wrong.append(f"{case['query']}: includes {found(bundle, 'include')}")
         expected = case.get("ids")
         if (sorted(got) != sorted(expected)) if case.get("any") and expected is not None else got != expected:
             wrong.append(f"{case['query']}: {got} instead of {expected}")

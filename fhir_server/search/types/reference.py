@@ -1,8 +1,8 @@
 """References. https://hl7.org/fhir/R4/search.html#reference
 
-Stored in `k`: 'performer=Practitioner/1' (relative; absolute ones to this server become relative), 'focus=http://other/Patient/1',
-'definition=http://x/y|2' and 'definition=http://x/y' for canonicals; 'subject:identifier=system|value' for logical ones; 'subject=' where
-there is neither. The one patient of a resource stands in `p` instead.
+Stored in `k`: 'performer=Practitioner/1' (relative; absolute ones to this server become relative), 'focus=http://other/Patient/1';
+'definition=http://x/y' for canonicals, and beside it 'definition=http://x/y|2', or 'definition=http://x/y|' for one that names no version;
+'subject:identifier=system|value' for logical ones; 'subject=' where there is neither. The one patient of a resource stands in `p` instead.
 """
 
 import re
@@ -52,13 +52,15 @@ def emitter(name: str, field: Field, base: str) -> Emit:
             found = targets(value, base)
             for target in found:
                 out.k[head + target] = None
+            if found and type(value) is str and ":" in value and "|" not in value:
+                out.k[f"{head}{value}|"] = None
             identifier = value.get("identifier") if type(value) is dict else None
             if isinstance(identifier, dict):
                 for form in token.forms(identifier, False, False):
                     out.k[logical + form] = None
             if not found:
                 out.k[head] = None
-                inside = value.get("reference") if type(value) is dict else None
+                inside = value.get("reference") if type(value) is dict else value
                 if isinstance(inside, str) and len(inside) > 1 and inside[0] == "#":
                     out.held.append((name, inside[1:]))
 
