@@ -190,7 +190,7 @@ class _Walk:
             self.scope = self.scope.parent or self.scope
             self.positions.pop()
         for group in move.opened:
-            self._open(group)
+            self._open(group, segment.name)
         if move.expected:
             self.positions[-1] = move.position
         else:
@@ -204,11 +204,15 @@ class _Walk:
             )
         return self.structure.rows.get((self.scope.group.name, segment.name), [])
 
-    def _open(self, group: Group) -> None:
+    def _open(self, group: Group, name: str) -> None:
+        """Step into a group: a new instance, but for a segment that opens none and comes late (an NK1 behind the results) the latest one."""
         parent = self.scope.group
         if group in parent.items:
             self.positions[-1] = parent.items.index(group)
-        self.scope = Scope(group, self.scope)
+        latest = self.scope.inner.get(group.name)
+        if latest is None or name in group.openers:
+            latest = self.scope.inner[group.name] = Scope(group, self.scope)
+        self.scope = latest
         self.positions.append(-1)
 
     def _elsewhere(self, segment: Segment) -> list[MessageRow]:

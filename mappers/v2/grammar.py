@@ -88,19 +88,24 @@ def _openers(group: Group) -> set[str]:
 
 
 def _forward(group: Group, position: int, name: str) -> Move | None:
-    """The nearest allowed place from here on: in this group, as its next instance, or further up."""
+    """The nearest allowed place from here on: in this group, as its next instance, or further up.
+
+    A group that was left is entered again only by a segment that opens it: an NK1 behind PV1 belongs to the patient at hand, it is no second one.
+    """
     here: Group | None = group
+    left: Group | None = None
     close = 0
     while here is not None:
         seen = {item for item in here.items[: position + 1] if isinstance(item, str)}
         again = name in here.openers and name in seen
         if not again:
-            found = _ahead(here, max(position, 0), name)
+            start = max(position, 0) + (left is not None and name not in left.openers)
+            found = _ahead(here, start, name)
             if found is not None:
                 return Move(close, found[0], found[1], True)
         if again and here.parent is not None:
             return Move(close + 1, (here,), here.items.index(name), True)
-        parent = here.parent
+        parent, left = here.parent, here
         position = parent.items.index(here) if parent is not None else 0
         here, close = parent, close + 1
     return None

@@ -77,13 +77,17 @@ DATATYPES = frozenset(
 
 
 class Scope:
-    """An instance of a group: `labels` -> drafts visible from here (its own and its descendants', the latest), `segments` seen in it."""
+    """An instance of a group: `labels` -> drafts visible from here (its own and its descendants', the latest), `segments` seen in it,
 
-    __slots__ = ("counts", "group", "labels", "makers", "parent", "segments")
+    `inner`: the latest instance of each group within.
+    """
+
+    __slots__ = ("counts", "group", "inner", "labels", "makers", "parent", "segments")
 
     def __init__(self, group: Group, parent: "Scope | None") -> None:
         self.group = group
         self.parent = parent
+        self.inner: dict[str, Scope] = {}
         self.labels: dict[str, Draft] = {}
         self.counts: dict[str, int] = {}
         self.makers: dict[str, tuple[str, int]] = {}
