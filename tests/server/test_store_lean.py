@@ -269,6 +269,49 @@ async def test_a_fenced_process_does_not_commit(store: MongoStore, lean: Lean, m
     assert await both_of(store, "a") == 2, "written again by PyMongo, with a fresh stamp"
 
 
+async def test_a_transaction_whose_connection_breaks_runs_again_through_pymongo(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    command, asked = Lean.command, []
+
+    async def failing(self, question, *codec, **where):
+        asked.append(next(iter(question)))
+        if question.get("insert") == "Patient":
+            await command(self, question, *codec, **where)
+            raise AutoReconnect("lost after it was done")
+        return await command(self, question, *codec, **where)
+
+    monkeypatch.setattr(Lean, "command", failing)
+    written = await store.transact(lambda tx: tx.put([change("a")]))
+    assert [one.vid for one in written] == [1]
+    assert asked == ["insert", "abortTransaction"], "the second attempt asks through PyMongo"
+    assert (await store.get("Patient", "a")).vid == 1
+
+
+async def test_a_transaction_whose_commit_is_never_answered_is_told_as_such(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    command = Lean.command
+
+    async def losing(self, question, *codec, **where):
+        if "commitTransaction" in question:
+            raise AutoReconnect("lost")
+        return await command(self, question, *codec, **where)
+
+    monkeypatch.setattr(Lean, "command", losing)
+    monkeypatch.setattr(lean_tx, "AGAIN_SECONDS", (0.001, 0.001))
+    store.transaction_seconds = 0.2
+    with pytest.raises(Refusal) as refused:
+        await store.transact(lambda tx: tx.put([change("a")]))
+    assert refused.value.status == 503
+    assert store.horizon.flights, "the stamp is kept: the server may still apply it"
+
+
+async def test_a_transaction_uses_no_driver_session_where_there_is_a_lean_channel(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a session of PyMongo")
+
+    monkeypatch.setattr(store.client, "start_session", refused)
+    await store.transact(lambda tx: tx.put([change("a")]))
+    assert (await store.get("Patient", "a")).vid == 1
+
+
 async def test_the_sessions_of_a_dead_process_are_found_by_its_name(store: MongoStore, lean: Lean):
     start = {"txnNumber": bson.Int64(1), "autocommit": False, "startTransaction": True}
     session = Session()

@@ -1,14 +1,30 @@
-"""Transactions: conflicts are retried, racing creators exclude each other, nothing is lost."""
+"""Transactions: conflicts are retried, racing creators exclude each other, nothing is lost; over the lean channel and through PyMongo alike."""
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from conformance.outcome import Refusal, precondition_failed
 from fhir_server.query.clauses import Keys
 from fhir_server.store import Change, Stored, Tx
-from fhir_server.store.mongo.store import MongoStore
+from fhir_server.store.embedded import Embedded
+from fhir_server.store.mongo.store import MongoStore, open_store
+
+
+@pytest.fixture(params=["lean", "driver"])
+async def store(request: pytest.FixtureRequest, mongod: Embedded, database_name: str) -> AsyncIterator[MongoStore]:
+    """An empty store that has the lean channel, or not (an external cluster)."""
+    opened = await open_store(mongod.uri, name=database_name, transaction_seconds=10)
+    lean = opened.place.lean
+    if request.param == "driver":
+        opened.place = replace(opened.place, lean=None)
+    yield opened
+    await opened.client.drop_database(database_name)
+    opened.place = replace(opened.place, lean=lean)
+    await opened.close()
 
 
 def patient(rid: str, prior: Stored | None = None, count: int = 0, **index: object) -> Change:
@@ -158,3 +174,40 @@ async def test_a_cancelled_transaction_leaves_nothing(store: MongoStore):
             return (await tx.put([patient("a", await tx.get("Patient", "a"))]))[0]
 
         assert (await store.transact(again)).vid == 1
+
+
+async def test_what_a_transaction_wrote_it_reads_and_nobody_else_does(store: MongoStore):
+    many = [patient(f"{number:04d}", k=["a"]) for number in range(1500)]
+
+    async def body(tx: Tx) -> int:
+        await tx.put(many)
+        assert await store.count("Patient", Keys(("a",))) == 0
+        assert len(await tx.get_many([("Patient", one.rid) for one in many])) == 1500
+        assert len(await tx.find("Patient", Keys(("a",)), limit=1200)) == 1200
+        return await tx.count("Patient", Keys(("a",)))
+
+    assert await store.transact(body) == 1500
+    assert await store.count("Patient", Keys(("a",))) == 1500
+
+
+async def test_large_versions_of_one_transaction_travel_in_parts(store: MongoStore):
+    size = 6_000_000
+
+    def large(rid: str, letter: str, prior: Stored | None = None) -> Change:
+        return Change("Patient", rid, {"resourceType": "Patient", "id": rid, "x": letter * size}, {}, prior, "PUT")
+
+    first = await store.transact(lambda tx: tx.put([large(rid, "a") for rid in "abcd"]))
+    await store.transact(lambda tx: tx.put([large(one.rid, "b", one) for one in first]))
+    assert [(await store.get("Patient", rid)).res["x"] == "b" * size for rid in "abcd"] == [True] * 4
+    assert [(await store.version("Patient", rid, 1)).res["x"] == "a" * size for rid in "abcd"] == [True] * 4
+
+
+async def test_deletions_and_changes_of_one_type_in_one_transaction(store: MongoStore):
+    made = await store.transact(lambda tx: tx.put([patient(rid) for rid in "abc"]))
+
+    async def body(tx: Tx) -> None:
+        await tx.put([Change("Patient", "a", None, {}, made[0], "DELETE"), patient("b", made[1], 7), patient("d")])
+
+    await store.transact(body)
+    assert (await store.get("Patient", "a")).res is None
+    assert [(await store.get("Patient", rid)).res["count"] for rid in "bcd"] == [7, 0, 0]

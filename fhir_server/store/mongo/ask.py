@@ -28,8 +28,8 @@ SLOW = Lane(rest=1.0, longest=2.0)
 
 async def rows(place: "Place", command: Shape) -> list[Document]:
     """All rows of a `find` (of documents without their index) or `aggregate` command. Raises OperationFailure (out of time among others)."""
-    if place.session is not None:  # its snapshot may be older than the index, and a failed command would end the transaction
-        return await _driver_rows(place, _unhinted(command))
+    if place.frame is not None:  # its snapshot may be older than the index, and a failed command would end the transaction
+        return await place.frame.rows(_unhinted(command))
     try:
         return await _rows(place, command, QUICK_SECONDS)
     except OperationFailure as error:
@@ -43,9 +43,9 @@ async def rows(place: "Place", command: Shape) -> list[Document]:
 
 async def count(place: "Place", command: Shape) -> int:
     """The answer of a `count` command; a transaction takes none, it gets the same as an aggregation."""
-    if place.session is not None:
+    if place.frame is not None:
         stages: list[Shape] = [{"$match": command["query"]}, *([{"$limit": command["limit"]}] if "limit" in command else []), {"$count": "n"}]
-        answer = await _driver_rows(place, {"aggregate": command["count"], "pipeline": stages})
+        answer = await place.frame.rows({"aggregate": command["count"], "pipeline": stages})
         return int(answer[0]["n"]) if answer else 0
     found = await quick_count(place, command, QUICK_SECONDS)
     if found is not None:
@@ -101,12 +101,11 @@ def _batches(command: Shape) -> Shape:
 
 
 async def _driver_rows(place: "Place", command: Shape) -> list[Document]:
-    """The same by the driver's cursors, which retry and go through a transaction."""
-    more: dict[str, Any] = {"session": place.session}
+    """The same by the driver's cursors, which retry."""
     if "aggregate" in command:
-        more |= {name: command[name] for name in ("maxTimeMS", "allowDiskUse", "hint") if name in command}
+        more: dict[str, Any] = {name: command[name] for name in ("maxTimeMS", "allowDiskUse", "hint") if name in command}
         return await (await place.database[command["aggregate"]].aggregate(command["pipeline"], **more)).to_list()
-    cursor = place.database[command["find"]].find(command["filter"], command["projection"], **more).limit(command.get("limit", 0))
+    cursor = place.database[command["find"]].find(command["filter"], command["projection"]).limit(command.get("limit", 0))
     if "maxTimeMS" in command:
         cursor = cursor.max_time_ms(command["maxTimeMS"])
     if "hint" in command:

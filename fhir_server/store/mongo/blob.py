@@ -12,10 +12,10 @@ from datetime import timedelta
 
 from gridfs.asynchronous import AsyncGridFSBucket
 from gridfs.errors import FileExists, NoFile
-from pymongo.asynchronous.client_session import AsyncClientSession
 
 from conformance.outcome import refuse
 from fhir_server.store.mongo.client import Database
+from fhir_server.store.mongo.frame import Frame, update
 
 BUCKET = "blobs"
 UNOWNED_FOR = timedelta(hours=1)
@@ -53,11 +53,14 @@ class Blobs:
         except NoFile as error:
             raise refuse("exception", "a large body is missing from the store: restore it from a backup") from error
 
-    async def own(self, digest: str, owner: str, session: AsyncClientSession | None) -> None:
-        """Reference a blob, inside the transaction. Raises BlobGone if it was collected meanwhile."""
-        files = self.database[f"{BUCKET}.files"]
-        done = await files.update_one({"_id": digest}, {"$addToSet": {"owners": owner}}, session=session)
-        if not done.matched_count:
+    async def own(self, digest: str, owner: str, frame: Frame | None) -> None:
+        """Reference a blob, inside the transaction if there is one. Raises BlobGone if it was collected meanwhile."""
+        files, wanted, added = f"{BUCKET}.files", {"_id": digest}, {"$addToSet": {"owners": owner}}
+        if frame is not None:
+            matched = await update(frame, files, [{"q": wanted, "u": added}])
+        else:
+            matched = (await self.database[files].update_one(wanted, added)).matched_count
+        if not matched:
             raise BlobGone
 
     async def collect(self) -> int:

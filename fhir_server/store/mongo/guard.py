@@ -11,10 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from pymongo import UpdateOne
-from pymongo.asynchronous.client_session import AsyncClientSession
-
-from fhir_server.store.mongo.client import Database
+from fhir_server.store.mongo.frame import Frame, update
 
 GUARDS = "guards"
 GUARD_SECONDS = 3600
@@ -53,8 +50,7 @@ def release(held: dict[str, asyncio.Lock]) -> None:
     held.clear()
 
 
-async def touch(database: Database, keys: Iterable[str], session: AsyncClientSession) -> None:
+async def touch(frame: Frame, keys: Iterable[str]) -> None:
     """Write the guard documents inside the transaction."""
-    writes = [UpdateOne({"_id": key}, {"$inc": {"n": 1}, "$currentDate": {"at": True}}, upsert=True) for key in sorted(set(keys))]
-    if writes:
-        await database[GUARDS].bulk_write(writes, ordered=True, session=session)
+    touched = {"$inc": {"n": 1}, "$currentDate": {"at": True}}
+    await update(frame, GUARDS, [{"q": {"_id": key}, "u": touched, "upsert": True} for key in sorted(set(keys))])

@@ -38,13 +38,13 @@ async def of_resource(place: Place, rtype: str, rid: str, window: Window) -> lis
     """Versions of one resource, by version number (which is commit order)."""
     found: list[Stored] = []
     stamps = _stamps(window)
-    current = await place.database[rtype].find_one({"_id": rid, **stamps}, SHOWN, session=place.session)
+    current = await place.database[rtype].find_one({"_id": rid, **stamps}, SHOWN)
     if current is not None:
         found = await with_blobs(place, rtype, [current])
     low, high = version_id(rtype, rid, 0), f"{rtype}/{rid}0"
     if window.after:
         low, high = (version_id(rtype, rid, window.after[3]), high) if window.ascending else (low, version_id(rtype, rid, window.after[3]))
-    found_past = place.database[HISTORY].find({"_id": {"$gt": low, "$lt": high}, **stamps}, PAST, session=place.session)
+    found_past = place.database[HISTORY].find({"_id": {"$gt": low, "$lt": high}, **stamps}, PAST)
     rows = await found_past.sort("_id", 1 if window.ascending else -1).limit(window.limit).to_list()
     found += await past(place, rows)
     if window.after:
@@ -78,9 +78,9 @@ async def visible(place: Place, rtype: str, versions: Sequence[Stored], clause: 
     rids = sorted({one.rid for one in versions})
     if not rids:
         return []
-    current = await place.database[rtype].find({"_id": {"$in": rids}}, {"_id": 1}, session=place.session).to_list()
+    current = await place.database[rtype].find({"_id": {"$in": rids}}, {"_id": 1}).to_list()
     here = {row["_id"] for row in current}
-    matching = await place.database[rtype].find(lower(And((Ids(tuple(rids)), clause))), {"_id": 1}, session=place.session).to_list()
+    matching = await place.database[rtype].find(lower(And((Ids(tuple(rids)), clause))), {"_id": 1}).to_list()
     shown = {row["_id"] for row in matching}
     shown |= await _last_matching(place, rtype, [rid for rid in rids if rid not in here], clause)
     return [one for one in versions if one.rid in shown]
@@ -98,7 +98,7 @@ async def _last_matching(place: Place, rtype: str, rids: list[str], clause: Clau
         {"$match": lower(clause)},
         {"$project": {"_id": 1}},
     ]
-    rows = await (await place.database[HISTORY].aggregate(stages, session=place.session)).to_list()
+    rows = await (await place.database[HISTORY].aggregate(stages)).to_list()
     return {row["_id"] for row in rows}
 
 
@@ -106,7 +106,7 @@ async def _current(place: Place, rtype: str, window: Window) -> list[Stored]:
     wanted = {"$and": [_stamps(window), _behind(window, rtype, "_id", "vid"), _of_few(window, "_id")]}
     order = [("at", 1), ("_id", -1)] if window.ascending else [("at", -1), ("_id", 1)]
     collection = place.database.get_collection(rtype, read_concern=COMMITTED)
-    rows = await collection.find(wanted, SHOWN, session=place.session).sort(order).limit(window.limit).to_list()
+    rows = await collection.find(wanted, SHOWN).sort(order).limit(window.limit).to_list()
     return await with_blobs(place, rtype, rows)
 
 
@@ -121,12 +121,12 @@ async def _current_of_all(place: Place, rtypes: Sequence[str], window: Window) -
     stages += [{"$sort": {"at": -down, "t": down, "_id": down}}, {"$limit": window.limit}]
     collection = place.database.get_collection(rtypes[0], read_concern=COMMITTED)
     chosen: dict[str, dict[str, datetime]] = defaultdict(dict)
-    async for row in await collection.aggregate(stages, session=place.session):
+    async for row in await collection.aggregate(stages):
         chosen[row["t"]][row["_id"]] = row["at"]
     found: list[Stored] = []
     for rtype, stamps in chosen.items():
         collection = place.database.get_collection(rtype, read_concern=COMMITTED)
-        rows = await collection.find({"_id": {"$in": list(stamps)}}, SHOWN, session=place.session).to_list()
+        rows = await collection.find({"_id": {"$in": list(stamps)}}, SHOWN).to_list()
         found += await with_blobs(place, rtype, [row for row in rows if row["at"] == stamps[row["_id"]]])
     return found
 
@@ -146,7 +146,7 @@ async def _superseded(place: Place, rtype: str | None, window: Window) -> list[S
     if rtype:
         order = [pair for pair in order if pair[0] != "t"]
     collection = place.database.get_collection(HISTORY, read_concern=COMMITTED)
-    rows = await collection.find(wanted, PAST, session=place.session).sort(order).limit(window.limit).to_list()
+    rows = await collection.find(wanted, PAST).sort(order).limit(window.limit).to_list()
     return await past(place, rows)
 
 

@@ -19,7 +19,9 @@ from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, Writ
 from fhir_server.store import Tx
 from fhir_server.store.inbox import ACCEPTED, FAILED, REUSED, SEPARATOR, Busy, Document, Entry
 from fhir_server.store.mongo.client import MAJORITY
+from fhir_server.store.mongo.document import encoded, raw
 from fhir_server.store.mongo.errors import DUPLICATE_KEY, surfaced
+from fhir_server.store.mongo.frame import Frame, batched, delete, update
 from fhir_server.store.mongo.lean import Lean
 
 NAMESPACE_EXISTS = 48
@@ -82,9 +84,9 @@ def _taken(failures: Iterable[Mapping[str, Any]]) -> dict[int, str]:
     return {failure["index"]: "first" if "first" in failure.get("keyPattern", ()) else "key" for failure in failures}
 
 
-def _session(tx: Tx | None) -> Any:
-    """The driver session of a MongoTx; None outside transactions."""
-    return None if tx is None else tx.session  # type: ignore[attr-defined]
+def _frame(tx: Tx | None) -> Frame | None:
+    """The transaction of a MongoTx."""
+    return None if tx is None else tx.frame  # type: ignore[attr-defined]
 
 
 def _border(tx: Tx | None) -> AbstractContextManager[None]:
@@ -208,15 +210,20 @@ class MongoInbox:
             if not entry.order:
                 return []
             before = {"status": "received", "order": {"$in": list(entry.order)}, "_id": {"$lt": entry.id}}
-            found = self.database["inbox"].find(before, WITHOUT_RAW, session=_session(tx), hint="pending")
-            return sorted([_entry(row) for row in await found.to_list()], key=lambda one: one.id)
+            found = await self._rows(tx, {"find": "inbox", "filter": before, "projection": WITHOUT_RAW, "hint": "pending"})
+            return sorted([_entry(row) for row in found], key=lambda one: one.id)
 
     async def finish(self, tx: Tx | None, entry: Entry, changes: Mapping[str, Any]) -> None:
         """See `Inbox.finish`."""
         with _border(tx):
             held = {"_id": entry.id, "status": "received", "owner": entry.owner, "attempt": entry.attempt}
-            done = await self.database["inbox"].update_one(held, {"$set": _plain(changes)}, session=_session(tx))
-            if done.matched_count != 1:
+            change = {"$set": _plain(changes)}
+            frame = _frame(tx)
+            if frame is not None:
+                matched = await update(frame, "inbox", [{"q": held, "u": change}])
+            else:
+                matched = (await self.database["inbox"].update_one(held, change)).matched_count
+            if matched != 1:
                 raise Busy
 
     async def mark(self, id: str, changes: Mapping[str, Any]) -> None:
@@ -258,22 +265,25 @@ class MongoInbox:
             wanted = sorted(set(ids))
             if not wanted:
                 return {}
-            rows = await self.database[kind].find({"_id": {"$in": wanted}}, session=_session(tx)).to_list()
+            rows = await self._rows(tx, {"find": kind, "filter": {"_id": {"$in": wanted}}})
             return {row["_id"]: row for row in rows}
 
     async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000, *, after: str = "") -> list[Document]:
         """See `Inbox.find`."""
         with _border(tx):
             wanted: Document = {name: {"$in": list(values)}, **({"_id": {"$gt": after}} if after else {})}
-            found = self.database[kind].find(wanted, session=_session(tx)).sort("_id", ASCENDING).limit(limit)
-            return list(await found.to_list())
+            return await self._rows(tx, {"find": kind, "filter": wanted, "sort": {"_id": 1}, "limit": limit})
 
     async def save(self, tx: Tx | None, kind: str, documents: Sequence[Document]) -> None:
         """See `Inbox.save`."""
         with _border(tx):
-            if documents:
+            frame = _frame(tx)
+            if frame is not None:
+                rows = [(document["_id"], raw(encoded(document))) for document in documents]
+                await update(frame, kind, [{"q": {"_id": id}, "u": row, "upsert": True} for id, row in rows])
+            elif documents:
                 writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
-                await self.database[kind].bulk_write(writes, ordered=True, session=_session(tx))
+                await self.database[kind].bulk_write(writes, ordered=True)
 
     async def aliases(self, after: int) -> list[tuple[int, str, str]]:
         """See `Inbox.aliases`. At first all are read, also those that were stored before generations were."""
@@ -285,8 +295,23 @@ class MongoInbox:
     async def drop(self, tx: Tx | None, kind: str, ids: Sequence[str]) -> None:
         """See `Inbox.drop`."""
         with _border(tx):
-            if ids:
-                await self.database[kind].delete_many({"_id": {"$in": list(ids)}}, session=_session(tx))
+            wanted = {"_id": {"$in": list(ids)}}
+            frame = _frame(tx)
+            if frame is not None:
+                await delete(frame, kind, [{"q": wanted, "limit": 0}])
+            else:
+                await self.database[kind].delete_many(wanted)
+
+    async def _rows(self, tx: Tx | None, command: Document) -> list[Document]:
+        """The rows of a `find` command, in the transaction or by itself."""
+        frame = _frame(tx)
+        if frame is not None:
+            return await frame.rows(command)
+        if self.lean is not None:
+            with suppress(AutoReconnect):  # then PyMongo's way, which waits for the server
+                return await self.lean.rows(batched(command))
+        cursor = await self.database.cursor_command(batched(command), codec_options=self.database.codec_options)
+        return await cursor.to_list()
 
 
 def _plain(changes: Mapping[str, Any]) -> Document:

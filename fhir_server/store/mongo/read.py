@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import AutoReconnect
 
 from fhir_server.store import Stored
 from fhir_server.store.mongo.blob import Blobs
 from fhir_server.store.mongo.client import Database
 from fhir_server.store.mongo.document import RAW, SHOWN, Document, decoded, stored
+from fhir_server.store.mongo.frame import Frame
 from fhir_server.store.mongo.lean import Lean
 
 HISTORY = "history"
@@ -24,11 +24,11 @@ MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to read: a tenant's database, its blobs, and the session of a transaction (None outside)."""
+    """Where to read: a tenant's database, its blobs, and the transaction (None outside)."""
 
     database: Database
     blobs: Blobs
-    session: AsyncClientSession | None = None
+    frame: Frame | None = None
     lean: Lean | None = None  # the channel of the embedded server, outside of transactions
 
 
@@ -50,15 +50,13 @@ async def _current(place: Place, rtype: str, rid: str) -> Document | None:
 
     The answer is taken as raw BSON, because PyMongo decodes a command's answer without our decimals.
     """
-    if place.lean is not None:
+    if place.lean is not None or place.frame is not None:
         found = await rows(place, rtype, {"_id": rid}, SHOWN, limit=1)
         return found[0] if found else None
     command = {"find": rtype, "filter": {"_id": rid}, "projection": SHOWN, "limit": 1, "singleBatch": True}
     try:
-        reply = await place.database.command(command, codec_options=RAW, session=place.session)
+        reply = await place.database.command(command, codec_options=RAW)
     except AutoReconnect:
-        if place.session is not None:
-            raise
         reply = await place.database.command(command, codec_options=RAW)
     batch = reply["cursor"]["firstBatch"]
     return decoded(batch[0].raw) if batch else None
@@ -68,15 +66,17 @@ async def rows(
     place: Place, collection: str, wanted: Document, shown: Document, order: Sequence[tuple[str, int]] = (), limit: int = 0
 ) -> list[Document]:
     """Rows of a collection that match a filter, in order, at most `limit` (0: all)."""
+    command: Document = {"find": collection, "filter": wanted, "projection": shown}
+    if order:
+        command["sort"] = dict(order)
+    if limit:
+        command |= {"limit": limit, "batchSize": limit + 1}
+    if place.frame is not None:
+        return await place.frame.rows(command)
     if place.lean is not None:
-        command: Document = {"find": collection, "filter": wanted, "projection": shown}
-        if order:
-            command["sort"] = dict(order)
-        if limit:
-            command |= {"limit": limit, "batchSize": limit + 1}
         with suppress(AutoReconnect):  # then PyMongo's way, which waits for the server
             return await place.lean.rows(command)
-    cursor = place.database[collection].find(wanted, shown, session=place.session).limit(limit)
+    cursor = place.database[collection].find(wanted, shown).limit(limit)
     return await (cursor.sort(order) if order else cursor).to_list()
 
 
@@ -97,7 +97,7 @@ def superseded(row: Document, res: Document | None = None) -> Stored:
 
 async def past_version(place: Place, rtype: str, rid: str, vid: int) -> Stored | None:
     """A superseded version or tombstone."""
-    row = await place.database[HISTORY].find_one({"_id": version_id(rtype, rid, vid)}, PAST, session=place.session)
+    row = await place.database[HISTORY].find_one({"_id": version_id(rtype, rid, vid)}, PAST)
     return None if row is None else (await past(place, [row]))[0]
 
 
@@ -133,8 +133,8 @@ async def loaded(blobs: Blobs, row: Document) -> Document:
 async def _tombstones(place: Place, rtype: str, rids: Sequence[str]) -> dict[tuple[str, str], Stored]:
     """The newest tombstone of each of these ids that has one."""
     wanted = {"t": rtype, "i": {"$in": list(rids)}, "m": "DELETE"}
-    rows = await place.database[HISTORY].find(wanted, PAST, session=place.session).sort([("i", 1), ("v", 1)]).to_list()
-    return {(rtype, row["i"]): superseded(row) for row in rows}
+    found = await rows(place, HISTORY, wanted, PAST, [("i", 1), ("v", 1)])
+    return {(rtype, row["i"]): superseded(row) for row in found}
 
 
 async def with_blobs(place: Place, rtype: str, rows: Sequence[Document], position: tuple[Any, ...] = ()) -> list[Stored]:

@@ -7,23 +7,24 @@ UnknownTransactionCommitResult means ask again for the commit. Both are bounded 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.errors import AutoReconnect, ConnectionFailure, OperationFailure, PyMongoError
 
 from conformance.outcome import unavailable
 from fhir_server.query.clauses import Clause
 from fhir_server.store import Change, Sort, Stored, Tx
 from fhir_server.store.mongo import find, guard, read, write
 from fhir_server.store.mongo.blob import BlobGone
-from fhir_server.store.mongo.client import MAJORITY, SNAPSHOT, Database
+from fhir_server.store.mongo.client import MAJORITY, SNAPSHOT
 from fhir_server.store.mongo.errors import TRANSIENT, UNKNOWN_COMMIT, as_refusal, is_duplicate
+from fhir_server.store.mongo.frame import DriverFrame, Frame
 from fhir_server.store.mongo.horizon import Flight, Horizon
+from fhir_server.store.mongo.lean_tx import LeanFrame
 from fhir_server.store.mongo.space import Space
 
 if TYPE_CHECKING:
@@ -48,11 +49,10 @@ class Fenced(Exception):
 
 @dataclass(slots=True, eq=False)
 class MongoTx:
-    """One attempt of a transaction (`store.Tx`). session and database: for the exchange's own documents in the same transaction."""
+    """One attempt of a transaction (`store.Tx`). frame: also for the exchange's own documents in the same transaction."""
 
     place: read.Place
-    session: AsyncClientSession
-    database: Database
+    frame: Frame
     known: set[str]
     horizon: Horizon
     queues: guard.Queues
@@ -65,7 +65,7 @@ class MongoTx:
         """See `Tx.guard`."""
         wanted = sorted(set(keys))
         await guard.wait(self.queues, wanted, self.held)
-        await guard.touch(self.database, wanted, self.session)
+        await guard.touch(self.frame, wanted)
 
     async def get(self, rtype: str, rid: str) -> Stored | None:
         """See `Reader.get`."""
@@ -95,7 +95,7 @@ class MongoTx:
         if new:
             raise NewType(new)
         await self.space.check()
-        return await write.put(self.place, changes, await self._stamp(changes))
+        return await write.put(self.place, self.frame, changes, await self._stamp(changes))
 
     async def _stamp(self, changes: Sequence[Change]) -> datetime:
         """One stamp for the transaction; a later one only where a prior is not older."""
@@ -108,10 +108,10 @@ class MongoTx:
 async def transact(store: "MongoStore", body: Callable[[Tx], Awaitable[T]]) -> T:
     """See `Store.transact`. Raises what `body` raises (rolled back), Refusal 503 when conflicts do not end in time."""
     deadline = time.monotonic() + store.transaction_seconds
-    pause, duplicates = FIRST_PAUSE, 0
+    pause, duplicates, by_lean = FIRST_PAUSE, 0, True
     while True:
         try:
-            return await _attempt(store, body, deadline)
+            return await _attempt(store, body, deadline, by_lean=by_lean)
         except NewType as new:
             await store.ensure(new.rtypes)
             continue
@@ -120,6 +120,7 @@ async def transact(store: "MongoStore", body: Callable[[Tx], Awaitable[T]]) -> T
                 raise unavailable("the change could not be stored in time") from None
         except PyMongoError as error:
             duplicates += is_duplicate(error)
+            by_lean = by_lean and not isinstance(error, AutoReconnect)  # PyMongo waits for the server
             if not _worth_again(error, duplicates) or time.monotonic() > deadline:
                 raise as_refusal(error) from error
         await asyncio.sleep(pause * (0.5 + random.random()))
@@ -132,19 +133,28 @@ def _worth_again(error: PyMongoError, duplicates: int) -> bool:
     return error.has_error_label(TRANSIENT)
 
 
-async def _attempt(store: "MongoStore", body: Callable[[Tx], Awaitable[T]], deadline: float) -> T:
+@asynccontextmanager
+async def _opened(store: "MongoStore", *, by_lean: bool) -> AsyncIterator[Frame]:
+    lean = store.place.lean
+    if by_lean and lean is not None:
+        yield LeanFrame(lean, MAJORITY.document)
+        return
     async with store.client.start_session(causal_consistency=False) as session:
         await session.start_transaction(SNAPSHOT, MAJORITY, max_commit_time_ms=int(store.transaction_seconds * 1000))
-        place = read.Place(store.database, store.blobs, session)
-        tx = MongoTx(place, session, store.database, store.known, store.horizon, store.queues, store.space)
+        yield DriverFrame(store.database, session)
+
+
+async def _attempt(store: "MongoStore", body: Callable[[Tx], Awaitable[T]], deadline: float, *, by_lean: bool) -> T:
+    async with _opened(store, by_lean=by_lean) as frame:
+        tx = MongoTx(read.Place(store.database, store.blobs, frame), frame, store.known, store.horizon, store.queues, store.space)
         try:
             result = await body(tx)
             if tx.flight is not None and not store.horizon.valid(tx.flight):
                 raise Fenced
             tx.committing = True
-            await _commit(session, deadline)
+            await _commit(frame, deadline)
         except BaseException as error:
-            await _abort(session)
+            await _abort(frame)
             if tx.flight is not None:
                 _give_back(store.horizon, tx.flight, error, tx.committing)
             raise
@@ -155,10 +165,9 @@ async def _attempt(store: "MongoStore", body: Callable[[Tx], Awaitable[T]], dead
         return result
 
 
-async def _abort(session: AsyncClientSession) -> None:
-    if session.in_transaction:
-        with suppress(ConnectionFailure, OperationFailure):  # the transaction is gone already, or ends with its lifetime
-            await session.abort_transaction()
+async def _abort(frame: Frame) -> None:
+    with suppress(ConnectionFailure, OperationFailure):  # the transaction is gone already, or ends with its lifetime
+        await frame.abort()
 
 
 def _give_back(horizon: Horizon, flight: Flight, error: BaseException, committing: bool) -> None:
@@ -167,10 +176,10 @@ def _give_back(horizon: Horizon, flight: Flight, error: BaseException, committin
     (horizon.lose if unknown else horizon.land)(flight)
 
 
-async def _commit(session: AsyncClientSession, deadline: float) -> None:
+async def _commit(frame: Frame, deadline: float) -> None:
     while True:
         try:
-            await session.commit_transaction()
+            await frame.commit()
         except PyMongoError as error:
             if not error.has_error_label(UNKNOWN_COMMIT) or time.monotonic() > deadline:
                 raise

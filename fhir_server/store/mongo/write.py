@@ -5,31 +5,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from bson.raw_bson import RawBSONDocument
-from pymongo import DeleteOne, InsertOne, ReplaceOne
 from pymongo.errors import OperationFailure
 
 from conformance.outcome import conflict
 from fhir_server.store import Change, Stored
 from fhir_server.store.mongo.document import INLINE_BYTES, Document, bare, encoded, raw
 from fhir_server.store.mongo.errors import TRANSIENT
+from fhir_server.store.mongo.frame import Frame, delete, insert, update
 from fhir_server.store.mongo.read import HISTORY, Place, version_id
 
-Write = InsertOne[Any] | ReplaceOne[Any] | DeleteOne
 INDEX_FIELDS_LEFT_OUT = {"res": 0, "x": 0, "blob": 0, "vid": 0, "at": 0, "m": 0}
-BATCH_BYTES = 12 * 1024 * 1024
 BREATH = 50  # documents encoded before other requests have their turn
-INSERT_AT_ONCE = 1000  # documents in one command: the driver encodes a command without a pause
 
 
 @dataclass(slots=True)
 class Plan:
-    """What a transaction writes: per type's collection the new documents, replacements and removals; the rows of history."""
+    """What a transaction writes: per type's collection the new documents, replacements and removals (as commands have them); the rows of history."""
 
     inserts: dict[str, list[RawBSONDocument]] = field(default_factory=lambda: defaultdict(list))
-    replaces: dict[str, list[Write]] = field(default_factory=lambda: defaultdict(list))
+    replaces: dict[str, list[Document]] = field(default_factory=lambda: defaultdict(list))
+    removals: dict[str, list[Document]] = field(default_factory=lambda: defaultdict(list))
     history: list[RawBSONDocument] = field(default_factory=list)
     blobs: list[tuple[str, str]] = field(default_factory=list)
     versions: list[Stored] = field(default_factory=list)
@@ -50,24 +47,25 @@ async def packed(place: Place, document: Document, owner: str, blobs: list[tuple
     return raw(data)
 
 
-async def put(place: Place, changes: Sequence[Change], at: datetime) -> list[Stored]:
+async def put(place: Place, frame: Frame, changes: Sequence[Change], at: datetime) -> list[Stored]:
     """Write the changes inside the transaction of `place`; all get the stamp `at`, which is later than that of every prior."""
     plan = Plan()
-    lost = await _last_indexes(place, [change for change in changes if change.res is None])
+    lost = await _last_indexes(frame, [change for change in changes if change.res is None])
     for number, change in enumerate(changes):
         await _plan(place, plan, change, at, lost)
         if number % BREATH == BREATH - 1:
             await asyncio.sleep(0)
     for digest, owner in plan.blobs:
-        await place.blobs.own(digest, owner, place.session)
+        await place.blobs.own(digest, owner, frame)
     for rtype, documents in plan.inserts.items():
-        await _insert(place, rtype, documents)
+        await insert(frame, rtype, documents)
     for rtype, writes in plan.replaces.items():
-        done = await place.database[rtype].bulk_write(writes, ordered=False, session=place.session)
-        if done.matched_count + done.deleted_count != len(writes):
+        if await update(frame, rtype, writes) != len(writes):
             raise superseded_meanwhile()
-    if plan.history:
-        await _insert(place, HISTORY, plan.history)
+    for rtype, writes in plan.removals.items():
+        if await delete(frame, rtype, writes) != len(writes):
+            raise superseded_meanwhile()
+    await insert(frame, HISTORY, plan.history)
     return plan.versions
 
 
@@ -76,19 +74,14 @@ def superseded_meanwhile() -> OperationFailure:
     return OperationFailure("a prior version was superseded", 112, {"errorLabels": [TRANSIENT]})
 
 
-async def _insert(place: Place, collection: str, documents: list[RawBSONDocument]) -> None:
-    for start in range(0, len(documents), INSERT_AT_ONCE):
-        await place.database[collection].insert_many(documents[start : start + INSERT_AT_ONCE], ordered=True, session=place.session)
-
-
-async def _last_indexes(place: Place, deletes: Iterable[Change]) -> dict[tuple[str, str], Document]:
+async def _last_indexes(frame: Frame, deletes: Iterable[Change]) -> dict[tuple[str, str], Document]:
     """The index documents of what is deleted: a tombstone keeps the last one, so that history is filtered by what the resource was."""
     by_type: dict[str, list[str]] = defaultdict(list)
     for change in deletes:
         by_type[change.rtype].append(change.rid)
     found: dict[tuple[str, str], Document] = {}
     for rtype, rids in by_type.items():
-        rows = await place.database[rtype].find({"_id": {"$in": rids}}, INDEX_FIELDS_LEFT_OUT, session=place.session).to_list()
+        rows = await frame.rows({"find": rtype, "filter": {"_id": {"$in": rids}}, "projection": INDEX_FIELDS_LEFT_OUT})
         found.update({(rtype, row.pop("_id")): row for row in rows})
     return found
 
@@ -102,7 +95,7 @@ async def _plan(place: Place, plan: Plan, change: Change, at: datetime, lost: di
     elif change.res is None:
         raise ValueError("a resource that is not there cannot be deleted")
     if change.res is None:
-        plan.replaces[change.rtype].append(DeleteOne(current))
+        plan.removals[change.rtype].append({"q": current, "limit": 1})
         row = lost.get((change.rtype, change.rid), {}) | _row(change.rtype, change.rid, vid, at, "DELETE", None)  # the row's own fields win
         plan.history.append(raw(encoded(row)))
         plan.versions.append(Stored(change.rtype, change.rid, vid, at, None, "DELETE"))
@@ -110,7 +103,7 @@ async def _plan(place: Place, plan: Plan, change: Change, at: datetime, lost: di
     document = bare(change, vid, at)
     data = await packed(place, document, f"{change.rtype}/{change.rid}/{vid}", plan.blobs)
     if prior is not None and prior.res is not None:
-        plan.replaces[change.rtype].append(ReplaceOne(current, data))
+        plan.replaces[change.rtype].append({"q": current, "u": data})
     else:
         plan.inserts[change.rtype].append(data)
     plan.versions.append(Stored(change.rtype, change.rid, vid, at, document["res"], change.method))
