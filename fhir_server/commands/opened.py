@@ -14,6 +14,7 @@ from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server.context import DEFAULT, Context, Grant, Right
 from fhir_server.operations import TABLE
+from fhir_server.query.indexes import BULK
 from fhir_server.security import tenants
 from fhir_server.security.secret import kept_secret
 from fhir_server.settings import Settings, from_environment, public_base
@@ -32,13 +33,20 @@ OPERATOR = Grant("operator", "operator", (Right("*", frozenset("cruds")),), admi
 @contextmanager
 def database(settings: Settings) -> Iterator[str]:
     """The URI to connect to. Raises NoDatabase."""
+    with reached(settings) as (uri, _):
+        yield uri
+
+
+@contextmanager
+def reached(settings: Settings) -> Iterator[tuple[str, bool]]:
+    """The URI to connect to, and whether the database was started for this command: then no server has it open, nor can one before it ends. Raises NoDatabase."""
     running = settings.mongodb_uri or embedded.attach(settings.data_dir)
     if running:
-        yield running
+        yield running, False
         return
     own = embedded.start(settings.data_dir, mongod=settings.mongod, transaction_seconds=settings.transaction_seconds)
     try:
-        yield own.uri
+        yield own.uri, True
     finally:
         own.stop()
 
@@ -62,9 +70,12 @@ def with_secret(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def place(where: Where, uri: str) -> AsyncIterator[tuple[MongoStore, Settings]]:
-    """The open store of the exchange or of a tenant, and its settings. Raises ValueError for a tenant that is not registered."""
-    own = await open_store(uri, transaction_seconds=where.settings.transaction_seconds)
+async def place(where: Where, uri: str, later: frozenset[str] = frozenset()) -> AsyncIterator[tuple[MongoStore, Settings]]:
+    """The open store of the exchange or of a tenant, and its settings. Raises ValueError for a tenant that is not registered.
+
+    later: types whose indexes are left as they are, see `open_store`.
+    """
+    own = await open_store(uri, transaction_seconds=where.settings.transaction_seconds, later=later)
     try:
         if not where.tenant:
             yield own, where.settings
@@ -72,7 +83,7 @@ async def place(where: Where, uri: str) -> AsyncIterator[tuple[MongoStore, Setti
         row = await tenants.get(MongoRecords(own.database), where.tenant)
         if row is None:
             raise ValueError(f"tenant {where.tenant}: not known")
-        its = await open_beside(own, uri, row.database)
+        its = await open_beside(own, uri, row.database, later)
         try:
             yield its, row.settings(with_secret(where.settings))
         finally:
@@ -117,8 +128,9 @@ def _on(where: Where, begun: Callable[[Where, str], AbstractAsyncContextManager[
 
 
 async def settings_of(where: Where, uri: str) -> tuple[Settings, str]:
-    """The settings of the exchange or of a tenant, and the name of its database. Raises ValueError for a tenant that is not registered."""
-    async with place(where, uri) as (store, settings):
+    """The settings of the exchange or of a tenant, and the name of its database; makes no index that a load left for its end. Raises ValueError for a
+    tenant that is not registered."""
+    async with place(where, uri, BULK) as (store, settings):
         return settings, store.database.name
 
 

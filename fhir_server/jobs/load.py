@@ -4,6 +4,8 @@
 
 A resource keeps its id; one that is stored already with the same content is skipped, with other content it becomes a new version. A block of
 lines is one transaction, so a load that is stopped and started again (same `state`) repeats at most the blocks under way, without effect.
+A load that has the database for itself (`Target.alone`) makes the indexes of new collections at its end, in one go; so does the next who opens the store if
+it did not come so far (store/mongo/indexes.py).
 No resource's content appears in errors or logs.
 """
 
@@ -25,9 +27,13 @@ from fhir_server.interactions.audited import records
 from fhir_server.interactions.commit import Draft, draft, onto
 from fhir_server.interactions.profiles import renew
 from fhir_server.jobs.reindex import Reindexer, refresh
+from fhir_server.query.indexes import BULK
 from fhir_server.security.register import settled
 from fhir_server.settings import Settings
 from fhir_server.store import Stored, Tx
+from fhir_server.store.mongo.client import connect, database
+from fhir_server.store.mongo.errors import surfaced
+from fhir_server.store.mongo.indexes import build, is_type
 from fhir_server.store.mongo.store import MongoStore, open_store
 from fhir_server.terms import terms_of
 
@@ -38,12 +44,13 @@ META = ("versionId", "lastUpdated")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to load to: database URI and name, settings (validation level), own base URL."""
+    """Where to load to: database URI and name, settings (validation level), own base URL. alone: no other process has the database open meanwhile."""
 
     uri: str
     name: str
     settings: Settings
     base: str
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Block:
 
 @dataclass(slots=True)
 class Report:
-    """What happened so far. errors: (file, line or entry, what is wrong)."""
+    """What happened so far. errors: (file, line or entry, what is wrong); indexed: parts of the indexes made at the end, of how many."""
 
     loaded: int = 0
     skipped: int = 0
@@ -67,6 +74,7 @@ class Report:
     total_bytes: int = 0
     done_bytes: int = 0
     errors: list[tuple[str, int, str]] = field(default_factory=list)
+    indexed: tuple[int, int] = (0, 0)
 
 
 Progress = Callable[[Report], None]
@@ -94,7 +102,25 @@ def load(paths: Sequence[Path], target: Target, *, processes: int = 2, state: Pa
         for worker in workers:
             worker.join(timeout=10)
             worker.terminate()
+    if target.alone:
+        asyncio.run(_index(target, report, progress))
     return report
+
+
+async def _index(target: Target, report: Report, progress: Progress) -> None:
+    """Make the indexes that the loading processes left out."""
+
+    def note(done: int, parts: int) -> None:
+        report.indexed = (done, parts)
+        progress(report)
+
+    client = connect(target.uri)
+    try:
+        with surfaced():
+            there = database(client, target.name)
+            await build(there, [name for name in await there.list_collection_names() if is_type(name)], note)
+    finally:
+        await client.close()
 
 
 def _size(block: Block) -> int:
@@ -148,7 +174,8 @@ def work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Done | st
 
 
 async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Done | str]") -> None:
-    store = await open_store(target.uri, name=target.name, transaction_seconds=target.settings.transaction_seconds)
+    later = BULK if target.alone else frozenset[str]()
+    store = await open_store(target.uri, name=target.name, transaction_seconds=target.settings.transaction_seconds, later=later)
     ctx = context_of(target, store)
     try:
         await refresh(Reindexer(ctx, store.database))

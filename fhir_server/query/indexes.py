@@ -15,6 +15,9 @@ UNIVERSAL = (
 )
 WIDE = "!w"  # a key of a HOT resource whose date is wider than a day (search/types/date.py)
 HOT: Mapping[str, str] = MappingProxyType(json.loads((Path(__file__).parent / "hot.json").read_text("utf-8")))
+BULK = frozenset(HOT) | {"Patient", "AuditEvent"}
+"""The types of which there are many, and none of which the exchange itself searches to judge or index another: a bulk load that has the database for
+itself may leave their indexes to its end."""
 
 Field = tuple[str, int | str]
 

@@ -196,6 +196,9 @@ def _command(launch: Launch) -> list[str]:
         "transactionLifetimeLimitSeconds": launch.transaction_seconds,
         "diagnosticDataCollectionEnabled": "false",
         "minSnapshotHistoryWindowInSeconds": HISTORY_SECONDS,
+        "maxIndexBuildMemoryUsageMegabytes": max(
+            50, min(200, round(launch.cache_gb * 1024 / 4))
+        ),  # of each build; 50 is the least it takes, 200 its default
     }
     command = [str(launch.binary), "--dbpath", str(launch.folder / "db"), "--replSet", SET_NAME]
     command += ["--bind_ip", str(launch.socket), "--nounixsocket"]

@@ -1,12 +1,16 @@
-"""Bulk load: validated, indexed, resumable, errors by line."""
+"""Bulk load: validated, indexed, resumable, errors by line; the indexes of a store that is new are made at the end, or by whoever opens it next."""
+
+import asyncio
+from dataclasses import replace
 
 import pytest
 
 from fhir_server.jobs.load import Target, load
+from fhir_server.query.indexes import BULK, indexes
 from fhir_server.settings import Settings
 from fhir_server.store.mongo.store import open_store
-from tests.bench.synthetic import write
-from tests.search.world import BASE, ask, context, found
+from tests.bench.synthetic import patients, write
+from tests.search.world import BASE, ask, context, fill, found
 
 
 @pytest.fixture
@@ -35,3 +39,63 @@ async def test_a_file_is_loaded_once_and_its_errors_are_listed(target, tmp_path,
     assert len(found(bundle)) == 3
     await store.client.drop_database(database_name)
     await store.close()
+
+
+async def names_of(store, rtype):
+    """The names of a collection's indexes, but for that on `_id`."""
+    return {row["name"] async for row in await store.database[rtype].list_indexes()} - {"_id_"}
+
+
+async def lacking(store):
+    """Types whose collections lack an index."""
+    return {rtype for rtype in await store.types() if await names_of(store, rtype) != {spec.name for spec in indexes(rtype)}}
+
+
+async def test_a_load_that_is_alone_makes_the_indexes_at_its_end(target, tmp_path, database_name):
+    path, steps = tmp_path / "a.ndjson", []
+    lines = write(3, path)
+    report = await asyncio.to_thread(load, [path], replace(target, alone=True), progress=lambda now: steps.append(now.indexed))
+    assert report.loaded == lines
+    assert report.indexed[0] == report.indexed[1] > 0
+    assert [step for step in steps if step[1]] == [(done + 1, report.indexed[1]) for done in range(report.indexed[1])]
+    store = await open_store(target.uri, name=database_name, later=BULK)
+    try:
+        assert await lacking(store) == set()
+        assert (await ask(context(store), "Observation?code=33914-3&patient=planted0&_count=3"))["total"] == 30
+        again = await asyncio.to_thread(load, [path], replace(target, alone=True))  # into collections that have their indexes
+        assert (again.loaded, again.skipped) == (0, lines)
+        assert await lacking(store) == set()
+    finally:
+        await store.client.drop_database(database_name)
+        await store.close()
+
+
+async def test_who_opens_the_store_after_a_load_that_was_interrupted_makes_its_indexes(mongod, database_name):
+    loading = await open_store(mongod.uri, name=database_name, later=BULK)
+    await fill(loading, list(patients(2)))
+    bare = await lacking(loading)
+    assert bare >= {"Patient", "Observation", "Encounter"}
+    assert bare <= BULK
+    stores = await asyncio.gather(*(open_store(mongod.uri, name=database_name) for _ in range(2)))  # two workers of a server
+    try:
+        assert await lacking(stores[0]) == set()
+        assert (await ask(context(stores[1]), "Observation?code=33914-3&patient=planted0&_count=3"))["total"] == 30
+    finally:
+        await loading.client.drop_database(database_name)
+        for store in (loading, *stores):
+            await store.close()
+
+
+async def test_a_load_goes_on_where_one_was_interrupted_before_its_indexes(target, tmp_path, database_name):
+    path = tmp_path / "a.ndjson"
+    lines = write(2, path)
+    resources = list(patients(2))
+    loading = await open_store(target.uri, name=database_name, later=BULK)
+    try:
+        await fill(loading, resources[: lines // 2])
+        report = await asyncio.to_thread(load, [path], replace(target, alone=True), processes=1)
+        assert (report.loaded, report.skipped) == (lines - lines // 2, lines // 2)
+        assert await lacking(loading) == set()
+    finally:
+        await loading.client.drop_database(database_name)
+        await loading.close()

@@ -49,6 +49,7 @@ class MongoStore:
     place: read.Place
     space: Space
     owner: bool = True  # of the client: closes it
+    later: frozenset[str] = frozenset()  # types whose collections this process creates without indexes: somebody else makes them (indexes.py)
     queues: Queues = field(default_factory=Queues)
     known: set[str] = field(default_factory=set)
     _creating: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -74,7 +75,7 @@ class MongoStore:
             for rtype in sorted(set(rtypes) - self.known):
                 async with self._creating:
                     if rtype not in self.known:
-                        await create_type(self.database, rtype)
+                        await create_type(self.database, rtype, indexed=rtype not in self.later)
                         self.known.add(rtype)
 
     async def get(self, rtype: str, rid: str) -> Stored | None:
@@ -282,8 +283,10 @@ class MongoStore:
             await self.client.close()
 
 
-async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float = 30, **options: Any) -> MongoStore:
-    """The store of tenant database `name`; collections and indexes are ready when it returns.
+async def open_store(
+    uri: str, *, name: str = "fhir", transaction_seconds: float = 30, later: frozenset[str] = frozenset(), **options: Any
+) -> MongoStore:
+    """The store of tenant database `name`; collections and indexes are ready when it returns, but for the indexes of the types in `later`.
 
     Raises WrongDatabase (standalone, unusable URI), Refusal 503 if the database cannot be reached. To be called in the process that uses it.
     """
@@ -291,6 +294,7 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
     client = connect(uri, name=horizon_id, **options)
     try:
         store = _store(client, name, transaction_seconds, await check(client), horizon_id, lean_for(uri, name, horizon_id))
+        store.later = later
         await _prepare(store)
         store.tidy()
     except BaseException:
@@ -299,11 +303,11 @@ async def open_store(uri: str, *, name: str = "fhir", transaction_seconds: float
     return store
 
 
-async def open_beside(store: MongoStore, uri: str, name: str) -> MongoStore:
-    """The store of another tenant's database over the same connections; it is closed before `store` is. Raises as `open_store`."""
+async def open_beside(store: MongoStore, uri: str, name: str, later: frozenset[str] = frozenset()) -> MongoStore:
+    """The store of another tenant's database over the same connections; it is closed before `store` is. As `open_store`."""
     known = store.horizon
     made = _store(store.client, name, store.transaction_seconds, known.members, known.id, lean_for(uri, name, known.id))
-    made.owner = False
+    made.owner, made.later = False, later
     try:
         await _prepare(made)
     except BaseException:
