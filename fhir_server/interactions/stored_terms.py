@@ -11,6 +11,7 @@ from fhir_server.query.clauses import And, Ids, Nothing
 from fhir_server.search import parse
 from fhir_server.search.escape import split as pieces
 from fhir_server.search.escape import unescape
+from fhir_server.search.filter import terms_named
 from fhir_server.security.visible import visible
 from terminology.library import KINDS, split
 from terminology.service import Terms
@@ -120,11 +121,12 @@ ASKING = frozenset({"in", "not-in", "above", "below"})  # modifiers that ask the
 
 
 async def for_search(ctx: Context, request: Request) -> Context:
-    """The context for a search: with the stored value sets and code systems that its `:in`, `:not-in`, `:above` and `:below` name."""
+    """The context for a search: with the stored value sets and code systems that its `:in`, `:not-in`, `:above`, `:below` and `_filter` name."""
     if ctx.terms is None:
         return ctx
     asked = [value for name, value in request.query if name.rpartition(":")[2] in ASKING and ":" in name]
     urls = {unescape(pieces(part, "|")[0]) for value in asked for part in pieces(value, ",")}
+    urls |= {url for name, value in request.query if name == "_filter" for url in terms_named(value)}
     if all(ctx.terms.knows(url) for url in urls):
         return ctx
     rows = [{"name": "url", "valueUri": url} for url in sorted(urls)]

@@ -52,7 +52,7 @@ Trim = Callable[[Resource], Resource]
 
 
 def trimmer(spec: Spec, plan: Plan) -> Trim:
-    """What `_summary` and `_elements` leave of a resource."""
+    """What `_summary` and `_elements` leave of a resource; `_elements` is for matches: it does not apply to what is included."""
     if plan.summary in ("true", "text", "data"):
         return lambda res: _marked(_SUMMARY[plan.summary](spec, res))
     if plan.elements:

@@ -12,7 +12,7 @@ from typing import Any
 from conformance.spec import Spec
 from fhir_server.context import Context
 from fhir_server.query.clauses import NOTHING, Clause, Keys, Prefix, both, either
-from fhir_server.search.schema import Field, branches, schema
+from fhir_server.search.schema import Field, elements_of, schema
 from fhir_server.search.types import reference
 from fhir_server.store import Stored
 
@@ -37,8 +37,8 @@ def follows(spec: Spec, asked: Field, target: str) -> bool:
     """The parameter may name resources of the type by their canonical url."""
     if not defines(spec, target):
         return False
-    elements = [spec.element(part) for part in branches(asked.param.expression)]
-    return any(element is None or FOLLOWED & set(element.types) for element in elements)
+    kinds = elements_of(spec, asked.param)
+    return not kinds or bool(FOLLOWED & kinds)
 
 
 def naming(asked: Field, found: Iterable[str]) -> Clause:

@@ -1,5 +1,6 @@
 """One parameter of a query (name, value) -> its condition: plain parameters, modifiers, chains, `_has`. https://hl7.org/fhir/R4/search.html"""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,16 +11,19 @@ from conformance.spec import Param, Spec
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Ids, Keys, Prefix, Range, Updated, both, either, negated
 from fhir_server.search.asked import Asked
 from fhir_server.search.escape import split, unescape
+from fhir_server.search.kin import related
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node
-from fhir_server.search.schema import Field, part_fields, schema
+from fhir_server.search.schema import Field, elements_of, part_fields, schema
 from fhir_server.search.table import allows
-from fhir_server.search.types import composite, date, number, quantity, reference, special, string, token, uri
+from fhir_server.search.types import composite, date, fulltext, number, quantity, reference, special, string, token, uri
 
 Valued = Callable[[Asked, str], Clause]
 TEXTUAL = ("_text", "_content")
 RANGED, MOST_RANGES = ("date", "number", "quantity", "composite"), 100  # each of their values is several scans
 OWN = ("_id", "_lastUpdated", "_list", "_type", *TEXTUAL)
 OWN_MODIFIED = {("_id", "not"), ("_id", "missing"), ("_lastUpdated", "missing")}
+NEEDED = {"of-type": "Identifier", "identifier": "Reference"}  # modifier -> what some element must be
+ILLEGAL = re.compile(r"(?<!\\)(?:\\\\)*\\(?![\\,|$])")  # https://hl7.org/fhir/R4/search.html#escaping: `xx\xx` is illegal
 MEMO, MEMO_DATES = "search.conditions", "search.dates"
 MOST_REMEMBERED = (100, 5000)  # characters of a value, conditions
 PASSING = frozenset({"_lastUpdated", "in", "not-in", "above", "below"})  # what the moment or terminology decides
@@ -73,10 +77,14 @@ def condition(reading: Reading, rtype: str, name: str, value: str, depth: int = 
     asked = ask(reading, rtype, name)
     if asked.modifier == "missing":
         return missing(asked, value)
+    if "\\" in value and ILLEGAL.search(value):
+        raise asked.wrong("a backslash stands only before a backslash, comma, bar or dollar sign")
     values = split(value, ",")
     most = min(reading.limits.values, MOST_RANGES) if asked.field.type in RANGED else reading.limits.values
     if len(values) > most:
         raise too_costly(f"search parameter '{short(name)}': more than {most} values are not answered")
+    if asked.field.type == "reference" and asked.modifier in ("above", "below"):
+        return joined_any([related(asked, one) for one in values])
     if asked.field.code == "_list":
         return AnyOf(tuple(_listed(asked, one) for one in values))
     made = [valued(asked, one) for one in values]
@@ -90,14 +98,27 @@ def short(name: str) -> str:
 
 def ask(reading: Reading, rtype: str, name: str) -> Asked:
     """The question behind a name without chain. Raises 400 for an unknown parameter or a modifier it does not take."""
-    code, _, modifier = name.partition(":")
+    code, mark, modifier = name.partition(":")
     field = schema(reading.spec, rtype).fields.get(code) or _own_field(reading.spec, rtype, code)
     if field is None:
         raise not_supported(f"search parameter '{short(name)}' is not known for {rtype}")
     kind = "string" if code in TEXTUAL else field.type
+    if mark and not modifier:
+        raise bad_request(f"search parameter '{short(name)}': a modifier must follow the colon")
     if not allows(kind, modifier, reading.spec.types) or (code in OWN and modifier and (code, modifier) not in OWN_MODIFIED):
         raise not_supported(f"search parameter '{short(name)}': parameters of type {field.type} do not take this modifier here")
+    if modifier and not _fitting(reading.spec, field, modifier):
+        raise not_supported(f"search parameter '{short(name)}': its elements do not take this modifier")
     return Asked(name, field, modifier, rtype, reading.spec, reading.terms, reading.base, reading.now, reading.limits.codes)
+
+
+def _fitting(spec: Spec, field: Field, modifier: str) -> bool:
+    """The elements of the parameter have what the modifier asks for: identifiers for `:of-type`, references for `:identifier`, targets of that type."""
+    needed = NEEDED.get(modifier)
+    if needed is not None:
+        kinds = elements_of(spec, field.param)
+        return not kinds or needed in kinds
+    return field.type != "reference" or modifier not in spec.types or modifier in reference.allowed(spec, field)
 
 
 def _own_field(spec: Spec, rtype: str, code: str) -> Field | None:
@@ -137,7 +158,7 @@ def _near(asked: Asked, text: str) -> Clause:
     return special.near(asked, text)
 
 
-_OWN_VALUES: dict[str, Valued] = {"_id": _id, "_lastUpdated": _last_updated, "_text": special.text_search, "_content": special.text_search}
+_OWN_VALUES: dict[str, Valued] = {"_id": _id, "_lastUpdated": _last_updated, "_text": fulltext.text_search, "_content": fulltext.text_search}
 _VALUES: dict[str, Valued] = {
     "token": token.clause,
     "string": string.clause,
@@ -200,7 +221,7 @@ def _chain(reading: Reading, rtype: str, name: str, value: str, depth: int) -> N
     head, _, rest = name.partition(".")
     asked = ask(reading, rtype, head)
     field = asked.field
-    if field.type != "reference" or asked.modifier in ("missing", "identifier", "below"):
+    if field.type != "reference" or asked.modifier in ("missing", "identifier", "above", "below"):
         raise not_supported(f"search parameter '{short(name)}': only references can be chained")
     targets = [one for one in reference.allowed(reading.spec, field) if asked.modifier in ("", one)]
     first = rest.split(":", 1)[0].split(".", 1)[0]
@@ -298,6 +319,12 @@ def _remember(memo: dict[Any, Any], key: Any, made: Any) -> None:
     if len(memo) >= MOST_REMEMBERED[1]:
         memo.clear()
     memo[key] = made
+
+
+def joined_any(nodes: list[Node]) -> Node:
+    """The disjunction; a plain clause if all are."""
+    clauses = [node for node in nodes if isinstance(node, Clause)]
+    return either(*clauses) if len(clauses) == len(nodes) else AnyOf(tuple(nodes))
 
 
 def joined(nodes: list[Node]) -> Node:

@@ -7,6 +7,7 @@ term = [not] '(' filter ')' | path op value          path = param { '.' param } 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from conformance.outcome import Refusal, bad_request, not_supported, too_costly
 from fhir_server.query.clauses import NOTHING, Clause, Contains, Prefix, both, either, negated
@@ -41,6 +42,16 @@ def filter_node(reading: Reading, rtype: str, text: str) -> Node:
 def malformed(what: str) -> Refusal:
     """400 naming `_filter`."""
     return bad_request(f"search parameter '_filter': {what}")
+
+
+def terms_named(text: str) -> list[str]:
+    """The value sets and code systems that the operators of a filter ask the terminology service for; [] if it is malformed."""
+    try:
+        words = _words(text)
+    except Refusal:
+        return []
+    values = [_named_system(_unquoted(value)) for operator, value in pairwise(words) if operator in ("in", "ni", "ss", "sb")]
+    return [value.partition("|")[0] for value in values]
 
 
 def _words(text: str) -> list[str]:

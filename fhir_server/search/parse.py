@@ -232,6 +232,9 @@ def _sort(ctx: Context, draft: Draft, name: str, value: str) -> None:
     keys = value.split(",")
     if len(keys) + len(draft.sort) > MOST_SORTS or len({key.removeprefix("-") for key in keys}) < len(keys):
         raise not_supported(f"search parameter '_sort': more than {MOST_SORTS} keys, or one twice, are not answered")
+    if not draft.types:
+        for key in keys:
+            _of_every_type(ctx, key.removeprefix("-"))
     for rtype in draft.types or _shared(ctx):
         for key in keys:
             sort_key(ctx, rtype, key)
@@ -264,6 +267,8 @@ def _heads(asked: Field) -> tuple[str, tuple[str, ...]]:
 
 def _elements(ctx: Context, draft: Draft, name: str, value: str) -> None:
     names = tuple(one for one in value.split(",") if one)
+    if not names:
+        raise bad_request(f"search parameter '{name}': the value is empty")
     for rtype in draft.types:
         known = ctx.spec.children(rtype)
         for one in names:

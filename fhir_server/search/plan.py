@@ -36,6 +36,15 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Kin:
+    """The reference `field` points at one of `refs` ('Location/1'), or at what is above or below it (https://hl7.org/fhir/R4/search.html#recursive)."""
+
+    field: Field
+    refs: tuple[str, ...]
+    above: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """All of the parts."""
 
@@ -56,7 +65,7 @@ class NotOf:
     part: "Node"
 
 
-Node = Clause | Chain | Has | Listed | AllOf | AnyOf | NotOf
+Node = Clause | Chain | Has | Listed | Kin | AllOf | AnyOf | NotOf
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from fhir_server.query.clauses import NOTHING, And, Clause, Dated, Ids, Keys, Or
 from fhir_server.query.indexes import HOT
 from fhir_server.search import canonical
 from fhir_server.search.aliases import merged, same
-from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node, NotOf
+from fhir_server.search.kin import resolve_kin
+from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Kin, Listed, Node, NotOf
 from fhir_server.search.types import reference
 from fhir_server.store import Sort
 
@@ -34,6 +35,8 @@ async def resolve(ctx: Context, node: Node, visible: Visible) -> Clause:
         return await _chain(ctx, node, visible)
     if isinstance(node, Has):
         return await _has(ctx, node, visible)
+    if isinstance(node, Kin):
+        return await resolve_kin(ctx, node, visible)
     return await _listed(ctx, node, visible)
 
 

@@ -5,7 +5,7 @@ The caller's visibility comes in as a function `visible(rtype) -> Clause`, and l
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from conformance.outcome import bad_request
@@ -89,7 +89,7 @@ async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, posi
     if len(page.rows) > STRETCH:
         await asyncio.sleep(0)  # a long page is read, then made: others have their turn between
     entries = await _matches(ctx, plan, scopes, page.rows, trim)
-    entries += await _entries(ctx, list(included.found.values()), "include", trim)
+    entries += await _entries(ctx, list(included.found.values()), "include", bundle.trimmer(ctx.spec, replace(plan, elements=())))
     entries += await _explanation(ctx, plan, scopes, visible)
     found = bundle.searchset(entries + _told(ctx, plan), _links(ctx, plan, bound, scopes, page, position), total)
     found["link"] += [{"relation": "related", "url": one} for one in included.links]

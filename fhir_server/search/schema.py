@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.spec import Param, Spec
+from conformance.spec import Element, Param, Spec
 from fhir_server.query.indexes import HOT
 from fhir_server.search import custom
 
 RESTRICTED = re.compile(r"(.+)\.where\(resolve\(\) is (\w+)\)")
+CHOICE = re.compile(r"(?:\.(?:as|ofType)\(|\s+as\s+)(\w+)\)?$")
 CHOSEN = re.compile(r"\s+as\s+\w+|\.(?:as|ofType)\(\w+\)")
 STORED_APART = ("_id", "_lastUpdated", "_text", "_content", "_list", "_has", "_type", "_query", "_filter")
 PHONETIC = "phonetic"
+MIME_TYPES = "http://hl7.org/fhir/ValueSet/mimetypes"
 BOOLEANS = "http://hl7.org/fhir/special-values"
-EXACT_TYPES = frozenset(("Identifier", "code", "id", "uri", "url", "canonical", "oid", "string", "boolean", "integer", "positiveInt"))
+EXACT_TYPES = frozenset(("Identifier", "code", "id", "uri", "url", "canonical", "oid", "boolean", "integer", "positiveInt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Field:
     names: stored names whose values it unites; only: the resource type a shared reference is restricted to ('' if none); single: every
     resource has at most one value, so that bounds given apart may be merged; hot: its low bound is `d`; patient: `p` holds its patient;
     codes: all its elements are of type code (whose system is implied), which systems those are; folded: tokens are compared
-    without case where their system allows it (codings and contact points; identifiers, codes and ids never); parts: of a composite.
+    without case where their system allows it (codings, strings and contact points; identifiers, codes and ids never); mime: its codes are MIME
+    types; parts: of a composite.
     """
 
     code: str
@@ -50,6 +53,7 @@ class Field:
     patient: bool = False
     systems: frozenset[str] | None = None
     folded: bool = True
+    mime: bool = False
     parts: tuple[Part, ...] = ()
 
 
@@ -175,6 +179,7 @@ def _compile(spec: Spec, rtype: str) -> Schema:
             patient=bool(patient) and patient in mine and only in ("", "Patient"),
             systems=_systems(spec, param) if param.type == "token" else None,
             folded=_folded(spec, param),
+            mime=_mime(spec, param),
             parts=_parts(spec, rtype, param) if param.type == "composite" else (),
         )
     sources = tuple(
@@ -242,6 +247,37 @@ def _systems(spec: Spec, param: Param) -> frozenset[str] | None:
         codes = spec.codes(element.binding[1]) if element.binding else None
         systems |= {BOOLEANS} if element.types == ("boolean",) else set(codes or ())
     return frozenset(systems)
+
+
+def _mime(spec: Spec, param: Param) -> bool:
+    elements = [_element(spec, part) for part in branches(param.expression)] if param.type == "token" else []
+    return bool(elements) and all(one is not None and one.binding is not None and one.binding[1].startswith(MIME_TYPES) for one in elements)
+
+
+def elements_of(spec: Spec, param: Param) -> frozenset[str]:
+    """The types of the elements that a parameter selects; none if R4 does not say (extensions, elements chosen by a condition)."""
+    found = [_selected(spec, part) for part in branches(param.expression)]
+    return frozenset().union(*found) if all(found) else frozenset()
+
+
+def _selected(spec: Spec, part: str) -> frozenset[str]:
+    restricted = RESTRICTED.fullmatch(part)
+    path = restricted.group(1) if restricted else part
+    chosen = CHOICE.search(path)
+    element = _element(spec, path)
+    return frozenset({chosen.group(1)}) if chosen else frozenset(element.types) if element is not None else frozenset()
+
+
+def _element(spec: Spec, path: str) -> Element | None:
+    """The element of a plain path, also through data types ('DocumentReference.content.attachment.contentType')."""
+    owner, *steps = path.split(".")
+    element = None
+    for step in steps:
+        element = spec.children(owner).get(step) if owner in spec.types or owner in spec.datatypes or "." in owner else None
+        if element is None or (len(element.types) > 1 and step != steps[-1]):
+            return None
+        owner = element.content or element.types[0]
+    return element
 
 
 def _folded(spec: Spec, param: Param) -> bool:

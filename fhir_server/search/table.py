@@ -9,7 +9,7 @@ MODIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "token": ("missing", "text", "not", "above", "below", "in", "not-in", "of-type"),
         "string": ("missing", "exact", "contains"),
-        "reference": ("missing", "identifier", "below", "[type]"),
+        "reference": ("missing", "identifier", "above", "below", "[type]"),
         "uri": ("missing", "above", "below"),
         "date": ("missing",),
         "number": ("missing",),

@@ -18,6 +18,32 @@ SAMPLES = {
 MODIFIED = {"missing": "true", "identifier": "urn:x|1", "of-type": "http://t|MR|1"}
 NEED_TERMS = ("in", "not-in", "above", "below")
 UNASKED = ("_query",)
+WHOLES = {  # types whose resources are part of others of the type, by one reference parameter (https://hl7.org/fhir/R4/search.html#recursive)
+    "CarePlan",
+    "Communication",
+    "DeviceDefinition",
+    "Encounter",
+    "Location",
+    "MedicationStatement",
+    "Organization",
+    "Procedure",
+    "ResearchStudy",
+    "Specimen",
+    "Task",
+}
+CANONICAL = ("canonical", "uri")
+CHOSEN = {("ConceptMap", "source"), ("ConceptMap", "source-uri"), ("ConceptMap", "target"), ("ConceptMap", "target-uri")}
+CHOSEN |= {("PlanDefinition", "definition"), ("StructureDefinition", "valueset")}  # canonicals that no plain path names
+
+
+def suits(spec, rtype, param, modifier):
+    """Of modifiers that only some parameters of a type take: the elements, as far as plain paths name them, are what it needs."""
+    if modifier in ("above", "below") and param.type == "reference":
+        return bool(WHOLES & set(param.targets or WHOLES))
+    kinds = {kind for part in param.expression.split(" | ") if (element := spec.element(part)) for kind in element.types}
+    if modifier == "of-type":
+        return "Identifier" in kinds
+    return modifier != "identifier" or not (kinds & set(CANONICAL) or (rtype, param.code) in CHOSEN)
 
 
 def sample(spec, rtype, param):
@@ -37,7 +63,7 @@ def queries(spec, rtype):
         if code.startswith("_"):
             continue
         for modifier in MODIFIERS[param.type]:
-            if modifier == "[type]":
+            if modifier == "[type]" or not suits(spec, rtype, param, modifier):
                 continue
             if not (modifier in NEED_TERMS and param.type == "token") and not (modifier == "missing" and param.type == "composite"):
                 yield f"{code}:{modifier}", MODIFIED.get(modifier, value)

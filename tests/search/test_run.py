@@ -156,6 +156,16 @@ async def test_includes_follow_canonical_references(store):
         assert sorted(found(await ask(ctx, query), "include")) == expected, query
 
 
+async def test_elements_do_not_apply_to_included_resources(world):
+    """https://hl7.org/fhir/R4/search.html#elements"""
+    bundle = await ask(world, "Observation?_id=m3&_include=Observation:subject&_elements=status")
+    shown = {one["search"]["mode"]: one["resource"] for one in bundle["entry"]}
+    assert "subject" not in shown["match"]
+    assert shown["match"]["meta"]["tag"][0]["code"] == "SUBSETTED"
+    assert "name" in shown["include"]
+    assert "tag" not in shown["include"].get("meta", {})
+
+
 async def test_includes(world):
     bundle = await ask(world, "Observation?_id=m3&_include=Observation:subject&_include:iterate=Patient:organization")
     assert found(bundle, "include") == ["Patient/c", "Organization/o"]

@@ -121,7 +121,12 @@ async def test_a_search_knows_stored_value_sets_and_hierarchies(exchange: Exchan
     assert await found(f"code:not-in={url}") == ["c"]
     assert await found(f"code:below={LOCAL}|a") == ["a", "b"]
     assert await found(f"code:above={LOCAL}|b") == ["a", "b"]
+    assert await found(f"_filter=code in {url}") == ["a", "b"]
+    assert await found(f"_filter=code ni {url} and status eq final") == ["c"]
+    assert await found(f"_filter=code ss {LOCAL}|a") == ["a", "b"]
+    assert await found(f"_filter=code sb {LOCAL}|b") == ["a", "b"]
     assert (await exchange("GET", "Observation?code:in=http://example.org/none")).status == 400
+    assert (await exchange("GET", "Observation?_filter=code in http://example.org/none")).status == 400
 
 
 async def test_a_remembered_answer_does_not_outlive_what_it_rests_on(store: MongoStore) -> None:

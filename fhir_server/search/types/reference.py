@@ -16,6 +16,7 @@ from fhir_server.search.schema import Field
 from fhir_server.search.types import token
 
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|#")
 MAX_TYPES = 200
 STOP = "\x01"
 BY, INLINE = "^", "^"  # '^medication': a contained resource that this parameter of its container points at; '^Composition': one of a Bundle's entries
@@ -103,7 +104,7 @@ def allowed(spec: Spec, field: Field) -> tuple[str, ...]:
 
 
 def clause(asked: Asked, text: str) -> Clause:
-    """What one value means: id, type/id, url or canonical; `:identifier`; `:Patient` and the like; `:below` for canonicals."""
+    """What one value means: id, type/id, url or canonical; `:identifier`; `:Patient` and the like (`search/kin.py` has `:above` and `:below`)."""
     wanted = unescape(text)
     if not wanted:
         raise asked.wrong("the value is empty")
@@ -113,13 +114,11 @@ def clause(asked: Asked, text: str) -> Clause:
         if not code:
             return either(*(Prefix(f"{name}:identifier={token.escaped(system or '')}|") for name in asked.field.names))
         return Keys(tuple(token.key(f"{name}:identifier", system, code, False) for name in asked.field.names))
-    if asked.modifier == "below":
-        return either(*(Prefix(f"{name}={wanted}") for name in asked.field.names))
-    return to(asked.field, tuple(dict.fromkeys(_candidates(asked, wanted))))
+    return to(asked.field, tuple(dict.fromkeys(candidates(asked, wanted))))
 
 
-def _candidates(asked: Asked, wanted: str) -> list[str]:
-    """Stored forms that the value may mean."""
+def candidates(asked: Asked, wanted: str) -> list[str]:
+    """Stored forms that the value may mean. Raises 400 where it is no reference."""
     kinds = (asked.modifier,) if asked.modifier else allowed(asked.spec, asked.field)
     if "/" not in wanted and ":" not in wanted and "|" not in wanted:
         if not ID.fullmatch(wanted):
@@ -132,6 +131,8 @@ def _candidates(asked: Asked, wanted: str) -> list[str]:
             raise asked.wrong("the value is not a reference of the form type/id")
         stored = [found] if found == wanted else [found, wanted]  # an absolute one may have been stored under another name of this server
         return stored if head in kinds or not (asked.field.only or asked.modifier) else []
+    if not ABSOLUTE.match(found):
+        raise asked.wrong("the value must be an id, a type with an id, or an absolute URI")
     if asked.field.only or asked.modifier:
         return [found] if f"/{asked.field.only or asked.modifier}/" in found else []
     return [found]

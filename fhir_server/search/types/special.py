@@ -1,22 +1,24 @@
-"""`near`, and the texts behind `_text` and `_content`. https://hl7.org/fhir/R4/location.html#positional, https://hl7.org/fhir/R4/search.html#text
+"""`near`, and the words that `_text` and `_content` (`fulltext.py`) look for. https://hl7.org/fhir/R4/location.html#positional, https://hl7.org/fhir/R4/search.html#text
 
 A position is stored as `g` (longitude, latitude). Words are stored in `t`: 'n~word' of the narrative, 'c~word' of all other human text.
 """
 
 import re
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from conformance.spec import Spec
-from fhir_server.query.clauses import Clause, Near, Text, both, either, negated
+from fhir_server.query.clauses import Clause, Near
 from fhir_server.search.asked import Asked, Out
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.fold import words
+from terminology.units import canonical
 
-KILOMETRES = {"km": 1.0, "m": 0.001, "[mi_i]": 1.609344, "[mi_us]": 1.609347218694, "[ft_i]": 0.0003048, "[nmi_i]": 1.852, "": 1.0}
 DEFAULT_KM = 50.0
 TAG = re.compile(r"<[^>]*>")
 ENTITY = re.compile(r"&#?\w+;")
-MAX_TERMS = 50
+DECIMAL = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,30})?")
 MOST_WORDS = 5000  # of one resource: a Bundle of definitions would not fit into a transaction
 MOST_TEXT = 100_000  # characters of one text that are looked through: an embedded document of 20 MB is not prose
 NO_TEXT = {"reference", "id", "code", "status", "version", "versionId"}  # names that hold text in few types and codes in most
@@ -30,15 +32,22 @@ def position(value: Any) -> list[float] | None:
     return [longitude, latitude] if abs(longitude) <= 180 and abs(latitude) <= 90 else None
 
 
+@lru_cache(64)
+def _kilometres(unit: str) -> float | None:
+    """How many kilometres a unit of length in UCUM has; None for other units."""
+    found = canonical(Decimal(1), unit) if len(unit) <= 20 else None
+    return float(found[0]) / 1000 if found is not None and found[1] == "m" else None
+
+
 def near(asked: Asked, text: str) -> Clause:
     """'latitude|longitude|distance|units'; 50 km if no distance is given."""
     pieces = [unescape(piece) for piece in split(text, "|")]
-    try:
-        latitude, longitude = float(pieces[0]), float(pieces[1])
-        distance = float(pieces[2]) if len(pieces) > 2 and pieces[2] else DEFAULT_KM
-        unit = KILOMETRES[pieces[3] if len(pieces) > 3 and len(pieces) < 5 else ""]
-    except (ValueError, IndexError, KeyError) as error:
-        raise asked.wrong("the value must be latitude|longitude|distance|units with units of length in UCUM") from error
+    numbers = [piece for piece in pieces[:3] if piece or len(pieces) < 3]
+    unit = _kilometres(pieces[3] if len(pieces) > 3 and pieces[3] else "km")
+    if not (2 <= len(numbers) <= len(pieces) <= 4 and all(DECIMAL.fullmatch(one) for one in numbers)) or not all(pieces[:2]) or unit is None:
+        raise asked.wrong("the value must be latitude|longitude|distance|units with units of length in UCUM")
+    latitude, longitude = float(pieces[0]), float(pieces[1])
+    distance = float(pieces[2]) if len(numbers) == 3 else DEFAULT_KM / unit
     if not (abs(longitude) <= 180 and abs(latitude) <= 90 and 0 <= distance <= 50_000_000):
         raise asked.wrong("latitude, longitude or distance is out of range")
     return Near(longitude, latitude, distance * unit)
@@ -98,33 +107,3 @@ def _texts(res: dict[str, Any], names: frozenset[str]) -> list[str]:
                     elif type(each) is str and name in names:
                         found.append(each)
     return found
-
-
-def text_search(asked: Asked, text: str) -> Clause:
-    """`_text` (narrative) and `_content` (everything): words joined by AND (default), OR, NOT or '-', a word with '*' as its start."""
-    terms = unescape(text).replace('"', " ").split()
-    if not terms or len(terms) > MAX_TERMS:
-        raise asked.wrong(f"the value must have 1 to {MAX_TERMS} words")
-    heads = ("n~",) if asked.field.code == "_text" else ("n~", "c~")
-    groups: list[list[Clause]] = [[]]
-    negate = False
-    for term in terms:
-        if term == "OR":
-            groups.append([])
-        elif term == "NOT":
-            negate = True
-        elif term != "AND":
-            made = _term(asked, heads, term.removeprefix("-") or term)
-            groups[-1].append(negated(made) if negate or (term.startswith("-") and len(term) > 1) else made)
-            negate = False
-    if not all(groups):
-        raise asked.wrong("a word is missing beside OR")
-    return either(*(both(*group) for group in groups))
-
-
-def _term(asked: Asked, heads: tuple[str, ...], term: str) -> Clause:
-    found = words(term)
-    if not found:
-        raise asked.wrong("a word has no letter or digit")
-    last = len(found) - 1
-    return both(*(either(*(Text(head + word, whole=not (term.endswith("*") and at == last)) for head in heads)) for at, word in enumerate(found)))

@@ -156,11 +156,22 @@ def _in_valueset(asked: Asked, text: str) -> Clause:
 
 
 def _hierarchy(asked: Asked, text: str) -> Clause:
+    if asked.modifier == "below" and asked.field.mime:
+        return _mime(asked, unescape(text))
     pieces = [unescape(piece) for piece in split(text, "|", 1)]
     if len(pieces) != 2 or not all(pieces):
         raise asked.wrong("the value must be system|code")
     system, code = pieces
     return codes_clause(asked.field, [(system, code), *related(asked, system, code, asked.modifier)])
+
+
+def _mime(asked: Asked, wanted: str) -> Clause:
+    """A MIME type with any parameters, or all of a kind: 'text/xml', 'text'. https://hl7.org/fhir/R4/search.html#mimetype"""
+    if not wanted:
+        raise asked.wrong("the value is empty")
+    marks = (";", " ;") if "/" in wanted else ("/",)
+    heads = [f"{name}={escaped(wanted)}" for name in asked.field.names]
+    return either(Keys(tuple(heads)), *(Prefix(head + mark) for head in heads for mark in marks))
 
 
 def expansion(asked: Asked, parameters: dict[str, Any]) -> list[tuple[str, str]]:

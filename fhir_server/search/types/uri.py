@@ -6,6 +6,7 @@ Stored in `k`: 'url=http://x/y'; of a canonical with a version also the bare url
 from typing import Any
 
 from fhir_server.query.clauses import Clause, Keys, Prefix, either
+from fhir_server.search import canonical
 from fhir_server.search.asked import Asked, Emit, Out
 from fhir_server.search.escape import unescape
 from fhir_server.search.schema import Field
@@ -31,10 +32,12 @@ def emitter(name: str, field: Field) -> Emit:
 
 
 def clause(asked: Asked, text: str) -> Clause:
-    """The same URI; `:below`: it and all URIs that continue it behind a '/'; `:above`: it and all that it continues."""
+    """The same URI, a definition's also as url|version; `:below`: it and all URIs that continue it behind a '/'; `:above`: it and all that it continues."""
     wanted = unescape(text)
     if not wanted:
         raise asked.wrong("the value is empty")
+    if "|" in wanted and not asked.modifier and asked.field.code == "url" and canonical.defines(asked.spec, asked.rtype):
+        return Keys((canonical.DEFINED + wanted,))
     return either(*(_one(asked, f"{name}=", wanted) for name in asked.field.names))
 
 
