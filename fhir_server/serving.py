@@ -120,7 +120,7 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
         reindex.running(indexer, store.database, SETTLE if tenant else reindex.SETTLE),
         terms.running(loaded.terms, store, shelf),
     )
-    audited = (seal.running(seal.Sealer(system, store.database)), trail.running(recorder))
+    audited = (seal.running(seal.Sealer(system, store)), trail.running(recorder))
     return Part(services, feed, partial(_hl7v2, feed), desks, (*background, *audited))
 
 

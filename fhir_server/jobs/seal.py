@@ -13,18 +13,21 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from conformance.outcome import Refusal
-from fhir_server.context import Context, Resource
+from fhir_server.context import Context
 from fhir_server.jobs.beside import beside
+from fhir_server.query.clauses import Clause
 from fhir_server.search.keys import token_clause
 from fhir_server.security.audit import MADE, RTYPE, TAGS
 from fhir_server.store.mongo import seals
 from fhir_server.store.mongo.client import Database
+from fhir_server.store.mongo.document import decoded
+from fhir_server.store.mongo.store import MongoStore
 from fhir_server.store.mongo.verify import Fault
 
 log = logging.getLogger("fhir.seal")
@@ -40,8 +43,13 @@ class Sealer:
     """One process's part. ctx acts for the exchange."""
 
     ctx: Context
-    database: Database
+    store: MongoStore
     owner: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+    @property
+    def database(self) -> Database:
+        """Where the seals are."""
+        return self.store.database
 
 
 @contextlib.asynccontextmanager
@@ -70,10 +78,10 @@ async def seal(sealer: Sealer) -> int:
     while True:
         before = await seals.last(sealer.database)
         after = tuple(before["until"]) if before else ()
-        rows = await sealer.ctx.store.history(RTYPE, None, ascending=True, limit=BLOCK, after=after)
-        if not rows:
+        found = await seals.unsealed(sealer.store, RTYPE, _made_here(sealer.ctx), after, BLOCK)
+        if not found:
             return sealed
-        events = [[row.rid, digest(row.res)] for row in rows if row.res is not None and row.vid == 1 and made_here(row.res)]
+        events = [[event.rid, digest(event.data)] for event in found]
         number, prev = (before["_id"] + 1, before["hash"]) if before else (1, FIRST)
         block: seals.Row = {
             "_id": number,
@@ -82,7 +90,8 @@ async def seal(sealer: Sealer) -> int:
             "events": events,
             "key": _key_id(sealer.ctx),
         }
-        block |= {"until": list(rows[-1].position), "newest": rows[-1].at, "gone": False}
+        until = found[-1].position
+        block |= {"of": BYTES, "until": list(until), "newest": until[0], "gone": False}
         if not await seals.add(sealer.database, block):
             return sealed
         await asyncio.to_thread(_keep_head, sealer.ctx.settings.data_dir, number, block["hash"])
@@ -99,14 +108,23 @@ async def age(sealer: Sealer) -> None:
             await seals.remove(sealer.database, RTYPE, block)
 
 
-def made_here(res: Resource) -> bool:
-    """True for an AuditEvent that this exchange made, not one that a client sent."""
-    return any(tag.get("system") == TAGS and tag.get("code") == MADE for tag in res.get("meta", {}).get("tag", ()))
+def _made_here(ctx: Context) -> Clause:
+    """The AuditEvents of this exchange, not what a client sent."""
+    return token_clause(ctx.spec, RTYPE, "_tag", TAGS, MADE)
 
 
-def digest(res: Resource) -> str:
-    """SHA-256 of the content, members in the order of their names."""
-    return hashlib.sha256(json.dumps(res, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+def digest(data: bytes) -> str:
+    """SHA-256 of the content, byte for byte as it is stored."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of_members(data: bytes) -> str:
+    """SHA-256 of the content as JSON, members in the order of their names: in blocks that do not say `of`."""
+    return hashlib.sha256(json.dumps(decoded(data), sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+
+
+BYTES = "bytes"
+DIGESTS = {BYTES: digest, "": digest_of_members}
 
 
 def _hash(ctx: Context, number: int, prev: str, events: list[list[str]]) -> str:
@@ -145,24 +163,23 @@ async def check(ctx: Context, database: Database) -> AsyncIterator[Fault]:
         hashes[number] = prev
         sealed |= {rid for rid, _ in block["events"]}
         if not block["gone"]:
-            async for fault in _changed(ctx, block["events"]):
+            async for fault in _changed(database, block["events"], DIGESTS[block.get("of", "")]):
                 yield fault
     head = _head(ctx.settings.data_dir)
     if head is not None and hashes.get(head[0]) != head[1]:
         yield Fault(f"audit block {head[0]}", "was sealed, and is missing or another now")
     if newest is not None:
-        async for row in ctx.store.export(RTYPE, token_clause(ctx.spec, RTYPE, "_tag", TAGS, MADE)):
+        async for row in ctx.store.export(RTYPE, _made_here(ctx)):
             if row.at < newest and row.rid not in sealed:
                 yield Fault(f"{RTYPE}/{row.rid}", "is in no block of the seals")
 
 
-async def _changed(ctx: Context, events: list[list[str]]) -> AsyncIterator[Fault]:
-    found = await ctx.store.get_many([(RTYPE, rid) for rid, _ in events])
+async def _changed(database: Database, events: list[list[str]], digest_of: Callable[[bytes], str]) -> AsyncIterator[Fault]:
+    found = await seals.by_id(database, RTYPE, [rid for rid, _ in events])
     for rid, wanted in events:
-        row = found.get((RTYPE, rid))
-        if row is None or row.res is None:
+        if rid not in found:
             yield Fault(f"{RTYPE}/{rid}", "is sealed, but not there")
-        elif digest(row.res) != wanted:
+        elif digest_of(found[rid]) != wanted:
             yield Fault(f"{RTYPE}/{rid}", "is not what was sealed")
 
 

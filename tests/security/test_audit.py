@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
 import pytest_asyncio
 
@@ -15,6 +16,7 @@ from fhir_server.context import Admission, Grant, Reply, Request
 from fhir_server.interactions import together
 from fhir_server.jobs import seal, trail
 from fhir_server.query.clauses import NOTHING
+from fhir_server.search.shelved import unshelved
 from fhir_server.security.audit import BALP
 from fhir_server.security.scopes import rights_of
 from fhir_server.store import Change
@@ -191,7 +193,7 @@ async def test_nobody_changes_the_trail_or_poses_as_it(audited: Exchange) -> Non
 
 
 def sealer(app: Exchange) -> seal.Sealer:
-    return seal.Sealer(app.ctx, app.ctx.store.database)
+    return seal.Sealer(app.ctx, unshelved(app.ctx.store))
 
 
 async def faults(app: Exchange) -> list[str]:
@@ -225,6 +227,26 @@ async def test_the_trail_is_sealed_and_every_tampering_found(audited: Exchange, 
     assert "audit block 2: does not continue the chain" in await faults(audited)
     other = await faults(audited.with_settings(secret="another"))
     assert [one for one in other if "another secret" in one]
+
+
+async def test_blocks_sealed_by_content_instead_of_bytes_still_check(audited: Exchange) -> None:
+    """As sealed before blocks said what their digests are of."""
+    await audited("PUT", "Patient/p", PATIENT)
+    assert await seal.seal(sealer(audited)) == 1
+    database = audited.ctx.store.database
+    block = await seals.last(database)
+    ((rid, _),) = block["events"]
+    row = await database["AuditEvent"].find_one({"_id": rid})
+    block["events"] = [[rid, seal.digest_of_members(bson.encode(row["res"]))]]
+    block["hash"] = seal._hash(audited.ctx, block["_id"], block["prev"], block["events"])
+    del block["of"]
+    await database[seals.SEALS].replace_one({"_id": block["_id"]}, block)
+    (audited.ctx.settings.data_dir / seal.HEAD).write_text(f"{block['_id']} {block['hash']}\n")
+    assert await faults(audited) == []
+    await database["AuditEvent"].replace_one({"_id": rid}, row | {"res": dict(reversed(row["res"].items()))})
+    assert await faults(audited) == []
+    await database["AuditEvent"].update_one({"_id": rid}, {"$set": {"res.outcome": "8"}})
+    assert await faults(audited) == [f"AuditEvent/{rid}: is not what was sealed"]
 
 
 async def test_one_process_seals_at_a_time_and_old_blocks_are_removed(audited: Exchange) -> None:

@@ -71,6 +71,7 @@ class _FromInt64(TypeDecoder):
 
 
 RAW: "CodecOptions[RawBSONDocument]" = CodecOptions(document_class=RawBSONDocument)
+AS_STORED: "CodecOptions[RawBSONDocument]" = RAW.with_options(tz_aware=True, tzinfo=UTC)
 
 
 class _Seen(threading.local):

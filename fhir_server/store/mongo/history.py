@@ -8,16 +8,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo.asynchronous.collection import AsyncCollection
 
 from fhir_server.query.clauses import And, Clause, Ids
+from fhir_server.query.indexes import STAMPS
 from fhir_server.store import Stored
 from fhir_server.store.mongo.client import COMMITTED
-from fhir_server.store.mongo.document import SHOWN, Document
+from fhir_server.store.mongo.document import AS_STORED, SHOWN, Document
 from fhir_server.store.mongo.lower import lower
 from fhir_server.store.mongo.read import HISTORY, PAST, Place, past, version_id, with_blobs
 from fhir_server.store.mongo.read import rows as rows_of
 
+Row = TypeVar("Row", Document, RawBSONDocument)
+ALL: Document = {}
 FEW = 2000  # resources that are named in a query
 PAGE = 200  # versions looked at per step when a clause filters them
 
@@ -103,11 +110,20 @@ async def _last_matching(place: Place, rtype: str, rids: list[str], clause: Clau
 
 
 async def _current(place: Place, rtype: str, window: Window) -> list[Stored]:
-    wanted = {"$and": [_stamps(window), _behind(window, rtype, "_id", "vid"), _of_few(window, "_id")]}
+    return await with_blobs(place, rtype, await _current_rows(place, rtype, window, place.database.codec_options))
+
+
+async def bytes_of_current(place: Place, rtype: str, clause: Clause, window: Window) -> list[RawBSONDocument]:
+    """The current versions of a type in this window that match, as they are stored, without their index: `res`, `vid`, `at`, `_id`."""
+    return await _current_rows(place, rtype, window, AS_STORED, lower(clause))
+
+
+async def _current_rows(place: Place, rtype: str, window: Window, codec: "CodecOptions[Row]", matching: Document = ALL) -> list[Row]:
+    wanted = {"$and": [_stamps(window), _behind(window, rtype, "_id", "vid"), _of_few(window, "_id"), matching]}
     order = [("at", 1), ("_id", -1)] if window.ascending else [("at", -1), ("_id", 1)]
-    collection = place.database.get_collection(rtype, read_concern=COMMITTED)
-    rows = await collection.find(wanted, SHOWN).sort(order).limit(window.limit).to_list()
-    return await with_blobs(place, rtype, rows)
+    collection: AsyncCollection[Any] = place.database.get_collection(rtype, codec_options=codec, read_concern=COMMITTED)
+    cursor = collection.find(wanted, SHOWN).sort(order).limit(window.limit)
+    return await (cursor.hint(STAMPS.name) if matching else cursor).to_list()
 
 
 async def _current_of_all(place: Place, rtypes: Sequence[str], window: Window) -> list[Stored]:

@@ -1,18 +1,24 @@
 """The seals on the audit trail: a chain of blocks, each with the digests of its AuditEvents and the keyed hash of the block before.
 
-Collection `audit_seals`: {_id: n, prev, hash, events: [[id, digest], ...], until: position of the last one in commit order, newest, key: which secret, gone: removed by
-retention}; and one row `lease` {owner, until}, so that one process at a time seals. AuditEvents themselves are never touched.
+Collection `audit_seals`: {_id: n, prev, hash, events: [[id, digest], ...], of: what the digests are made of, until: position of the last one in commit order,
+newest, key: which secret, gone: removed by retention}; and one row `lease` {owner, until}, so that one process at a time seals. AuditEvents themselves
+are never touched, and read as the bytes they are stored as: to decode them would be most of what sealing costs.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from fhir_server.query.clauses import Clause
 from fhir_server.store.mongo.client import Database
+from fhir_server.store.mongo.document import AS_STORED
 from fhir_server.store.mongo.errors import surfaced
+from fhir_server.store.mongo.history import Window, bytes_of_current
+from fhir_server.store.mongo.store import MongoStore
 
 SEALS, LEASE = "audit_seals", "lease"
 Row = dict[str, Any]
@@ -40,6 +46,30 @@ async def last(database: Database) -> Row | None:
     """The newest block."""
     with surfaced():
         return await database[SEALS].find_one({"_id": {"$type": "number"}}, sort=[("_id", -1)])
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored resource: data: its bytes; position: its place in commit order."""
+
+    rid: str
+    data: bytes
+    position: tuple[Any, ...]
+
+
+async def unsealed(store: MongoStore, rtype: str, clause: Clause, after: tuple[Any, ...], limit: int) -> list[Event]:
+    """The next resources that match behind a position, in commit order, of those that nothing committed later can precede."""
+    with surfaced():
+        edge = await store.horizon.complete_until()
+        rows = await bytes_of_current(store.place, rtype, clause, Window(None, edge, after, True, limit))
+    return [Event(row["_id"], row["res"].raw, (row["at"], rtype, row["_id"], row["vid"])) for row in rows]
+
+
+async def by_id(database: Database, rtype: str, rids: Sequence[str]) -> dict[str, bytes]:
+    """Those of these resources that are there, as the bytes they are stored as."""
+    with surfaced():
+        rows = await database.get_collection(rtype, codec_options=AS_STORED).find({"_id": {"$in": list(rids)}}, {"res": 1}).to_list()
+    return {row["_id"]: row["res"].raw for row in rows}
 
 
 async def add(database: Database, row: Row) -> bool:
