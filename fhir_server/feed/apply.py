@@ -530,7 +530,9 @@ def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Re
         folded = visits.fold(steps)
         sent_class = {"class": sent["class"]} if "class" in sent else {}
         sent = {name: value for name, value in sent.items() if name not in visits.FOLDED}
-    said = Said(numbers.current_only(sent, state), meeting.work.source.name, at, item.nulls, lambda name: meeting.means.choice(item.rtype, name))
+    said = Said(
+        numbers.current_only(sent, state), meeting.work.source.name, at, item.nulls, lambda name: meeting.means.choice(item.rtype, name), item.origins
+    )
     merged, after = reconcile(current, state, said)
     merged = numbers.with_old(merged, state)
     after.update({name: value for name, value in (state or {}).items() if name == "old"})

@@ -6,12 +6,14 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from fhir_server.feed.reconcile import member_key
 from fhir_server.feed.sources import Source
 from fhir_server.store import Stored
 from mappers.v2.convert import EntryFact, Facts
 from mappers.v2.message import Message, Segment
 
 Resource = dict[str, Any]
+NOWHERE: Mapping[tuple[str, str], str] = MappingProxyType({})
 NOT_STORED = frozenset({"MessageHeader", "Provenance", "Bundle", "OperationOutcome"})  # the inbox and our own Provenance say this better
 
 
@@ -19,7 +21,7 @@ NOT_STORED = frozenset({"MessageHeader", "Provenance", "Bundle", "OperationOutco
 class Item:
     """One resource on its way into the store.
 
-    url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls: see `reconcile.Said`; key: the identity key
+    url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls, origins: see `reconcile.Said`; key: the identity key
     it was found or is kept under; targets: what it refers to, as mapped; linked: all of it is rewritten; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
     """
 
@@ -27,6 +29,7 @@ class Item:
     res: Resource
     segment: Segment | None = None
     nulls: frozenset[str] = frozenset()
+    origins: Mapping[tuple[str, str], str] = field(default_factory=lambda: NOWHERE)
     keys: tuple[str, ...] = ()
     ref: str = ""
     new: bool = False
@@ -77,7 +80,7 @@ def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozens
             items.append(Item(url, res))
         else:
             segment = _segment(message, res["resourceType"], fact)
-            items.append(Item(url, res, segment, frozenset(fact.nulls) | emptied(segment)))
+            items.append(Item(url, res, segment, fact.nulls, origins=origins_of(res, fact.origins)))
     used = {target for item in items for target in item.targets}
     items = [item for item in items if item.segment is None or item.segment.name not in ("MSH", "SFT") or item.url in used]
     for item in items:
@@ -111,25 +114,14 @@ def _refers(part: Any, gone: Collection[str]) -> bool:
     return isinstance(part, list) and bool(part) and all(_refers(one, gone) for one in part)
 
 
-# Fields that fill one kind of a list element beside others: segment, field -> slot (see `reconcile.slot_of`).
-EMPTIED = MappingProxyType(
-    {
-        ("PID", 13): "telecom@home",
-        ("PID", 14): "telecom@work",
-        ("PID", 18): "identifier@AN",
-        ("PID", 19): "identifier@SS",
-        ("PID", 20): "identifier@DL",
-        ("NK1", 5): "telecom@home",
-        ("NK1", 6): "telecom@work",
-    }
-)
-
-
-def emptied(segment: Segment) -> frozenset[str]:
-    """Slots of list elements that the segment empties with `""` while other fields may fill the same element."""
-    if '""' not in segment.line:
-        return frozenset()
-    return frozenset(slot for (name, number), slot in EMPTIED.items() if name == segment.name and segment.is_null(number))
+def origins_of(res: Resource, origins: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], str]:
+    """(list element, `member_key`) -> the field that gave it, the first of several that gave the same."""
+    found: dict[tuple[str, str], str] = {}
+    for element, fields in origins.items():
+        for number, (member, place) in enumerate(zip(res.get(element, ()), fields)):
+            if place:
+                found.setdefault((element, member_key(element, number, member)), place)
+    return found
 
 
 def targets(value: Any) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """What a source says of a resource meets what is stored: absent keeps, `""` deletes, a value replaces, newer beats older. Pure.
 
 Every source has its own *contribution* per slot: the newest value it gave and when (event time, ties by receipt). A resource is what all
-contributions together say, so the order in which messages arrive does not matter. Slots are top-level elements; some lists have one slot per
-kind of item (`telecom@home`, `identifier@SS`), because several v2 fields fill them (PID-13 and PID-14, PID-3 and PID-19) and one field may
-be absent without deleting what another gave.
+contributions together say, so the order in which messages arrive does not matter. Slots are top-level elements; a list that several v2 fields
+fill has one slot per field (`telecom@PID.13`, of identifiers per field and type `identifier@PID.3:SS`), since one field may be absent without
+deleting what another gave, and all repetitions of a field that is sent replace all that it gave before (HL7 v2.8 2.10.5). Extensions have one
+per url; where no field is told, the kind of an item is its slot (`telecom@home`).
 
 - single elements: the newest contribution of any source wins; `""` takes back only the source's own;
 - lists (identifiers, phones, names): each source's items stand beside the others'; a source replaces and deletes only its own;
@@ -14,7 +15,7 @@ State document (kind `feed`): {_id: 'Patient/1', sources: {source: {slot: {at: s
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +24,7 @@ from conformance.codec import decode_value, encode
 Resource = dict[str, Any]
 State = dict[str, Any]
 FHIR = "~fhir"
+UNTOLD: Mapping[tuple[str, str], str] = MappingProxyType({})
 APART = frozenset({"resourceType", "id", "meta", "implicitRules", "text"})
 
 
@@ -30,8 +32,8 @@ APART = frozenset({"resourceType", "id", "meta", "implicitRules", "text"})
 class Said:
     """What one message says of one resource.
 
-    stamp: sortable text, event time then receipt (`stamp`); nulls: elements or slots emptied by `""` ('gender', 'telecom@home');
-    choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]'). A message that is mapped again (same stamp) takes back what it said
+    stamp: sortable text, event time then receipt (`stamp`); nulls: elements or slots emptied by `""` ('gender', 'telecom@PID.13');
+    choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]'); origins: (list element, `member_key`) -> the field that gave the item. A message that is mapped again (same stamp) takes back what it said
     before and does not say now.
     """
 
@@ -40,6 +42,7 @@ class Said:
     stamp: str
     nulls: Collection[str] = ()
     choice: Callable[[str], str] = str
+    origins: Mapping[tuple[str, str], str] = field(default_factory=lambda: UNTOLD)
 
 
 def stamp(event_time: str, entry: str) -> str:
@@ -90,15 +93,23 @@ def _slots(said: Said, own: Collection[str]) -> dict[str, Any]:
         if name in APART:
             continue
         if isinstance(value, list):
-            for item in value:
-                slots.setdefault(slot_of(name, item), []).append(item)
+            for number, item in enumerate(value):
+                kind = slot_of(name, item)
+                place = said.origins.get((name, member_key(name, number, item)))
+                slots.setdefault(_told_by(name, place, kind) if place else kind, []).append(item)
+                if place and kind in own:  # kept before fields told items apart
+                    slots.setdefault(kind, [])
         else:
             slots.setdefault(said.choice(name.removeprefix("_")), {})[name] = value
     lists = {slot.partition("@")[0] for slot, value in slots.items() if isinstance(value, list)}
     for null in said.nulls:
         element, _, kind = null.partition("@")
-        if kind or not _is_list(element, lists, said):
-            slots.setdefault(null if kind else said.choice(element), [] if kind else None)
+        if kind:
+            for slot in [null, *(one for one in own if one.startswith(f"{null}:"))]:
+                slots.setdefault(slot, [])
+            continue
+        if not _is_list(element, lists, said):
+            slots.setdefault(said.choice(element), None)
             continue
         for slot in [element, *(one for one in own if one.partition("@")[0] == element)]:
             slots.setdefault(slot, [])
@@ -127,6 +138,11 @@ def slot_of(element: str, item: Any) -> str:
         item = item[0] if isinstance(item, list) and item else item
         item = item.get(name) if isinstance(item, dict) else None
     return f"{element}@{item}" if isinstance(item, str) else element
+
+
+def _told_by(element: str, place: str, kind: str) -> str:
+    """The slot of an item that a field gave; identifiers of one field are told apart by type, since senders list now some, now all of them."""
+    return f"{element}@{place}:{kind.partition('@')[2]}" if element == "identifier" else f"{element}@{place}"
 
 
 def _is_text_list(text: str | None) -> bool:
@@ -210,6 +226,11 @@ def _merge_list(merged: Resource, element: str, before: list[Any], sources: Mapp
         merged[element] = result
     else:
         merged.pop(element, None)
+
+
+def member_key(element: str, number: int, item: Any) -> str:
+    """A member of a list as a message gave it: replaced numbers are taken out of identifiers on the way here, references change in others."""
+    return item_key(element, item) if element == "identifier" else str(number)
 
 
 def item_key(element: str, item: Any) -> str:

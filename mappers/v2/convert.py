@@ -4,9 +4,11 @@ Pure: nothing is looked up or stored. https://hl7.org/fhir/R4/http.html#transact
 """
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mappers.v2 import authority, finish, times
@@ -25,14 +27,16 @@ MAX_REPETITIONS = 20_000
 _SOURCE = Source()
 _TIMED = frozenset({"OBR", "ORC", "PID"})
 _NONE: frozenset[str] = frozenset()
+_UNTOLD: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class EntryFact:
     """About one bundle entry: the segment that made it (name, position in message.segments from 0), all segments that wrote to it,
 
-    `nulls`: top-level elements that the sender emptied with `""` and that the resource does not have; `time`: the event time that
-    holds for it (FHIR dateTime), '' if the message says none.
+    `nulls`: top-level elements that the sender emptied with `""` and that the resource does not have, of a list that several fields fill only
+    the members of the field ('telecom@PID.13', 'extension@URL'); `time`: the event time that holds for it (FHIR dateTime), '' if the message
+    says none; `origins`: list element -> for each of its members the field that gave it ('PID.13'), '' if none alone did.
     """
 
     full_url: str
@@ -41,6 +45,7 @@ class EntryFact:
     nulls: frozenset[str]
     segments: tuple[int, ...]
     time: str
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _UNTOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +244,14 @@ class _Walk:
         if row.source:
             return self._apply_other(row, table, segment, found)
         if found is not None and maker is not None and (maker[0] != segment.name or maker[1] == segment.index):
-            apply_segment(run, table, segment, found.res, self.scope, found.nulls)
+            apply_segment(run, table, segment, found, self.scope)
             if found.segments[-1] != segment.index:
                 found.segments.append(segment.index)
             draft = found
         else:
             run.segment = segment
             draft = run.draft(row.target.partition("[")[0])
-            if not apply_segment(run, table, segment, draft.res, self.scope, draft.nulls) and not draft.nulls:
+            if not apply_segment(run, table, segment, draft, self.scope) and not draft.nulls:
                 return None
             run.keep(draft)
             home.publish(row.target, draft)
@@ -262,7 +267,7 @@ class _Walk:
             return None
         landed, leftover = run.landed, run.leftover
         run.landed, run.leftover = set(), {}
-        apply_segment(run, table, read, found.res, self.scope, found.nulls)
+        apply_segment(run, table, read, found, self.scope)
         run.landed, run.leftover, run.segment = landed, leftover, segment
         self._link(row, found)
         return found
@@ -291,7 +296,15 @@ def _event_time(run: Run) -> str:
 
 def _fact(draft: Draft, event_time: str) -> EntryFact:
     nulls = frozenset(name for name in draft.nulls if name not in draft.res) if draft.nulls else _NONE
-    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, tuple(draft.segments), draft.time or event_time)
+    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, tuple(draft.segments), draft.time or event_time, _origins(draft))
+
+
+def _origins(draft: Draft) -> Mapping[str, tuple[str, ...]]:
+    """Which field gave each member of the lists that are told apart by field; members are the very objects that the mapping made."""
+    if not draft.origins:
+        return _UNTOLD
+    known = {id(member): place for _, member, place in draft.origins}
+    return {name: tuple(known.get(id(member), "") for member in draft.res.get(name, ())) for name in {name for name, _, _ in draft.origins}}
 
 
 def _of_message(run: Run, tables: Tables) -> Element:
@@ -299,7 +312,7 @@ def _of_message(run: Run, tables: Tables) -> Element:
     root: Element = {"resourceType": "Bundle"}
     if BUNDLE_MAP in tables.maps:
         run.landed, run.leftover = set(), {}
-        apply_segment(run, compiled(tables, BUNDLE_MAP), run.header, root, Scope(Group("", None), None), set())
+        apply_segment(run, compiled(tables, BUNDLE_MAP), run.header, Draft(root, "", run.header), Scope(Group("", None), None))
     return root
 
 

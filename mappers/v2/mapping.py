@@ -15,7 +15,7 @@ from mappers.v2.functions import FUNCTIONS, Codes, Convert
 from mappers.v2.message import NULL, Segment, content
 from mappers.v2.path import Slots, clone, slots_of, steps, writer
 from mappers.v2.place import At, Scope
-from mappers.v2.run import Element, Run
+from mappers.v2.run import Draft, Element, Run
 from mappers.v2.tables import ELSEWHERE, Row, Tables
 from mappers.v2.values import LEAVES, Leaf
 
@@ -27,6 +27,8 @@ _JOINING = frozenset({"@joined", "@observation_value", "@components", "@document
 # (run, raw text, place, level, element, slots) -> True if something of the message was written; constants tell nothing
 Plan = Callable[[Run, str, At, int, Element, Slots], bool]
 MOST_COMPONENTS = 40
+# lists that several fields fill (PID-13 and PID-14, PID-5 and PID-9): of each member it is told which field gave it
+FIELDWISE = frozenset({"address", "identifier", "name", "participant", "telecom"})
 _EXPRESSION = re.compile(r'"([^"]*)"|([A-Z][A-Z0-9]{1,2})[-.](\d+)(?:\.(\d+))?|\+|\s+')
 
 
@@ -34,6 +36,7 @@ _EXPRESSION = re.compile(r'"([^"]*)"|([A-Z][A-Z0-9]{1,2})[-.](\d+)(?:\.(\d+))?|\
 class Field:
     """The plans of one field or component; `drop`: slots that a further repetition starts anew; `elements`: what a null empties;
 
+    `lists`: those of FIELDWISE that it fills, of which a null empties its own members only;
     `joins`: a conversion that reads all repetitions at the first; `takes_all`: one that reads all of the data type (`^...`).
     """
 
@@ -42,6 +45,7 @@ class Field:
     once: list[Plan] = field(default_factory=list)
     drop: tuple[str, ...] = ()
     elements: frozenset[str] = frozenset()
+    lists: tuple[str, ...] = ()
     joins: bool = False
     takes_all: bool = False
 
@@ -76,7 +80,9 @@ def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
         drop = _renewed(own, others)
         joins = any(row.convert in _JOINING for row in own)
         takes_all = any(row.convert.startswith("^") for row in own)
-        made = Field(number, drop=drop, elements=frozenset(_element(row) for row in own), joins=joins, takes_all=takes_all)
+        lists = tuple(sorted({step.name for row in own if (step := steps(row.path)[0]).slot and step.name in FIELDWISE}))
+        elements = frozenset(_element(row) for row in own) - set(lists)
+        made = Field(number, drop=drop, elements=elements, lists=lists, joins=joins, takes_all=takes_all)
         for row in own:
             plan = _plan(tables, row)
             made.plans.append(plan)
@@ -107,7 +113,9 @@ def _renewed(rows: list[Row], others: set[str]) -> tuple[str, ...]:
 
 
 def _element(row: Row) -> str:
-    return steps(row.path)[0].name.lstrip("_")
+    """What a null in the field of a row empties: an element, or the extension of one url."""
+    step = steps(row.path)[0]
+    return f"{step.name}@{step.url}" if step.url and step.name == "extension" else step.name.lstrip("_")
 
 
 def _default(tables: Tables, row: Row) -> Plan:
@@ -327,8 +335,9 @@ def apply_parts(run: Run, table: Map, raw: str, place: At, level: int) -> Any:
     return root.get("$value", root) if "$value" in root else root
 
 
-def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: Scope, nulls: set[str]) -> int:
-    """A segment map on a segment: writes into `root`; returns how many values its fields gave."""
+def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, scope: Scope) -> int:
+    """A segment map on a segment: writes into the draft; returns how many values its fields gave."""
+    root, nulls = draft.res, draft.nulls
     slots: Slots = {}
     place = At(run, segment, scope)
     fields = segment.fields
@@ -345,9 +354,11 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
             continue
         if raw == NULL:
             nulls.update(item.elements)
+            nulls.update(f"{name}@{segment.name}.{number}" for name in item.lists)
             landed.add(number)
         elif raw[0].isalnum() or content(raw, segment.delimiters):
             run.field = number
+            before = [len(root.get(name, ())) for name in item.lists] if item.lists else None
             if mark and mark in raw:
                 here = _repeated(run, item, segment, place, root, slots)
             else:
@@ -364,6 +375,8 @@ def apply_segment(run: Run, table: Map, segment: Segment, root: Element, scope: 
             if here:
                 landed.add(number)
                 written += here
+            for name, count_before in zip(item.lists, before) if before is not None else ():
+                draft.origins += [(name, member, f"{segment.name}.{number}") for member in root.get(name, ())[count_before:]]
     run.field = run.repetition = 0
     if written or len(root) > 1:
         place.raw = ""

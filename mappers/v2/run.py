@@ -20,7 +20,7 @@ ToUcum = Callable[[str], str | None]
 class Draft:
     """A resource in the making. `refs` are the Reference objects that point to it; `segment` the segment that first made it;
 
-    `time` the event time of its order, '' if it has none.
+    `time` the event time of its order, '' if it has none; `origins` (list, member, 'PID.13'): which field gave a member of a list that several fill.
     """
 
     res: Element
@@ -28,6 +28,7 @@ class Draft:
     segment: Segment
     refs: list[Element] = field(default_factory=list)
     nulls: set[str] = field(default_factory=set)
+    origins: list[tuple[str, Element, str]] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
     shared: bool = False
     time: str = ""

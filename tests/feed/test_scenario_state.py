@@ -288,3 +288,42 @@ async def test_an_order_does_not_refer_to_results_that_are_older_than_what_is_st
         raw = raw.replace("\rOBR", "\rORC|NW||F1^LAB\rOBR")
         assert await exchange.send(raw) == "AA"
     assert "urn:uuid:" not in str([res for rtype in ("ServiceRequest", "DiagnosticReport", "Observation") for res in exchange.all(rtype)])
+
+
+async def test_a_field_that_is_sent_replaces_all_its_repetitions_whatever_their_use() -> None:
+    exchange = Exchange()
+    whole = "PID|1||100^^^HOSP^MR||SMITH^JOHN^Q^^^^L~SMITTY^JOHN^^^^^N||19700102|M|AL^IAS||1 Main^^Town^^^^H~2 Work^^Town^^^^B||555-1^PRN^PH~555-2^ORN^CP|555-3^WPN^PH"
+    await exchange.send(adt("A01", whole, pv1()))
+    await exchange.send(adt("A08", "PID|1||100^^^HOSP^MR||SMITH^JON||19700102|M|||3 New^^Town||555-4^PRN^PH"))
+    patient = exchange.one("Patient")
+    assert [(row["family"], row["given"]) for row in patient["name"]] == [("SMITH", ["JON"]), ("AL", ["IAS"])]
+    assert [row["line"] for row in patient["address"]] == [["3 New"]]
+    assert {row["value"] for row in patient["telecom"]} == {"555-4", "555-3"}
+
+
+async def test_two_quotes_delete_only_what_their_field_gave() -> None:
+    exchange = Exchange()
+    full = "PID|1|E7|100^^^HOSP^MR|A9|SMITH^JOHN|MAID^EN|19700102|M|AL^IAS|2106-3^White^HL70005|||555-1^PRN^PH|555-3^WPN^PH|||CAT^Catholic^HL70006"
+    await exchange.send(adt("A01", full, "PV1|1|I|W||||1^At^Tend|2^Re^Fer||||||||||||V1"))
+    before = exchange.one("Patient")
+    await exchange.send(adt("A08", 'PID|1||100^^^HOSP^MR|""|SMITH^JOHN||19700102|M|""|""|||""', 'PV1|1|I|W||||""|||||||||||||V1'))
+    patient = exchange.one("Patient")
+    assert [row["family"] for row in patient["name"]] == ["SMITH"]
+    assert [row["value"] for row in patient["telecom"]] == ["555-3"]
+    assert {row["value"] for row in before["identifier"]} - {row["value"] for row in patient["identifier"]} == {"A9"}
+    urls = [{row["url"].rpartition("/")[2] for row in one["extension"]} for one in (before, patient)]
+    assert urls[0] - urls[1] == {"urn:hl7-org:v2xml:PID.10"}
+    assert {"patient-mothersMaidenName", "patient-religion"} <= urls[1]
+    (participant,) = exchange.one("Encounter")["participant"]
+    assert participant["type"][0]["coding"][0]["code"] == "REF"
+
+
+async def test_what_was_kept_by_use_before_fields_told_it_apart_is_replaced_by_its_field() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A01", FULL, pv1()))
+    (name, state), *_ = [(key, row) for key, row in exchange.store.tables.of("feed").items() if str(row["_id"]).startswith("Patient/")]
+    slots = next(iter(state["sources"].values()))
+    slots["telecom@home"] = slots.pop("telecom@PID.13")
+    exchange.store.tables.of("feed")[name] = state
+    await exchange.send(adt("A08", pid(rest="|||||555-9^PRN^PH")))
+    assert {row["value"] for row in exchange.one("Patient")["telecom"]} == {"555-9", "555-2"}
