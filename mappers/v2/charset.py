@@ -6,6 +6,7 @@ https://terminology.hl7.org/CodeSystem/v2-0211
 
 import codecs
 import csv
+import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _UNITS = frozenset({"utf-16", "utf-32"})
+# Escape sequences \C2842\ and \M2442\ switch the character set as ESC and these bytes do: HL7 v2.8 chapter 2, 2.7.2
+_SWITCH = re.compile(rb"\\[CM]((?:[2-7][0-9A-Fa-f]){2,3})\\")
 _WIDE = ((b"M\0\0\0S\0\0\0", "utf-32-le"), (b"\0\0\0M\0\0\0S", "utf-32-be"), (b"M\0S\0", "utf-16-le"), (b"\0M\0S", "utf-16-be"))
 
 
@@ -94,6 +97,8 @@ def _declared(raw: bytes, codec: str) -> tuple[str, str, list[Problem]]:
         return raw.decode("ascii"), codec, []
     if codec == "latin_1" and any(0x80 <= byte <= 0x9F for byte in raw):
         return raw.decode("cp1252", "replace"), "cp1252", [Problem(WARNING, "MSH^1^18", "102", "bytes outside ISO 8859-1; read as Windows-1252")]
+    if codec.startswith("iso2022"):
+        raw = _SWITCH.sub(lambda match: b"\x1b" + bytes.fromhex(match[1].decode()), raw)
     with suppress(UnicodeDecodeError):
         return raw.decode(codec), codec, []
     if codec == "iso2022_jp_2":  # half-width katakana after ESC ( I: ISO IR13 switched by escape sequences

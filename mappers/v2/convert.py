@@ -102,7 +102,7 @@ def convert(
     event_time = _event_time(run)
     facts = tuple(_fact(draft, event_time) for draft in drafts)
     bundle = {**_of_message(run, tables), **_bundle([_entry(draft) for draft in drafts])}
-    return Conversion(bundle, problems + run.problems, Facts(event_time, facts), tuple(run.unmapped))
+    return Conversion(bundle, list(dict.fromkeys(problems + run.problems)), Facts(event_time, facts), tuple(run.unmapped))
 
 
 @cache
@@ -175,7 +175,7 @@ class _Walk:
                 continue
             if number not in run.leftover and len(raw) > 2 and self._told(segment, raw):
                 continue
-            parts = run.leftover.get(number) or [part for part in segment.repetitions(number) if content(part, marks)]
+            parts = list(dict.fromkeys(run.leftover.get(number, ()))) or [part for part in segment.repetitions(number) if content(part, marks)]
             draft = drafts[0] if drafts else self.scope.find("MessageHeader[1]")
             if draft is not None and parts:
                 rest = [{"url": f"urn:hl7-org:v2xml:{name}.{number}", "valueString": text} for text in (run.text(part) for part in parts) if text]

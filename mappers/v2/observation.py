@@ -6,6 +6,7 @@ https://hl7.org/fhir/R4/observation-definitions.html#Observation.value_x_
 
 import base64
 import binascii
+import quopri
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -18,6 +19,7 @@ from mappers.v2.values import NUMBER, first, number, string
 
 Value = Callable[[Run, str, At], Element | None]
 MOST_DIGITS = 34
+COMPARATORS = ("<", "<=", ">=", ">")
 _RANGE = re.compile(r"([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))\s*-\s*([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))$")
 _BOUND = re.compile(r"(<=|>=|<|>)\s*([+-]?(?:\d{1,17}(?:\.\d{0,16})?|\.\d{1,16}))$")
 _LINES = ("TX", "FT", "ST")
@@ -134,12 +136,14 @@ def _numeric(run: Run, raw: str, place: At) -> Element | None:
 
 
 def _structured(run: Run, raw: str, place: At) -> Element | None:
-    """SN: comparator ^ number ^ separator ^ number."""
+    """SN: comparator ^ number ^ separator ^ number; some senders begin with an empty component (^<^5)."""
     parts = codings.split(run, raw, 0)
+    if not parts[0] and parts[1] in COMPARATORS:
+        parts = [*parts[1:], ""]
     sign, one, between, other = parts[0], number(parts[1]), parts[2], number(parts[3])
     unit = _unit(run, place)
-    comparator = {"comparator": sign} if sign in ("<", "<=", ">=", ">") else {}
-    if one is None or sign not in ("", "=", "<", "<=", ">=", ">"):
+    comparator = {"comparator": sign} if sign in COMPARATORS else {}
+    if one is None or sign not in ("", "=", *COMPARATORS):
         return _sn_text(parts, unit)
     if between == "-" and other is not None and not comparator:
         return {"valueRange": {"low": {"value": one, **unit}, "high": {"value": other, **unit}}}
@@ -338,10 +342,11 @@ def _embedded(run: Run, raw: str) -> Element | None:
 
 
 def _payload(run: Run, data: str, encoding: str) -> str | None:
-    """base64 of the data: ED.4 `Base64`, `Hex`, or `A` (escaped text)."""
+    """base64 of the data: ED.4 `Base64` (with its padding or without), `Hex`, `A` (escaped text); not of the standard: quoted-printable."""
     try:
         if encoding == "BASE64":
             compact = "".join((run.decode(data) if "\\" in data else data).split())
+            compact += "=" * (-len(compact) % 4)
             base64.b64decode(compact, validate=True)
             return compact or None
         if encoding == "HEX":
@@ -349,6 +354,8 @@ def _payload(run: Run, data: str, encoding: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     text = run.decode(data)
+    if encoding in ("QP", "QUOTED-PRINTABLE"):
+        return base64.b64encode(quopri.decodestring(text.encode())).decode() or None
     return base64.b64encode(text.encode()).decode() if text and text != NULL else None
 
 

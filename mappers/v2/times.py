@@ -1,11 +1,11 @@
 """HL7 v2 times (DT, TM, DTM, TS) -> FHIR date, dateTime, instant, time, with the precision that was sent.
 
 A time needs an offset: the value's own, else that of MSH-7, else the sender's zone. An hour without minutes is zero-filled, as
-FHIR has no such precision; anything that is no time of the calendar gives None. https://hl7.org/fhir/R4/datatypes.html#dateTime
+FHIR has no such precision; midnight said as 24:00 is 00:00 of the next day; anything that is no time of the calendar gives None. https://hl7.org/fhir/R4/datatypes.html#dateTime
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -42,11 +42,18 @@ def _parts(text: str) -> tuple[str, ...]:
         if parts[place] == "00":
             parts[place:7] = [""] * (7 - place)
     second = "59" if parts[5] == "60" else parts[5]
+    hour = "0" if _ends_day(parts) else parts[3]
     try:
-        datetime(int(parts[0]), int(parts[1] or 1), int(parts[2] or 1), int(parts[3] or 0), int(parts[4] or 0), int(second or 0))
-    except ValueError:
+        found = datetime(int(parts[0]), int(parts[1] or 1), int(parts[2] or 1), int(hour or 0), int(parts[4] or 0), int(second or 0))
+        found += timedelta(days=_ends_day(parts))
+    except (ValueError, OverflowError):
         return ()
     return tuple(parts)
+
+
+def _ends_day(parts: Sequence[str]) -> bool:
+    """True for 24:00, which FHIR forbids ("The time 24:00 may not be used") and senders use for the end of a day."""
+    return parts[3] == "24" and not any((parts[4] + parts[5] + parts[6]).strip("0"))
 
 
 def _offset(sent: str) -> str:
@@ -69,8 +76,7 @@ def date_time(text: str, zone: Zone) -> str | None:
     parts = _parts(text.strip())
     if not parts:
         return None
-    day = "-".join(part for part in parts[:3] if part)
-    return day if not parts[3] else day + _clock(parts, zone)
+    return _clock(parts, zone) if parts[3] else "-".join(part for part in parts[:3] if part)
 
 
 def instant(text: str, zone: Zone) -> str | None:
@@ -78,14 +84,19 @@ def instant(text: str, zone: Zone) -> str | None:
     parts = _parts(text.strip())
     if not parts or not parts[2]:
         return None
-    return "-".join(parts[:3]) + _clock(parts, zone)
+    return _clock(parts, zone)
 
 
 def _clock(parts: tuple[str, ...], zone: Zone) -> str:
-    hour, minute, second, fraction = parts[3] or "00", parts[4] or "00", parts[5] or "00", parts[6]
-    local = datetime(int(parts[0]), int(parts[1]), int(parts[2]), int(hour), int(minute))
+    """Day and time of the day with its offset."""
+    if _ends_day(parts):
+        hour, minute, second, fraction = "00", "00", "00", ""
+        local = datetime(int(parts[0]), int(parts[1]), int(parts[2])) + timedelta(days=1)
+    else:
+        hour, minute, second, fraction = parts[3] or "00", parts[4] or "00", parts[5] or "00", parts[6]
+        local = datetime(int(parts[0]), int(parts[1]), int(parts[2]), int(hour), int(minute))
     offset = _offset(parts[7]) or zone(local)
-    return f"T{hour}:{minute}:{second}{'.' + fraction if fraction else ''}{offset}"
+    return f"{local.date().isoformat()}T{hour}:{minute}:{second}{'.' + fraction if fraction else ''}{offset}"
 
 
 def time(text: str) -> str | None:

@@ -152,6 +152,21 @@ def test_an_unknown_type_is_a_problem_not_a_crash() -> None:
     assert "entry" not in conversion.bundle
 
 
+@pytest.mark.parametrize(
+    ("sent", "date", "time"),
+    [
+        ("202312312400", "2023-12-31", "2024-01-01T00:00:00+01:00"),
+        ("20240228240000", "2024-02-28", "2024-02-29T00:00:00+01:00"),
+        ("202401012401", None, None),
+        ("99991231240000", None, None),
+    ],
+)
+def test_midnight_said_as_24_is_the_next_day(sent: str, date: str | None, time: str | None) -> None:
+    conversion = mapped("ADT^A01", EVN, segment("PID", {3: "7", 7: sent, 29: sent}))
+    found = one(conversion, "Patient")
+    assert (found.get("birthDate"), found.get("deceasedDateTime")) == (date, time)
+
+
 def test_entries_are_named_alike_each_time() -> None:
     first, second = (mapped("ADT^A01", EVN, "PID|1||7", "PV1|1|I").bundle for _ in range(2))
     assert first == second

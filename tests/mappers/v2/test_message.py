@@ -65,6 +65,12 @@ def test_charset_of_msh_18(code: str, codec: str, text: str) -> None:
     assert parsed.problems == ()
 
 
+def test_escape_sequences_switch_the_character_set_of_iso_2022() -> None:
+    name = "山田".encode("iso2022_jp").removeprefix(b"\x1b$B").removesuffix(b"\x1b(B")
+    parsed = message.parse(MSH + b"||||||~ISO IR87\rPID|1||7||\\M2442\\" + name + b"\\C2842\\^X")
+    assert (parsed.get("PID-5.1"), parsed.get("PID-5.2")) == ("山田", "X")
+
+
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 def test_wide_text_and_byte_order_marks(codec: str) -> None:
     parsed = message.parse((MSH.decode() + "\rPID|1||7||Łódź").encode(codec))

@@ -1,5 +1,6 @@
 """ORU^R01: what a laboratory says arrives as it was meant."""
 
+import base64
 from decimal import Decimal
 
 import pytest
@@ -40,6 +41,7 @@ def test_report_results_and_patient_are_linked() -> None:
         ("NM", "positive", "valueString", "positive"),
         ("SN", ">^100", "valueQuantity", {"comparator": ">", "value": Decimal(100), "unit": "u"}),
         ("SN", "^1^:^128", "valueRatio", {"numerator": {"value": Decimal(1), "unit": "u"}, "denominator": {"value": Decimal(128), "unit": "u"}}),
+        ("SN", "^<^5", "valueQuantity", {"comparator": "<", "value": Decimal(5), "unit": "u"}),
         ("SN", "^2^-^5", "valueRange", {"low": {"value": Decimal(2), "unit": "u"}, "high": {"value": Decimal(5), "unit": "u"}}),
         ("SN", "<>^5", "valueString", "<> 5 u"),
         ("SN", "^2^+", "valueString", "2 + u"),
@@ -150,3 +152,20 @@ def test_unknown_codes_are_kept_and_listed() -> None:
     conversion = mapped("ORU^R01", PID, OBR, "OBX|1|ST|1^x^L||v|||QQ^Odd^99X|||F")
     assert one(conversion, "Observation")["interpretation"] == [{"coding": [{"system": "urn:id:99X", "code": "QQ", "display": "Odd"}]}]
     assert [(item.codes, item.code, item.location) for item in conversion.unmapped] == [("InterpretationCodes", "QQ", "OBX^1^8^1")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"), [("Base64", "YT1i"), ("Base64", "YT1iYw"), ("Hex", "613D62"), ("A", "a=b"), ("Quoted-Printable", "a=3Db")]
+)
+def test_embedded_data_in_every_encoding_that_senders_use(encoding: str, data: str) -> None:
+    conversion = mapped("ORU^R01", PID, OBR, f"OBX|1|ED|1^R^L||LAB^TEXT^PLAIN^{encoding}^{data}||||||F")
+    content = base64.b64decode(one(conversion, "Binary")["data"])
+    assert content.startswith(b"a=b")
+    assert not conversion.problems
+
+
+def test_what_is_left_of_a_field_is_kept_once_and_a_problem_told_once() -> None:
+    conversion = mapped("ORU^R01", PID, OBR, "OBX|1|RP|1^R^L||http://x.example/a.pdf^PACS^application^pdf||||||F|||20241399")
+    rest = [row for row in one(conversion, "Observation")["extension"] if row["url"] == "urn:hl7-org:v2xml:OBX.5"]
+    assert rest == [{"url": "urn:hl7-org:v2xml:OBX.5", "valueString": "http://x.example/a.pdf^PACS^application^pdf"}]
+    assert len([problem for problem in conversion.problems if problem.location.startswith("OBX^1^14")]) == 1
