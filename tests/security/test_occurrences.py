@@ -8,6 +8,7 @@ from conformance.validate import checker
 from fhir_server.interactions.audit_index import index_of_event
 from fhir_server.interactions.indexing import index_of
 from fhir_server.jobs.trail import Trail
+from fhir_server.query.stems import spelt
 from fhir_server.security import occurrences
 from fhir_server.security.occurrences import IN_ALL, KINDS, PER_ADDRESS, Occurrence, event_of
 from tests.security.app import Exchange, launched, tokens_of
@@ -86,6 +87,7 @@ async def test_the_events_are_valid_and_indexed_as_any(kind: str) -> None:
         event = {"id": "e", **event_of(one, ctx.base)}
         assert not [issue for issue in checker(ctx.spec, "AuditEvent", warnings=False)(event) if issue.severity in ("error", "fatal")]
         made, whole = index_of_event(ctx, event), index_of(ctx, event)
+        made = spelt(made, [stem.index for stem in made["f"]])
         assert {name: set(map(str, made[name])) for name in made} == {name: set(map(str, whole[name])) for name in whole}
 
 

@@ -5,28 +5,32 @@ ordered by id in a second query, so the index need not hold ids); any other key 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bson.codec_options import DatetimeConversion
 
-from fhir_server.query.clauses import Clause
+from fhir_server.query.clauses import Clause, Index
 from fhir_server.query.indexes import HOT
 from fhir_server.store import Sort, Stored
 from fhir_server.store.mongo import ask
 from fhir_server.store.mongo.document import CODEC, HIDDEN, SHOWN, stored
 from fhir_server.store.mongo.lower import Filter, index_by_date, index_by_id, lower
 from fhir_server.store.mongo.read import Place, with_blobs
+from fhir_server.store.mongo.stems import STEMMED
 
 FIELDS = {"_lastUpdated": "at", "_id": "_id"}
 Row = dict[str, Any]
 Position = tuple[Any, ...]
+NO_PARTS: Mapping[str, Index] = MappingProxyType({})
 
 
 async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int, after: Position, only_ids: bool) -> list[Stored]:
     """See `Reader.find`."""
     by_index = [one.kind for one in sort] == ["d"] and not sort[0].backward
+    clause = await place.stems.grafted(rtype, clause)
     wanted, shown = lower(clause, by_index), dict(HIDDEN if only_ids else SHOWN)
     if all(one.param in FIELDS for one in sort):
         keys = _keys(sort)
@@ -51,12 +55,12 @@ async def find(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], l
 
 async def count(place: Place, rtype: str, clause: Clause, limit: int) -> int:
     """See `Reader.count`."""
-    return await ask.count(place, _counting(rtype, clause, limit))
+    return await ask.count(place, _counting(rtype, await place.stems.grafted(rtype, clause), limit))
 
 
 async def quick_count(place: Place, rtype: str, clause: Clause, limit: int, seconds: float) -> int | None:
     """See `Reader.quick_count`."""
-    return await ask.quick_count(place, _counting(rtype, clause, limit), seconds)
+    return await ask.quick_count(place, _counting(rtype, await place.stems.grafted(rtype, clause), limit), seconds)
 
 
 def _counting(rtype: str, clause: Clause, limit: int) -> Row:
@@ -66,7 +70,8 @@ def _counting(rtype: str, clause: Clause, limit: int) -> Row:
 
 
 async def refs(place: Place, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
-    """See `Reader.refs`."""
+    """See `Reader.refs`. Stems hold no references, so the keys of the documents are all there are."""
+    clause = await place.stems.grafted(rtype, clause)
     index = index_by_date(clause) if rtype in HOT else ""
     stages: list[Filter] = [{"$match": lower(clause, bool(index))}]
     if list(heads) == [""]:
@@ -82,6 +87,7 @@ async def refs(place: Place, rtype: str, clause: Clause, heads: Sequence[str], l
 
 async def explain(place: Place, rtype: str, clause: Clause, sort: Sequence[Sort], limit: int) -> Row:
     """The database's plan for `find`: {filter, sort, plan}."""
+    clause = await place.stems.grafted(rtype, clause)
     wanted = lower(clause, [one.kind for one in sort] == ["d"])
     by_index = all(one.param in FIELDS or one.kind == "d" for one in sort)
     order = {"d" if one.kind == "d" else FIELDS[one.param]: -1 if one.descending else 1 for one in sort} if by_index else {}
@@ -189,7 +195,8 @@ def _by_id_within_date(rows: list[Row]) -> list[Row]:
 async def computed(place: Place, rtype: str, wanted: Filter, sort: Sequence[Sort], limit: int, after: Position, shown: Row) -> list[Row]:
     """Rows by keys computed from the index document; the whole of what matches is looked at, the best rows are kept."""
     backward = any(one.backward for one in sort)
-    added: Row = {f"s{at}": _sort_value(one) for at, one in enumerate(sort)}
+    parts = place.stems.known if rtype in STEMMED else {}
+    added: Row = {f"s{at}": _sort_value(one, parts) for at, one in enumerate(sort)}
     flags: Row = {f"m{at}": {"$cond": [{"$gt": [f"$s{at}", None]}, 0, 1]} for at in range(len(sort))}
     order: dict[str, int] = {}
     for at, one in enumerate(sort):
@@ -217,7 +224,7 @@ def _behind_computed(order: list[tuple[str, int]], after: Position) -> Filter:
     return {"$or": branches}
 
 
-def _sort_value(sort: Sort) -> Any:
+def _sort_value(sort: Sort, parts: Mapping[str, Index]) -> Any:
     if sort.param in FIELDS:
         return f"${FIELDS[sort.param]}"
     if sort.kind in ("d", "p"):
@@ -226,13 +233,25 @@ def _sort_value(sort: Sort) -> Any:
     if sort.kind == "r":
         kept = {"$filter": {"input": {"$ifNull": ["$r", []]}, "cond": {"$in": ["$$this.k", list(sort.heads)]}}}
         return {pick: {"$map": {"input": kept, "in": "$$this.l"}}}
-    return {pick: {"$concatArrays": [_after_head(head, bare=head.endswith("=")) for head in sort.heads]}}
+    return {pick: {"$concatArrays": [_after_head(head, bare=head.endswith("="), parts=parts) for head in sort.heads]}}
 
 
-def _after_head(head: str, bare: bool = False) -> Filter:
-    """What follows `head` in the keys that start with it; `bare`: only of keys without '|'."""
+def _after_head(head: str, bare: bool = False, parts: Mapping[str, Index] = NO_PARTS) -> Filter:
+    """What follows `head` in the keys that start with it, also those in stems; `bare`: only of keys without '|'."""
     tests: list[Filter] = [{"$eq": [{"$indexOfBytes": ["$$this", head]}, 0]}]
     if bare:
         tests.append({"$eq": [{"$indexOfBytes": ["$$this", "|"]}, -1]})
-    kept = {"$filter": {"input": {"$ifNull": ["$k", []]}, "cond": {"$and": tests}}}
+    kept = {"$filter": {"input": {"$concatArrays": [{"$ifNull": ["$k", []]}, *_of_stems(head, parts)]}, "cond": {"$and": tests}}}
     return {"$map": {"input": kept, "in": {"$substrBytes": ["$$this", len(head.encode()), -1]}}}
+
+
+def _of_stems(head: str, parts: Mapping[str, Index]) -> list[Filter]:
+    """The keys under `head` of each stem that a document has; stems with the same keys together, of which there are few."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, part in parts.items():
+        if keys := tuple(key for key in part["k"] if key.startswith(head)):
+            groups.setdefault(keys, []).append(name)
+    return [
+        {"$cond": [{"$gt": [{"$size": {"$setIntersection": [{"$ifNull": ["$k", []]}, {"$literal": having}]}}, 0]}, {"$literal": list(keys)}, []]}
+        for keys, having in groups.items()
+    ]

@@ -115,7 +115,7 @@ async def _current(place: Place, rtype: str, window: Window) -> list[Stored]:
 
 async def bytes_of_current(place: Place, rtype: str, clause: Clause, window: Window) -> list[RawBSONDocument]:
     """The current versions of a type in this window that match, as they are stored, without their index: `res`, `vid`, `at`, `_id`."""
-    return await _current_rows(place, rtype, window, AS_STORED, lower(clause))
+    return await _current_rows(place, rtype, window, AS_STORED, lower(await place.stems.grafted(rtype, clause)))
 
 
 async def _current_rows(place: Place, rtype: str, window: Window, codec: "CodecOptions[Row]", matching: Document = ALL) -> list[Row]:

@@ -15,6 +15,7 @@ from fhir_server.store.mongo.client import Database
 from fhir_server.store.mongo.document import RAW, SHOWN, Document, decoded, stored
 from fhir_server.store.mongo.frame import Frame
 from fhir_server.store.mongo.lean import Lean
+from fhir_server.store.mongo.stems import Stems
 
 HISTORY = "history"
 PAST = {"_id": 0, "t": 1, "i": 1, "v": 1, "at": 1, "m": 1, "res": 1, "x": 1, "blob": 1}
@@ -24,10 +25,11 @@ MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to read: a tenant's database, its blobs, and the transaction (None outside)."""
+    """Where to read: a tenant's database, its blobs, what its index documents have in common, and the transaction (None outside)."""
 
     database: Database
     blobs: Blobs
+    stems: Stems
     frame: Frame | None = None
     lean: Lean | None = None  # the channel of the embedded server, outside of transactions
 

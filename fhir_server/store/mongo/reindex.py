@@ -32,7 +32,7 @@ async def _write(store: MongoStore, rtype: str, row: Document, extract: Callable
     if "blob" in row:
         row["res"] = await loaded(store.blobs, row)
     made: dict[str, Any] = extract(stored(rtype, row).res or {})
-    if same_index(made, kept):
+    if same_index(made, await store.place.stems.spelt(kept)):
         return []
     change: Document = {"$set": decoded(encoded(made))} if made else {}
     gone = {name: "" for name in kept if name not in made}

@@ -27,6 +27,7 @@ from fhir_server.store.mongo.indexes import create_own, create_type, is_type
 from fhir_server.store.mongo.lean import Lean, lean_for
 from fhir_server.store.mongo.lean_tx import Fenced, Unknown
 from fhir_server.store.mongo.space import Space
+from fhir_server.store.mongo.stems import Stems
 
 T = TypeVar("T")
 log = logging.getLogger("fhir.store")
@@ -121,6 +122,7 @@ class MongoStore:
             await self.ensure([change.rtype])
         with surfaced():
             await self.space.check()
+            (change,) = await self.place.stems.settled([change])
             flight = await self.horizon.take()
         lost = False
         try:
@@ -161,6 +163,7 @@ class MongoStore:
         await self.ensure({change.rtype for change in changes})
         with surfaced():
             await self.space.check()
+            changes = await self.place.stems.settled(changes)
             flight = await self.horizon.take()
         lost = False
         try:
@@ -223,6 +226,7 @@ class MongoStore:
         """See `Store.history`."""
         window = Window(since, until, after, ascending, limit)
         with surfaced():
+            clause = None if clause is None or rtype is None else await self.place.stems.grafted(rtype, clause)
             if rtype is not None and rid is not None:
                 found = await history.of_resource(self.place, rtype, rid, window)
                 return found if clause is None else await history.visible(self.place, rtype, found, clause)
@@ -321,7 +325,7 @@ def _store(client: Client, name: str, transaction_seconds: float, members: int, 
     tenant = database(client, name)
     blobs = Blobs(tenant)
     horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, writer)
-    return MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs, None, lean), Space(tenant))
+    return MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs, Stems(tenant, lean), None, lean), Space(tenant))
 
 
 async def _prepare(store: MongoStore) -> None:

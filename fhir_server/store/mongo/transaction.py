@@ -95,6 +95,7 @@ class MongoTx:
         if new:
             raise NewType(new)
         await self.space.check()
+        changes = await self.place.stems.settled(changes)
         return await write.put(self.place, self.frame, changes, await self._stamp(changes))
 
     async def _stamp(self, changes: Sequence[Change]) -> datetime:
@@ -146,7 +147,7 @@ async def _opened(store: "MongoStore", *, by_lean: bool) -> AsyncIterator[Frame]
 
 async def _attempt(store: "MongoStore", body: Callable[[Tx], Awaitable[T]], deadline: float, *, by_lean: bool) -> T:
     async with _opened(store, by_lean=by_lean) as frame:
-        tx = MongoTx(read.Place(store.database, store.blobs, frame), frame, store.known, store.horizon, store.queues, store.space)
+        tx = MongoTx(read.Place(store.database, store.blobs, store.place.stems, frame), frame, store.known, store.horizon, store.queues, store.space)
         try:
             result = await body(tx)
             if tx.flight is not None and not store.horizon.valid(tx.flight):
