@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from fhir_server.commands import opened
 from fhir_server.commands.opened import DataDir, MongoUri, TenantName
@@ -41,13 +41,14 @@ def load_command(
     Quickest while no server runs on the data directory: the indexes of what is new are then made at the end, in one go.
     """
     where = opened.at(data_dir, mongodb_uri, tenant)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TaskProgressColumn(), TimeRemainingColumn())
     with opened.reached(where.settings) as (uri, alone), Progress(*columns, console=console) as bar:
-        loading, indexing = bar.add_task("loading", total=None), bar.add_task("indexing", total=None, visible=False)
+        loading, indexing = bar.add_task("loading", total=None, done=""), bar.add_task("indexing", total=None, done="", visible=False)
 
         def show(now: Report) -> None:
-            bar.update(loading, total=now.total_bytes, completed=now.done_bytes)
-            bar.update(indexing, total=now.indexed[1], completed=now.indexed[0], visible=now.indexed[1] > 0)
+            done, parts = now.indexed
+            bar.update(loading, total=now.total_bytes, completed=now.done_bytes, done=f"{now.done_bytes / 1e6:.1f} of {now.total_bytes / 1e6:.1f} MB")
+            bar.update(indexing, total=parts, completed=done, visible=parts > 0, done=f"{done} of {parts}")
 
         settings, name = asyncio.run(opened.settings_of(where, uri))
         target = Target(uri, name, settings, public_base(settings), alone)

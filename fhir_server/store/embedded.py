@@ -35,7 +35,10 @@ SOCKET_NAME = "mongodb-27017.sock"  # mongod derives it from its port number, wh
 SOCKET_PATH_BYTES = 103  # sun_path holds 108 bytes on Linux, 104 on macOS, one of them the closing zero
 READY_SECONDS = 60.0  # recovery after a crash is included
 STOP_SECONDS = 30.0
-SYNC_SECONDS = 5  # between checkpoints: bounds the recovery after a kill
+SYNC_SECONDS = 10  # between checkpoints: bounds the recovery after a kill
+EVICTION = (
+    "eviction_dirty_target=20,eviction_dirty_trigger=40,eviction_updates_target=10,eviction_updates_trigger=25"  # % of the cache, see DECISIONS.md
+)
 HISTORY_SECONDS = 0  # of old snapshots: only a backup reads them and asks for more meanwhile; what is kept is written again with every changed page
 LOG_BYTES = 16 * 1024 * 1024
 NOT_YET_INITIALISED = 94
@@ -203,6 +206,7 @@ def _command(launch: Launch) -> list[str]:
     command = [str(launch.binary), "--dbpath", str(launch.folder / "db"), "--replSet", SET_NAME]
     command += ["--bind_ip", str(launch.socket), "--nounixsocket"]
     command += ["--syncdelay", str(SYNC_SECONDS), "--wiredTigerCacheSizeGB", str(launch.cache_gb), "--oplogSize", "1024"]
+    command += ["--wiredTigerEngineConfigString", EVICTION]
     command += ["--slowms", "2147483647", "--slowOpSampleRate", "0", "--logpath", str(launch.folder / "mongod.log"), "--logappend"]
     for name, value in settings.items():
         command += ["--setParameter", f"{name}={value}"]
