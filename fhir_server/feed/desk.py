@@ -12,9 +12,9 @@ from conformance.outcome import bad_request, conflict, not_found
 from fhir_server.feed import receipt, undo
 from fhir_server.feed.intake import Feed, answer_code, resume
 from fhir_server.feed.receipt import Sender
-from fhir_server.feed.sources import recognise
+from fhir_server.feed.sources import Source, recognise
 from fhir_server.store.inbox import ACCEPTED, STATUSES, Busy, Entry
-from mappers.v2.message import parse
+from mappers.v2.message import Message, parse
 
 LISTED = ("id", "source", "application", "facility", "control_id", "event", "status", "size", "attempt", "transport", "peer", "flags", "origin")
 REPLAY_PAGE = 200
@@ -74,7 +74,7 @@ async def resubmit(feed: Feed, id: str, edited: bytes | None = None, who: str = 
     if edited is None:
         return await _again(feed, entry)
     message = parse(edited)
-    source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"))
+    source = _source_of(feed, entry, message)
     made = receipt.entry_of(message, edited, source, Sender(transport="resubmit", address=who), feed.owner)
     copy = replace(made, flags=("edited",), origin=entry.id, order=tuple(dict.fromkeys([*made.order, *entry.order])))
     kept, is_new = (await feed.inbox.receive([copy]))[0]
@@ -82,6 +82,14 @@ async def resubmit(feed: Feed, id: str, edited: bytes | None = None, who: str = 
         raise conflict(f"the edited message was accepted before, as {kept.id}")
     await feed.inbox.mark(entry.id, {"status": "replaced"})
     return await (_again(feed, kept) if not is_new else _finished(feed, replace(kept, raw=edited)))
+
+
+def _source_of(feed: Feed, entry: Entry, edited: Message) -> Source:
+    """Whose a corrected message is: one that was recognised by its connection stays with its source, whatever MSH says."""
+    for source in feed.registry.sources:
+        if source.name == entry.source and (source.certificates or source.clients):
+            return source
+    return recognise(feed.registry, edited.get("MSH-3"), edited.get("MSH-4"))
 
 
 async def _again(feed: Feed, entry: Entry) -> dict[str, Any]:

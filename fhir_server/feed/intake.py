@@ -37,6 +37,8 @@ LOG = logging.getLogger("fhir.feed")
 WAIT_SECONDS = 25.0  # longest wait for an earlier message of the same patient, or for another process at the same message
 POLL_SECONDS = 0.02
 TRANSIENT = frozenset({429, 500, 503, 507})
+MUCH = 1000  # segments of a message that may be too much for one transaction: it is refused for good where the store failed so often at it
+ATTEMPTS = 3
 SILENT_CODES = frozenset({"ACK", "MCF"})  # answers are never answered
 
 
@@ -380,11 +382,20 @@ async def resume(feed: Feed, entry: Entry) -> bytes:
     return await work_out(feed, entry, message, source)
 
 
+def _is_too_much(entry: Entry, message: Message) -> bool:
+    """True where the store failed again and again at a very large message: to ask for a resend once more would go on for ever."""
+    return len(message.segments) > MUCH and entry.attempt >= ATTEMPTS
+
+
 async def _failed(feed: Feed, entry: Entry, message: Message, source: Source, error: Failed | Deferred | Refusal) -> bytes:
     """The final state of a message that is not accepted, and its answer."""
     if isinstance(error, Refusal):
         transient = error.status in TRANSIENT
-        error = Failed("store") if transient else Failed("validation", answers.of_issues(error.issues, None, answers.no_field))
+        error = (
+            Failed("too-much" if _is_too_much(entry, message) else "store")
+            if transient
+            else Failed("validation", answers.of_issues(error.issues, None, answers.no_field))
+        )
     failure = FAILURES["conflict"] if isinstance(error, Deferred) else error.failure
     problems = list(error.problems)
     answer = answers.answer(message, failure.code, problems, "" if isinstance(error, Deferred) else error.expected)

@@ -1,9 +1,13 @@
 """Undoing a patient merge from what was recorded: links, activity, numbers, keys, aliases and references as they were before.
 
-What was written for the survivor after the merge stays with the survivor; it is listed, so that a person can look at it.
+What was written for the survivor after the merge stays with the survivor; it is listed, so that a person can look at it. Links, numbers, keys and
+aliases count again with the first transaction; references beyond `AT_ONCE` follow in transactions of their own, which the background worker goes on
+with where this process ends (state `undoing`, the references left in the merge's document).
 """
 
+import asyncio
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +25,8 @@ from fhir_server.store import Tx
 from fhir_server.store.inbox import Document
 
 AT_ONCE = 1000
+UNDOING = "undoing"
+WAIT_SECONDS = 20.0  # a person waits so long for the references; then the worker goes on alone
 
 
 async def undo(feed: Feed, id: str, who: str) -> Document:
@@ -33,39 +39,68 @@ async def undo(feed: Feed, id: str, who: str) -> Document:
         merge = found[id]
         if merge["operation"] != "merge" or not merge["retired"].startswith("Patient/"):
             raise conflict("only merges of patients can be undone")
-        if merge["state"] == "undone":
+        if merge["state"] in ("undone", UNDOING):
             raise conflict("this merge was undone before")
         return await _undo(feed.mean(Source(merge["source"])), tx, merge, who)
 
     done = await feed.store.transact(body)
     await settled(feed.store)
+    deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+    while done["left"] and asyncio.get_running_loop().time() < deadline:
+        done["left"] = await continue_undoing(feed, id)
     return done
+
+
+async def continue_undoing(feed: Feed, id: str) -> int:
+    """Put back the next references of a merge that is being undone, in a transaction of their own; how many are left."""
+
+    async def body(tx: Tx) -> int:
+        merge = (await feed.inbox.load(tx, "merges", [id]))[id]
+        if merge["state"] != UNDOING:
+            return 0
+        means = feed.mean(Source(merge["source"]))
+        writes: dict[str, Write] = {}
+        await _put_back(tx, merge, merge["left"][:AT_ONCE], writes)
+        await _commit(means, tx, merge, merge["undone"]["who"], writes)
+        merge["left"] = merge["left"][AT_ONCE:]
+        merge["state"] = UNDOING if merge["left"] else "undone"
+        await feed.inbox.save(tx, "merges", [merge])
+        return len(merge["left"])
+
+    return await feed.store.transact(body)
+
+
+async def _put_back(tx: Tx, merge: Document, refs: Sequence[str], writes: dict[str, Write]) -> None:
+    """Add to `writes` these resources as they refer to the retired patient again."""
+    stored = await tx.get_many([(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in refs)])
+    for (rtype, rid), one in stored.items():
+        if one.res is not None:
+            writes[f"{rtype}/{rid}"] = Write(redirected(one.res, merge["survivor"], merge["retired"]), one)
+
+
+async def _commit(means: Means, tx: Tx, merge: Document, who: str, writes: dict[str, Write]) -> None:
+    """Write these with a Provenance that says that a merge was undone, and by whom."""
+    record = merge_provenance({**merge, "at": datetime.now(UTC)}, [version(write) for write in writes.values()])
+    record["activity"] = {"text": "merge undone"}
+    record["agent"].append({"who": {"display": who or "operator"}})
+    await means.commit(tx, [*(replace(one, as_is=True) for one in writes.values()), Write({**record, "id": str(uuid.uuid4())}, None)])
 
 
 async def _undo(means: Means, tx: Tx, merge: Document, who: str) -> Document:
     survivor, retired = merge["survivor"], merge["retired"]
     await _touch(means, tx, merge)
     touched = list(dict.fromkeys(merge.get("touched", ())))
-    if len(touched) > AT_ONCE:
-        raise conflict(f"more than {AT_ONCE} resources were rewritten: this merge must be undone by hand")
-    pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in [survivor, retired, *merge.get("chain", ()), *touched])]
+    pairs = [(rtype, rid) for rtype, _, rid in (ref.partition("/") for ref in [survivor, retired, *merge.get("chain", ())])]
     stored = await tx.get_many(pairs)
     writes: dict[str, Write] = {}
-    for ref in touched:
-        rtype, _, rid = ref.partition("/")
-        one = stored.get((rtype, rid))
-        if one is not None and one.res is not None:
-            writes[ref] = Write(redirected(one.res, survivor, retired), one)
+    await _put_back(tx, merge, touched[:AT_ONCE], writes)
     _restore_patients(merge, stored, writes)
     await _restore_keys(means, tx, merge)
-    refs = [version(write) for write in writes.values()]
-    record = merge_provenance({**merge, "at": datetime.now(UTC)}, refs)
-    record["activity"] = {"text": "merge undone"}
-    record["agent"].append({"who": {"display": who or "operator"}})
-    await means.commit(tx, [*(replace(one, as_is=True) for one in writes.values()), Write({**record, "id": str(uuid.uuid4())}, None)])
-    merge["state"], merge["undone"] = "undone", {"at": datetime.now(UTC), "who": who}
+    await _commit(means, tx, merge, who, writes)
+    merge["undone"], merge["left"] = {"at": datetime.now(UTC), "who": who}, touched[AT_ONCE:]
+    merge["state"] = UNDOING if merge["left"] else "undone"
     await means.inbox.save(tx, "merges", [merge])
-    return {"merge": merge["_id"], "survivor": survivor, "restored": retired, "resources": sorted(writes)}
+    return {"merge": merge["_id"], "survivor": survivor, "restored": retired, "resources": sorted(writes), "left": len(merge["left"])}
 
 
 async def _touch(means: Means, tx: Tx, merge: Document) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conformance.outcome import Refusal
-from fhir_server.feed import receipt, rewrite
+from fhir_server.feed import receipt, rewrite, undo
 from fhir_server.feed.intake import Feed, is_gone, resume
 from fhir_server.feed.sources import Source
 from fhir_server.store.inbox import Busy, Entry
@@ -158,7 +158,10 @@ class Sweep:
 
 
 async def rewrite_once(feed: Feed) -> int:
-    """One step for one open merge; how many resources were rewritten."""
+    """One step for one merge that is being undone, or for an open one; how many resources were rewritten (or are still to be put back)."""
+    undoing = await feed.inbox.find(None, "merges", "state", [undo.UNDOING], 1)
+    if undoing:
+        return await undo.continue_undoing(feed, undoing[0]["_id"]) or 1
     found = await feed.inbox.find(None, "merges", "state", ["open"], 1)
     if not found:
         now = datetime.now(UTC)

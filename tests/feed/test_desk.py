@@ -56,6 +56,14 @@ async def test_a_failed_message_is_edited_and_resubmitted() -> None:
     assert refused.value.status == 409
 
 
+async def test_a_corrected_message_stays_with_the_source_that_its_connection_named() -> None:
+    exchange = Exchange({"sources": [{"name": "north", "certificates": ["north.example"], "authority": "urn:oid:1.2.3"}]})
+    wrong = adt("A01", "PID|1||||SMITH^JOHN", sender="ADT|HOSP").replace("\rPID|1||||SMITH^JOHN", "")
+    assert await exchange.send(wrong, certificate="north.example") == "AE"
+    done = await desk.resubmit(exchange.feed, exchange.inbox.entries()[-1].id, f"{wrong}PID|1||7||SMITH^JOHN\r".encode(), "operator")
+    assert (done["source"], exchange.one("Patient")["identifier"][0]["system"]) == ("north", "urn:oid:1.2.3")
+
+
 async def test_replay_after_a_mapping_change_derives_again_and_does_not_regress() -> None:
     exchange = Exchange()
     await exchange.send(adt("A01", pid(name="OLD^JOHN", rest="|||1 Main St"), pv1(), at="20240101120000"))

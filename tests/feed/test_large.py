@@ -4,7 +4,11 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
+from conformance.outcome import unavailable
 from fhir_server.feed.aside import LARGE_SEGMENTS
+from fhir_server.feed.intake import MUCH
 from fhir_server.feed.sources import Source
 from mappers.v2.message import Message
 from tests.feed.exchange import Exchange, map_it, obr, obx, oru, pid
@@ -46,3 +50,20 @@ async def test_large_reports_of_two_patients_both_arrive() -> None:
     assert await asyncio.wait_for(asyncio.gather(*(exchange.send(one) for one in messages)), 60) == ["AA"] * 3
     assert len(exchange.all("Patient")) == 3
     assert len(exchange.all("Observation")) == 3 * (LARGE_SEGMENTS + 1)
+
+
+@pytest.mark.parametrize(("rows", "codes"), [(MUCH, ["AR", "AR", "AE", "AE"]), (3, ["AR"] * 4)])
+async def test_a_report_too_large_for_a_transaction_is_refused_for_good_a_small_one_invited_again(rows: int, codes: list[str]) -> None:
+    exchange = Exchange()
+    transact = exchange.store.transact
+
+    async def full(body: Any) -> Any:
+        raise unavailable("the transaction is larger than the database's cache has room for now")
+
+    exchange.store.transact = full  # type: ignore[method-assign]
+    message = oru(obr(), *[obx(f"C{number}", "1") for number in range(rows)])
+    assert [await exchange.send(message) for _ in codes] == codes
+    entry = exchange.inbox.entries()[-1]
+    assert (entry.status, [problem["code"] for problem in entry.problems]) == ("store-error", ["207"])
+    exchange.store.transact = transact  # type: ignore[method-assign]
+    assert await exchange.send(message) == "AA", "an operator made room: the same message, sent again or replayed, is taken"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from conformance.outcome import Refusal
 from fhir_server.feed import desk, worker
 from fhir_server.feed.merge import EVENTS
 from fhir_server.store import Change
@@ -145,6 +146,30 @@ async def test_a_merge_with_many_references_is_finished_by_the_job_and_can_be_un
     await exchange.send(oru(obr("H1"), obx("K", "1"), patient=pid("2")))
     mine = [res for res in exchange.all("Observation") if res["subject"]["reference"] == f"Patient/{retired['id']}"]
     assert len(mine) == 12
+
+
+@pytest.mark.parametrize("seconds", [20.0, 0.0])
+async def test_a_large_merge_is_undone_in_parts_by_whoever_is_there(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    exchange = await two_patients()
+    for number in range(6):
+        await exchange.send(oru(obr(f"G{number}"), obx("K", "1"), patient=pid("2")))
+    retired = f"Patient/{by_number(exchange, '2')['id']}"
+    mine = sorted(res["id"] for res in exchange.all("Observation") if res["subject"]["reference"] == retired)
+    await exchange.send(adt("A40", pid("1"), mrg("2")))
+    await exchange.rewrite()
+    monkeypatch.setattr("fhir_server.feed.undo.AT_ONCE", 5)
+    monkeypatch.setattr("fhir_server.feed.undo.WAIT_SECONDS", seconds)
+    (merge,) = exchange.store.tables.of("merges").values()
+    done = await desk.undo_merge(exchange.feed, merge["_id"], "operator")
+    assert bool(done["left"]) is (seconds == 0)
+    with pytest.raises(Refusal):
+        await desk.undo_merge(exchange.feed, merge["_id"], "operator")
+    for _ in range(20):
+        if not await worker.rewrite_once(exchange.feed):
+            break
+    (merge,) = exchange.store.tables.of("merges").values()
+    assert (merge["state"], merge["left"]) == ("undone", [])
+    assert sorted(res["id"] for res in exchange.all("Observation") if res["subject"]["reference"] == retired) == mine
 
 
 async def test_a_reference_written_to_a_retired_patient_after_the_merge_is_redirected(monkeypatch: pytest.MonkeyPatch) -> None:
