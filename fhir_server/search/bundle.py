@@ -53,11 +53,12 @@ Trim = Callable[[Resource], Resource]
 
 def trimmer(spec: Spec, plan: Plan) -> Trim:
     """What `_summary` and `_elements` leave of a resource; `_elements` is for matches: it does not apply to what is included."""
-    if plan.summary in ("true", "text", "data"):
-        return lambda res: _marked(_SUMMARY[plan.summary](spec, res))
-    if plan.elements:
-        return lambda res: _marked(_only(spec, res, plan.elements))
-    return lambda res: res
+    summary = _SUMMARY.get(plan.summary)
+    if summary is not None and plan.elements:  # what both leave
+        return lambda res: _marked(_only(spec, summary(spec, res), plan.elements))
+    if summary is not None:
+        return lambda res: _marked(summary(spec, res))
+    return (lambda res: _marked(_only(spec, res, plan.elements))) if plan.elements else lambda res: res
 
 
 def _marked(res: Resource) -> Resource:

@@ -8,17 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from conformance.outcome import bad_request
+from conformance.outcome import bad_request, too_costly
 from conformance.published import kinds
 from fhir_server.context import Context
 from fhir_server.query.clauses import EVERYTHING, NOTHING, Clause, Contained, both, either
 from fhir_server.query.indexes import HOT
-from fhir_server.query.match import matches
-from fhir_server.search import bundle, parse
+from fhir_server.search import bundle, contained, parse
 from fhir_server.search.aliases import merged
 from fhir_server.search.cursor import seal, unseal
 from fhir_server.search.explain import explained
-from fhir_server.search.extract import extractor
 from fhir_server.search.include import include
 from fhir_server.search.keys import compartment as member_of
 from fhir_server.search.pace import turn
@@ -30,6 +28,7 @@ Resource = dict[str, Any]
 Pair = tuple[str, str]
 Visible = Callable[[str], Clause]
 FORWARD, BACKWARD = "n", "p"
+MOST_CONTAINERS = 5000  # that are read to count what they contain
 STRETCH = 50  # rows made into entries before others have their turn
 TOTAL_SECONDS = 0.1  # for a total that nobody asked for
 BEHIND_ALL_IDS, BEFORE_ALL_IDS = "\U0010ffff", ""
@@ -79,21 +78,64 @@ async def search(
 
 async def answer(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, position: tuple[Any, ...], visible: Visible) -> Resource:
     """The page of these scopes at a position (() for the first). bound: the URL that cursors are bound to; scopes are read in their order."""
+    inside = plan.contained != "false" and not plan.container
     if plan.summary == "count" or plan.count == 0:
-        counted = await _total(ctx, scopes)
+        counted = await (_inside_total(ctx, plan, scopes) if inside else _total(ctx, scopes))
         return bundle.searchset(await _explanation(ctx, plan, scopes, visible) + _told(ctx, plan), {"self": bound}, counted)
+    if inside:
+        return await _inside(ctx, plan, scopes, bound, position, visible)
     page = await _page(ctx, plan, scopes, position)
     included = await include(ctx, page.rows, plan.includes, plan.revincludes, visible)
     total = await _stated_total(ctx, plan, scopes, page, position)
     trim = bundle.trimmer(ctx.spec, plan)
     if len(page.rows) > STRETCH:
         await asyncio.sleep(0)  # a long page is read, then made: others have their turn between
-    entries = await _matches(ctx, plan, scopes, page.rows, trim)
+    entries = await _entries(ctx, page.rows, "match", trim)
     entries += await _entries(ctx, list(included.found.values()), "include", bundle.trimmer(ctx.spec, replace(plan, elements=())))
     entries += await _explanation(ctx, plan, scopes, visible)
     found = bundle.searchset(entries + _told(ctx, plan), _links(ctx, plan, bound, scopes, page, position), total)
     found["link"] += [{"relation": "related", "url": one} for one in included.links]
     return found
+
+
+async def _inside(ctx: Context, plan: Plan, scopes: list[Scope], bound: str, position: tuple[Any, ...], visible: Visible) -> Resource:
+    """The page where contained resources are asked for alone: forwards only, since a page may begin within a container."""
+    rows = await _rows(ctx, plan, scopes, position[2:], plan.count + 1, False)
+    entries, done, rest = contained.cut(_held(ctx, plan, scopes, rows), contained.shown(position), plan.count)
+    behind = done < len(rows) or len(rows) > plan.count
+    included = await include(ctx, rows[: done + bool(rest)], plan.includes, plan.revincludes, visible)
+    entries += await _entries(ctx, list(included.found.values()), "include", bundle.trimmer(ctx.spec, replace(plan, elements=())))
+    total = len(entries) if not position and not behind else None
+    if total is None and plan.total in ("accurate", "estimate"):
+        total = await _inside_total(ctx, plan, scopes)
+    links = {"self": bound if not plan.cursor else _with(bound, plan.cursor)}
+    if behind:
+        after = (rows[done - 1].rtype, *rows[done - 1].position) if done else position[2:]
+        links |= {"first": bound, "next": _with(bound, seal(ctx, bound, (FORWARD, f"{contained.WITHIN}{rest}", *after)))}
+    found = bundle.searchset(
+        entries + await _explanation(ctx, plan, scopes, visible) + _told(ctx, plan), links, None if plan.total == "none" else total
+    )
+    found["link"] += [{"relation": "related", "url": one} for one in included.links]
+    return found
+
+
+def _held(ctx: Context, plan: Plan, scopes: list[Scope], rows: list[Stored]) -> list[list[Resource]]:
+    """The entries that each container brings."""
+    wanted, trim = {one.rtype: one.inside for one in scopes}, bundle.trimmer(ctx.spec, plan)
+    return [contained.inner_matches(ctx, plan, row, wanted[row.rtype], trim) for row in rows]
+
+
+async def _inside_total(ctx: Context, plan: Plan, scopes: list[Scope]) -> int:
+    """How many contained resources match: all containers are read. Raises 400 too-costly for more than MOST_CONTAINERS."""
+    if await _total(ctx, scopes) > MOST_CONTAINERS:
+        raise too_costly(f"contained resources are not counted in more than {MOST_CONTAINERS} others; ask for _total=none, or for containers")
+    total = 0
+    for scope in scopes:
+        after: tuple[Any, ...] = ()
+        while rows := await _of(ctx, scope, after, STRETCH, False):
+            total += sum(map(len, _held(ctx, plan, scopes, rows)))
+            after = rows[-1].position
+    return total
 
 
 async def criteria(ctx: Context, rtype: str, pairs: Sequence[Pair], visible: Visible) -> Clause:
@@ -260,29 +302,6 @@ async def _entries(ctx: Context, rows: list[Stored], mode: str, trim: bundle.Tri
             await asyncio.sleep(0)
         entries += [bundle.entry(ctx.base, trim(row.res), mode) for row in rows[start : start + STRETCH] if row.res is not None]
     return entries
-
-
-async def _matches(ctx: Context, plan: Plan, scopes: list[Scope], rows: list[Stored], trim: bundle.Trim) -> list[Resource]:
-    if plan.contained == "false" or plan.container:
-        return await _entries(ctx, rows, "match", trim)
-    wanted = {one.rtype: one.inside for one in scopes}
-    return [found for row in rows if row.res is not None for found in _inner_matches(ctx, plan, row, wanted[row.rtype], trim)]
-
-
-def _inner_matches(ctx: Context, plan: Plan, row: Stored, wanted: Clause, trim: bundle.Trim) -> list[Resource]:
-    """`_containedType=contained`: the contained resources that match, and with `_contained=both` the resource itself if it does."""
-    assert row.res is not None
-    extract = extractor(ctx.spec, ctx.terms, ctx.base)
-    whole = plan.contained == "both" and row.rtype in plan.types and matches(wanted, extract(row.res), rid=row.rid, at=row.at)
-    inner = [
-        one for one in row.res.get("contained", ()) if one["resourceType"] in plan.types and matches(wanted, extract(one), rid=one.get("id", ""))
-    ]
-    return [bundle.entry(ctx.base, trim(row.res), "match")] * whole + [_contained_entry(ctx, row, one) for one in inner]
-
-
-def _contained_entry(ctx: Context, row: Stored, inner: Resource) -> Resource:
-    """A contained resource under its container's address (https://hl7.org/fhir/R4/search.html#contained)."""
-    return {"fullUrl": f"{ctx.base}/{row.rtype}/{row.rid}#{inner.get('id', '')}", "resource": inner, "search": {"mode": "match"}}
 
 
 def _links(ctx: Context, plan: Plan, bound: str, scopes: list[Scope], page: Page, position: tuple[Any, ...]) -> dict[str, str]:

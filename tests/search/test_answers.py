@@ -39,6 +39,43 @@ async def test_only_contained_resources_that_match_are_returned(store):
     assert [one["fullUrl"] for one in bundle["entry"]] == [f"{BASE}/Medication/own#77", f"{BASE}/MedicationRequest/m#77"]
 
 
+async def test_a_page_never_has_more_contained_resources_than_asked_for(store):
+    """https://hl7.org/fhir/R4/search.html#count: a server SHALL NOT return more resources than requested."""
+    many = [{"resourceType": "Medication", "id": f"m{at}", "code": {"coding": [{"code": "99"}]}} for at in range(7)]
+    await fill(store, [ORDER | {"id": f"r{at}", "contained": many[: at % 4 * 2]} for at in range(8)] + [OWN])
+    ctx = context(store)
+    for how, more in (("true", 0), ("both", 1)):
+        query = f"Medication?code=99&_contained={how}&_containedType=contained"
+        whole = [one["fullUrl"] for one in (await ask(ctx, f"{query}&_count=100"))["entry"]]
+        assert len(whole) == len(set(whole)) == 24 + more
+        for count in (1, 3, 4, 7):
+            seen, url = [], f"{query}&_count={count}"
+            while url:
+                bundle = await ask(ctx, url)
+                assert len(bundle.get("entry", ())) <= count
+                seen += [one["fullUrl"] for one in bundle.get("entry", ())]
+                url = link(bundle, "next")
+            assert seen == whole, count
+        assert (await ask(ctx, f"{query}&_summary=count"))["total"] == 24 + more
+        assert (await ask(ctx, f"{query}&_count=2&_total=accurate"))["total"] == 24 + more
+        assert "total" not in await ask(ctx, f"{query}&_count=2")
+
+
+async def test_summary_and_elements_leave_what_both_leave(store):
+    """https://hl7.org/fhir/R4/search.html#summary, #elements"""
+    narrative = {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">x</div>'}
+    await fill(store, [{"resourceType": "Patient", "id": "a", "gender": "male", "maritalStatus": {"text": "m"}, "text": narrative}])
+    ctx = context(store)
+    for query, left in (
+        ("_elements=gender,maritalStatus", {"gender", "maritalStatus"}),
+        ("_summary=true&_elements=gender,maritalStatus", {"gender"}),
+        ("_summary=data&_elements=maritalStatus,text", {"maritalStatus"}),
+        ("_summary=text&_elements=gender,text", {"text"}),
+    ):
+        (entry,) = (await ask(ctx, f"Patient?{query}"))["entry"]
+        assert set(entry["resource"]) - {"resourceType", "id", "meta"} == left, query
+
+
 async def test_counts_are_explained_too(store):
     await fill(store, [{"resourceType": "Patient", "id": "a", "identifier": [{"value": "7"}]}])
     bundle = await ask(context(store), "Patient?identifier=7&_summary=count&_explain=true")
