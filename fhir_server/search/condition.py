@@ -14,7 +14,7 @@ from fhir_server.search.escape import split, unescape
 from fhir_server.search.kin import related
 from fhir_server.search.plan import AllOf, AnyOf, Chain, Has, Listed, Node
 from fhir_server.search.schema import Field, elements_of, part_fields, schema
-from fhir_server.search.table import allows
+from fhir_server.search.table import PREFIXED, allows
 from fhir_server.search.types import composite, date, fulltext, number, quantity, reference, special, string, token, uri
 
 Valued = Callable[[Asked, str], Clause]
@@ -83,6 +83,7 @@ def condition(reading: Reading, rtype: str, name: str, value: str, depth: int = 
     most = min(reading.limits.values, MOST_RANGES) if asked.field.type in RANGED else reading.limits.values
     if len(values) > most:
         raise too_costly(f"search parameter '{short(name)}': more than {most} values are not answered")
+    _kept_to_definition(asked, values)
     if asked.field.type == "reference" and asked.modifier in ("above", "below"):
         return joined_any([related(asked, one) for one in values])
     if asked.field.code == "_list":
@@ -109,6 +110,8 @@ def ask(reading: Reading, rtype: str, name: str) -> Asked:
         raise not_supported(f"search parameter '{short(name)}': parameters of type {field.type} do not take this modifier here")
     if modifier and not _fitting(reading.spec, field, modifier):
         raise not_supported(f"search parameter '{short(name)}': its elements do not take this modifier")
+    if modifier and not _defined(reading.spec, field.param, modifier):
+        raise not_supported(f"search parameter '{short(name)}': its definition does not name this modifier")
     return Asked(name, field, modifier, rtype, reading.spec, reading.terms, reading.base, reading.now, reading.limits.codes)
 
 
@@ -119,6 +122,23 @@ def _fitting(spec: Spec, field: Field, modifier: str) -> bool:
         kinds = elements_of(spec, field.param)
         return not kinds or needed in kinds
     return field.type != "reference" or modifier not in spec.types or modifier in reference.allowed(spec, field)
+
+
+def _defined(spec: Spec, param: Param, modifier: str) -> bool:
+    """The definition names the modifier, or none at all (https://hl7.org/fhir/R4/searchparameter-definitions.html#SearchParameter.modifier)."""
+    spelt = "type" if modifier in spec.types else "ofType" if modifier == "of-type" else modifier
+    return not param.modifiers or bool({spelt, modifier} & set(param.modifiers))
+
+
+def _kept_to_definition(asked: Asked, values: list[str]) -> None:
+    """Raises 400 for a prefix, or a list, that the parameter's definition does not allow."""
+    param = asked.field.param
+    if len(values) > 1 and not param.multiple_or and asked.field.type != "composite":  # those of R4 say so, and its text allows them all the same
+        raise asked.unsupported("its definition allows one value only")
+    if asked.field.type in PREFIXED and param.comparators:
+        for text in values:
+            if text[:2] in number.PREFIXES and text[:2] not in ("eq", *param.comparators):
+                raise asked.unsupported(f"its definition does not name the prefix '{text[:2]}'")
 
 
 def _own_field(spec: Spec, rtype: str, code: str) -> Field | None:
@@ -272,13 +292,19 @@ def conditions(reading: Reading, rtype: str, pairs: list[Pair]) -> Node:
     """All pairs together. Bounds on a date that a resource has at most once are merged, so that one range is scanned, not two."""
     nodes: list[Node] = []
     dates: dict[str, tuple[date.Bounds, ...]] = {}
+    once: set[str] = set()
     for name, value in pairs:
         field = schema(reading.spec, rtype).fields.get(name)
+        if field is not None and not field.param.multiple_and and name in once:
+            raise not_supported(f"search parameter '{short(name)}': its definition allows it only once")
+        once.add(name)
         if field is None or field.type != "date" or not field.single or len(value) > 400:
             nodes.append(_remembered(reading, rtype, name, value))
             continue
         asked = ask(reading, rtype, name)
-        found = tuple(bounds for one in split(value, ",") for bounds in date.wanted(asked, one))
+        values = split(value, ",")
+        _kept_to_definition(asked, values)
+        found = tuple(bounds for one in values for bounds in date.wanted(asked, one))
         if name not in dates:
             dates[name] = found
         elif len(dates[name]) * len(found) <= 64:

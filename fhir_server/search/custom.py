@@ -12,7 +12,7 @@ from conformance.outcome import Issue, unprocessable
 from conformance.path import PathProblem, search_path
 from conformance.spec import Param, Spec
 
-TYPES = ("number", "date", "string", "token", "reference", "quantity", "uri")
+TYPES = ("number", "date", "string", "token", "reference", "quantity", "uri", "composite")
 Row = dict[str, Any]
 COMPILED = (
     "search.schema",
@@ -94,12 +94,37 @@ def read(spec: Spec, res: Mapping[str, Any]) -> list[Param]:
             wrong.append(Issue("error", "value", "a base is not a resource type of R4", "SearchParameter.base"))
         elif res.get("code") in spec.params(rtype):
             wrong.append(Issue("error", "business-rule", f"{rtype} has a parameter with this code already", "SearchParameter.code"))
+    if kind == "composite" and not wrong:
+        wrong += _component_problems(spec, res, rtypes)
     if not wrong:
         wrong += _expression_problems(spec, str(expression))
     if wrong:
         raise unprocessable(wrong)
-    targets = tuple(res.get("target", ()))
-    return [Param(str(res["code"]), str(kind), _own(str(expression), rtype), (rtype,), str(res["url"]), targets) for rtype in rtypes]
+    return [
+        Param(
+            code=str(res["code"]),
+            type=str(kind),
+            expression=_own(str(expression), rtype),
+            base=(rtype,),
+            url=str(res["url"]),
+            targets=tuple(res.get("target", ())),
+            components=tuple((str(each["definition"]), str(each["expression"])) for each in res.get("component", ())),
+            modifiers=tuple(res.get("modifier", ())),
+            comparators=tuple(res.get("comparator", ())),
+            multiple_or=res.get("multipleOr", True),
+            multiple_and=res.get("multipleAnd", True),
+        )
+        for rtype in rtypes
+    ]
+
+
+def _component_problems(spec: Spec, res: Mapping[str, Any], rtypes: list[str]) -> list[Issue]:
+    """A composite needs two or more components, each a published parameter of its types that is none itself."""
+    components = res.get("component", ())
+    defined = [spec.param_at(str(each.get("definition")), rtype) for each in components for rtype in rtypes]
+    if len(components) > 1 and all(one is not None and one.type not in ("composite", "special") for one in defined):
+        return []
+    return [Issue("error", "not-supported", "components are two or more published search parameters of the type", "SearchParameter.component")]
 
 
 def _own(expression: str, rtype: str) -> str:
@@ -119,7 +144,23 @@ def _expression_problems(spec: Spec, expression: str) -> list[Issue]:
 
 def params_of(row: Row) -> list[Param]:
     """The parameters of a stored definition, one for each type."""
-    return [Param(row["code"], row["type"], expression, (rtype,), row["_id"], tuple(row["targets"])) for rtype, expression in row["expressions"]]
+    rules = row.get("rules", {})  # rows of older versions have none
+    return [
+        Param(
+            code=row["code"],
+            type=row["type"],
+            expression=expression,
+            base=(rtype,),
+            url=row["_id"],
+            targets=tuple(row["targets"]),
+            components=tuple((url, part) for url, part in row.get("components", ())),
+            modifiers=tuple(rules.get("modifiers", ())),
+            comparators=tuple(rules.get("comparators", ())),
+            multiple_or=rules.get("or", True),
+            multiple_and=rules.get("and", True),
+        )
+        for rtype, expression in row["expressions"]
+    ]
 
 
 def row_of(rid: str, params: list[Param], now: datetime, state: str = "indexing") -> Row:
@@ -131,6 +172,13 @@ def row_of(rid: str, params: list[Param], now: datetime, state: str = "indexing"
         "code": first.code,
         "type": first.type,
         "targets": list(first.targets),
+        "components": [list(each) for each in first.components],
+        "rules": {
+            "modifiers": list(first.modifiers),
+            "comparators": list(first.comparators),
+            "or": first.multiple_or,
+            "and": first.multiple_and,
+        },
         "expressions": [[param.base[0], param.expression] for param in params],
         "state": state,
         "at": now,

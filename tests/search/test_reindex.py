@@ -103,9 +103,58 @@ async def test_the_parameter_goes_with_its_definition(ctx):
 
 @pytest.mark.parametrize(
     "change",
-    [{"code": "gender"}, {"expression": "Patient.((("}, {"base": ["Nothing"]}, {"type": "composite"}, {"status": "draft"}, {"expression": ""}],
+    [
+        {"code": "gender"},
+        {"expression": "Patient.((("},
+        {"base": ["Nothing"]},
+        {"type": "composite"},
+        {"type": "composite", "component": [{"definition": "http://example.org/none", "expression": "gender"}] * 2},
+        {"status": "draft"},
+        {"expression": ""},
+    ],
 )
 def test_what_cannot_be_served_is_refused(change):
     with pytest.raises(Refusal) as refused:
         custom.read(load_spec(), {**PARAM, **change})
     assert refused.value.status == 422
+
+
+async def test_a_definition_that_names_modifiers_and_comparators_allows_no_others(ctx):
+    """https://hl7.org/fhir/R4/searchparameter-definitions.html#SearchParameter.comparator"""
+    rules = {"modifier": ["missing"], "multipleOr": False, "multipleAnd": False}
+    await begin(ctx, PARAM | rules)
+    born = {"id": "bd", "url": "http://example.org/bd", "code": "bd", "type": "date", "expression": "Patient.birthDate", "comparator": ["gt"]}
+    await fill(ctx.store, [PARAM | born])
+    await begin(ctx, PARAM | born)
+    await job.refresh(worker(ctx))
+    await job.work(worker(ctx))
+    for query in ("eye-colour=blue", "eye-colour:missing=false", "bd=gt1950", "bd=1950", "bd=eq1950,1960"):
+        await ask(ctx, f"Patient?{query}")
+    for query in ("eye-colour:not=blue", "eye-colour=blue,brown", "eye-colour=blue&eye-colour=brown", "bd=lt1950", "bd=1960,ne1950"):
+        with pytest.raises(Refusal, match="definition"):
+            await ask(ctx, f"Patient?{query}")
+
+
+async def test_a_composite_of_published_parameters(ctx):
+    """https://hl7.org/fhir/R4/search.html#composite: both parts within one contact"""
+    contacts = [
+        {"gender": "male", "telecom": [{"system": "phone", "value": "1"}]},
+        {"gender": "female", "telecom": [{"system": "phone", "value": "2"}]},
+    ]
+    await fill(ctx.store, [{"resourceType": "Patient", "id": "both", "contact": contacts}])
+    parts = [("individual-gender", "gender"), ("individual-telecom", "telecom")]
+    made = {
+        "id": "contact-of",
+        "url": "http://example.org/contact-of",
+        "code": "contact-of",
+        "type": "composite",
+        "expression": "Patient.contact",
+        "component": [{"definition": f"http://hl7.org/fhir/SearchParameter/{name}", "expression": path} for name, path in parts],
+    }
+    await fill(ctx.store, [PARAM | made])
+    await begin(ctx, PARAM | made)
+    await job.refresh(worker(ctx))
+    await job.work(worker(ctx))
+    assert found(await ask(ctx, "Patient?contact-of=male$1")) == ["Patient/both"]
+    assert found(await ask(ctx, "Patient?contact-of=female$2,x$y")) == ["Patient/both"]
+    assert found(await ask(ctx, "Patient?contact-of=male$2")) == []
