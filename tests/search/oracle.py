@@ -71,12 +71,22 @@ def raw(value: Any) -> Any:
 
 
 def matches(
-    kind: str, found: list[Any], modifier: str, text: str, *, exact_codes: bool = False, now: datetime = LAST, targets: tuple[str, ...] = ()
+    kind: str,
+    found: list[Any],
+    modifier: str,
+    text: str,
+    *,
+    exact_codes: bool = False,
+    now: datetime = LAST,
+    targets: tuple[str, ...] = (),
+    families: bool = False,
 ) -> bool:
-    """Do the values of a parameter of this type match `text` (OR-values at commas) under the modifier?"""
+    """Do the values of a parameter of this type match `text` (OR-values at commas) under the modifier? families: its values are family names."""
     if modifier == "missing":
         return bool(found) != (text == "true")
     texts = re.split(r"(?<!\\),", text)
+    if kind == "string" and not modifier:
+        found = [*found, *(part for value in found for part in family_parts(value, families))]
     if kind == "reference":
         return any(reference(value, plain(one), modifier, targets) for value in found for one in texts)
     if kind == "token" and modifier == "not":
@@ -189,6 +199,13 @@ def string(value: str, text: str, modifier: str) -> bool:
     if modifier == "exact":
         return value == text
     return folded(text) in folded(value) if modifier == "contains" else folded(value).startswith(folded(text))
+
+
+def family_parts(value: Any, families: bool) -> list[str]:
+    """The rest of a family name from each of its words on."""
+    family = value if families else value.get("family") if isinstance(value, dict) else None
+    pieces = re.split(r"[\s\u2010-\u2015-]+", family) if isinstance(family, str) else []
+    return [" ".join(pieces[at:]) for at in range(1, len(pieces))]
 
 
 def uri(value: str, text: str, modifier: str) -> bool:

@@ -64,7 +64,16 @@ class World:
         return {
             res["id"]
             for res in self.resources[rtype]
-            if oracle.matches(param.type, oracle.values(res, param.expression), modifier, text, exact_codes=exact, now=NOW, targets=param.targets)
+            if oracle.matches(
+                param.type,
+                oracle.values(res, param.expression),
+                modifier,
+                text,
+                exact_codes=exact,
+                now=NOW,
+                targets=param.targets,
+                families=param.expression.endswith(".family"),
+            )
         }
 
 

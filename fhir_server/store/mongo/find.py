@@ -233,14 +233,17 @@ def _sort_value(sort: Sort, parts: Mapping[str, Index]) -> Any:
     if sort.kind == "r":
         kept = {"$filter": {"input": {"$ifNull": ["$r", []]}, "cond": {"$in": ["$$this.k", list(sort.heads)]}}}
         return {pick: {"$map": {"input": kept, "in": "$$this.l"}}}
-    return {pick: {"$concatArrays": [_after_head(head, bare=head.endswith("="), parts=parts) for head in sort.heads]}}
+    return {pick: {"$concatArrays": [_after_head(head, LEFT_OUT.get(head[-1], ""), parts=parts) for head in sort.heads]}}
 
 
-def _after_head(head: str, bare: bool = False, parts: Mapping[str, Index] = NO_PARTS) -> Filter:
-    """What follows `head` in the keys that start with it, also those in stems; `bare`: only of keys without '|'."""
+LEFT_OUT = {"=": "|", "~": "\x02"}  # no sort value: tokens with their system, later parts of family names
+
+
+def _after_head(head: str, without: str = "", parts: Mapping[str, Index] = NO_PARTS) -> Filter:
+    """What follows `head` in the keys that start with it, also those in stems; without: only of keys that do not hold that."""
     tests: list[Filter] = [{"$eq": [{"$indexOfBytes": ["$$this", head]}, 0]}]
-    if bare:
-        tests.append({"$eq": [{"$indexOfBytes": ["$$this", "|"]}, -1]})
+    if without:
+        tests.append({"$eq": [{"$indexOfBytes": ["$$this", without]}, -1]})
     kept = {"$filter": {"input": {"$concatArrays": [{"$ifNull": ["$k", []]}, *_of_stems(head, parts)]}, "cond": {"$and": tests}}}
     return {"$map": {"input": kept, "in": {"$substrBytes": ["$$this", len(head.encode()), -1]}}}
 
