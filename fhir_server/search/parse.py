@@ -70,7 +70,7 @@ def parse(ctx: Context, rtype: str | None, pairs: Sequence[Pair]) -> Plan:
         try:
             _take(ctx, read, draft, name, value)
         except Refusal as refusal:
-            if not lenient or refusal.status != 400:
+            if not lenient or refusal.status != 400 or name.split(":", 1)[0] in REFUSED:
                 raise
             draft.ignored += [Issue("warning", issue.code, f"ignored: {issue.text}", issue.expression) for issue in refusal.issues]
             continue
@@ -314,10 +314,13 @@ def _explain(ctx: Context, draft: Draft, name: str, value: str) -> None:
 
 
 def _cursor(ctx: Context, draft: Draft, name: str, value: str) -> None:
+    if not value or "cursor" in draft.given:
+        raise bad_request("search parameter '_cursor': a link of a page has one")
     draft.given["cursor"] = value
 
 
 def _refused(ctx: Context, draft: Draft, name: str, value: str) -> None:
+    """A server SHALL refuse a query that it does not recognise (https://hl7.org/fhir/R4/search.html#query): under lenient handling too."""
     raise not_supported(f"search parameter '{short(name)}': named queries are not supported")
 
 

@@ -76,6 +76,14 @@ async def test_summary_and_elements_leave_what_both_leave(store):
         assert set(entry["resource"]) - {"resourceType", "id", "meta"} == left, query
 
 
+async def test_a_named_query_is_refused_under_lenient_handling_too(store):
+    """https://hl7.org/fhir/R4/search.html#query: servers SHALL refuse what they do not recognise."""
+    for query in ("_query=current-high-risk", "_query=x&family=a", "_query:exact=x"):
+        with pytest.raises(Refusal, match="_query"):
+            await ask(context(store, lenient=True), f"Patient?{query}")
+    assert "ignored" in json.dumps(await ask(context(store, lenient=True), "Patient?nonsense=1"))
+
+
 async def test_counts_are_explained_too(store):
     await fill(store, [{"resourceType": "Patient", "id": "a", "identifier": [{"value": "7"}]}])
     bundle = await ask(context(store), "Patient?identifier=7&_summary=count&_explain=true")
