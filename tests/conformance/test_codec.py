@@ -187,4 +187,5 @@ def test_pretty_is_the_same_value_on_more_lines() -> None:
 def test_a_negative_zero_keeps_its_sign(text: str) -> None:
     for body in (f'{{"a":{text},"b":":-0,"}}', f'{{"b":":-0,","a":{text}}}'):
         assert codec.encode(codec.decode(body.encode())) == body.encode()
-    assert codec.encode(codec.decode(f'{{"a" : {text}\n}}'.encode())) == f'{{"a":{text}}}'.encode()
+    for spaced in (f'{{"a" : {text}\n}}', f'{{"a":\n\t{text} }}'):
+        assert codec.encode(codec.decode(spaced.encode())) == f'{{"a":{text}}}'.encode()
