@@ -87,6 +87,7 @@ def _shift(moment: datetime, by: timedelta) -> datetime:
         return LOWEST if by < timedelta() else HIGHEST
 
 
+@lru_cache(maxsize=256)  # all resources of a bundle have one stamp
 def instant(moment: datetime) -> str:
     """A FHIR instant in UTC with milliseconds, `2024-05-01T10:00:00.123Z`; a moment without zone is UTC already."""
     aware = moment if moment.tzinfo is None or moment.tzinfo is UTC else moment.astimezone(UTC)

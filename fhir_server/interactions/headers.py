@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 
 from conformance.outcome import bad_request, precondition_failed
 from fhir_server.store import Stored
@@ -20,7 +21,12 @@ def etag(vid: int) -> str:
 
 def http_date(at: datetime) -> str:
     """Last-Modified of a commit stamp (whole seconds, rounded down)."""
-    return format_datetime(at.astimezone(UTC).replace(microsecond=0), usegmt=True)
+    return _second(at.replace(microsecond=0))
+
+
+@lru_cache(256)  # what is written in one second has one date
+def _second(at: datetime) -> str:
+    return format_datetime(at.astimezone(UTC), usegmt=True)
 
 
 def stamps(stored: Stored) -> dict[str, str]:

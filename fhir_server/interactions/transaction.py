@@ -45,9 +45,10 @@ async def transaction(ctx: Context, rows: Sequence[Resource], route: Route) -> l
     """The response entries, in the order of the requests. Raises the Refusal of whatever failed: then nothing was done."""
     parsed = [bundles.parse(ctx, place, row) for place, row in enumerate(rows)]
     bundles.distinct_urls(parsed)
-    ordered = sorted(parsed, key=lambda entry: (PHASES[entry.request.method], entry.place))
-    writes = [entry for entry in ordered if entry.writes]
-    reads = [entry for entry in ordered if not entry.writes]
+    ordered = sorted(parsed, key=lambda entry: PHASES[entry.request.method])  # those of a phase stay as they were sent
+    writes, reads = list[Entry](), list[Entry]()
+    for entry in ordered:
+        (writes if entry.writes else reads).append(entry)
     for entry in reads:
         _check_operation(ctx, entry)
     steps = await _steps(ctx, writes)

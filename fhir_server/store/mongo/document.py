@@ -22,6 +22,7 @@ from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
 from conformance.codec import Spelt
+from conformance.dates import instant
 from conformance.outcome import refuse
 from fhir_server.store import Change, Stored
 
@@ -111,8 +112,7 @@ def bare(change: Change, vid: int, at: datetime) -> Document:
     document: Document = {"_id": change.rid, "vid": vid, "at": at, "m": change.method, "res": change.res}
     if change.res is not None:
         meta = {**change.res.get("meta", {}), "versionId": str(vid), "lastUpdated": instant(at)}
-        res = _with_meta(change.res, meta)
-        document["res"] = res
+        document["res"] = _with_meta(change.res, meta)
     document.update(change.index)
     return document
 
@@ -123,11 +123,6 @@ def _with_meta(res: Document, meta: Document) -> Document:
         return {**res, "meta": meta}
     head: Document = {name: res[name] for name in ("resourceType", "id") if name in res}
     return {**head, "meta": meta, **res}
-
-
-def instant(at: datetime) -> str:
-    """A stamp as meta.lastUpdated, whole milliseconds (https://hl7.org/fhir/R4/datatypes.html#instant)."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
 
 
 def encoded(document: Document) -> bytes:

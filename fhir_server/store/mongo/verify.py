@@ -9,8 +9,9 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
+from conformance.dates import instant
 from fhir_server.query.clauses import Index
-from fhir_server.store.mongo.document import Document, decoded, encoded, instant, stored
+from fhir_server.store.mongo.document import Document, decoded, encoded, stored
 from fhir_server.store.mongo.errors import surfaced
 from fhir_server.store.mongo.read import HISTORY, loaded, version_id
 from fhir_server.store.mongo.store import MongoStore
