@@ -12,7 +12,9 @@ from conformance.fhirpath import syntax as ast
 from conformance.fhirpath.model import ABSTRACT_RESOURCES, Model
 
 Root = dict[str, Any]
-Op = Callable[[list[Any], Root], list[Any]]
+Move = Callable[[list[Any], Root], list[Any]]
+Op = str | Move
+"""A step: to a child by its JSON key, or any other."""
 Test = Callable[[Any, Root], bool]
 
 
@@ -61,7 +63,7 @@ def _root(name: str, context: str, model: Model) -> list[Branch]:
 def _child(branch: Branch, name: str, model: Model) -> list[Branch]:
     if branch.type in ABSTRACT_RESOURCES and branch.ops:
         raise Unfit
-    found = [Branch(branch.rtype, (*branch.ops, _get(step.key)), step.type, step.content) for step in model.steps(branch.content, name)]
+    found = [Branch(branch.rtype, (*branch.ops, step.key), step.type, step.content) for step in model.steps(branch.content, name)]
     if not found:
         raise Unfit
     return found
@@ -72,7 +74,7 @@ def _call(branch: Branch, name: str, args: tuple[ast.Node, ...], model: Model) -
         case (("ofType" | "as"), (ast.Name(type_),)):
             return [branch] if _fits(branch.type, type_, model) else []
         case "extension", (ast.Literal((str(url),)),):
-            return [Branch(branch.rtype, (*branch.ops, _get("extension"), _filter(_equals("url", url))), "Extension", "Extension")]
+            return [Branch(branch.rtype, (*branch.ops, "extension", _filter(_equals("url", url))), "Extension", "Extension")]
         case "where", (test,):
             return [replace(branch, ops=(*branch.ops, _filter(_test(test, branch, model))))]
     raise Unfit
@@ -95,7 +97,7 @@ def _test(tree: ast.Node, branch: Branch, model: Model) -> Test:
     raise Unfit
 
 
-def _get(key: str) -> Op:
+def _get(key: str) -> Move:
     def run(items: list[Any], _: Root) -> list[Any]:
         found: list[Any] = []
         for item in items:
@@ -165,6 +167,8 @@ def runner(found: list[Branch], typed: bool) -> Callable[[Root], list[Any]]:
         return _typed(found)
     if len(found) == 1:
         return _one(found[0])
+    if all(_is_child(branch) and branch.rtype == found[0].rtype for branch in found):
+        return _children(found[0].rtype, tuple(str(branch.ops[0]) for branch in found))
     each = [_one(branch) for branch in found]
 
     def run(res: Root) -> list[Any]:
@@ -177,10 +181,9 @@ def runner(found: list[Branch], typed: bool) -> Callable[[Root], list[Any]]:
 
 
 def _one(branch: Branch) -> Callable[[Root], list[Any]]:
-    rtype, ops = branch.rtype, branch.ops
-    if len(ops) == 1 and not rtype:
-        only = ops[0]
-        return lambda res: only([res], res)
+    if _is_child(branch):
+        return _children(branch.rtype, (str(branch.ops[0]),))
+    rtype, ops = branch.rtype, [_get(op) if isinstance(op, str) else op for op in branch.ops]
 
     def run(res: Root) -> list[Any]:
         if rtype and res.get("resourceType") != rtype:
@@ -191,6 +194,30 @@ def _one(branch: Branch) -> Callable[[Root], list[Any]]:
             if not items:
                 break
         return items
+
+    return run
+
+
+def _is_child(branch: Branch) -> bool:
+    return len(branch.ops) == 1 and isinstance(branch.ops[0], str)
+
+
+def _children(rtype: str, keys: tuple[str, ...]) -> Callable[[Root], list[Any]]:
+    """The commonest selection of all: children of the root, one or the types of a choice."""
+
+    def run(res: Root) -> list[Any]:
+        values: list[Any] = []
+        if type(res) is not dict or (rtype and res.get("resourceType") != rtype):
+            return values
+        for key in keys:
+            value = res.get(key)
+            if value is None:
+                continue
+            if type(value) is list:
+                values += value if None not in value else [one for one in value if one is not None]
+            else:
+                values.append(value)
+        return values
 
     return run
 

@@ -15,12 +15,18 @@ class Out:
     """The index document under construction; k and t are dicts so that each string stands once, in order.
 
     held: resources inside that a reference parameter points at: (stored name, id of a contained resource) or (stored name, the resource itself).
+    patient: the one that is kept in `p`; members: patients in whose compartments the resource stands; day: the low bound of the hot date;
+    shapes: what was made of a quantity, by the identity of its object, for the parameters that ask for the same one.
     """
 
     k: dict[str, None] = field(default_factory=dict)
     r: list[dict[str, Any]] = field(default_factory=list)
     t: dict[str, None] = field(default_factory=dict)
     held: list[tuple[str, str | dict[str, Any]]] = field(default_factory=list)
+    patient: str = ""
+    members: dict[str, None] = field(default_factory=dict)
+    day: datetime | None = None
+    shapes: dict[int, Any] = field(default_factory=dict)
 
 
 Emit = Callable[[list[Any], Out], None]

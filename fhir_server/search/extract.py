@@ -17,15 +17,18 @@ from fhir_server.search.types import composite, date, number, quantity, referenc
 Resource = dict[str, Any]
 Step = Callable[[Resource, Out], None]
 Evaluate = Callable[[Resource], list[Any]]
+Extract = Callable[..., Index]
 MOST_NARROWED = 5000
 MOST_BASES = 32  # that are kept compiled, the latest: each tenant has its own, and on loopback the base is what the client called it
 MEMBER = "@"  # '@Patient/1': a member of this patient's compartment other than by `p`
 DATE, PATIENT = "d", "p"  # in `narrowed`: the hot date, the patient reference
 
 
-def extractor(spec: Spec, terms: Any = None, base: str = "") -> Callable[[Resource], Index]:
-    """The function `extract(res) -> Index`. terms: not needed now (UCUM is always there); base: own base URL if configured."""
-    memo: dict[str, Callable[[Resource], Index]] = spec.memo.setdefault("search.extractors", {})
+def extractor(spec: Spec, terms: Any = None, base: str = "") -> Extract:
+    """The function `extract(res, prose_of(res)) -> Index`; the second argument may be left out. terms: not needed now (UCUM is always there); base: own
+    base URL if configured.
+    """
+    memo: dict[str, Extract] = spec.memo.setdefault("search.extractors", {})
     if base not in memo:
         if len(memo) >= MOST_BASES:
             del memo[next(iter(memo))]
@@ -33,22 +36,22 @@ def extractor(spec: Spec, terms: Any = None, base: str = "") -> Callable[[Resour
     return memo[base]
 
 
-def _extractor(spec: Spec, base: str) -> Callable[[Resource], Index]:
-    compiled: dict[str, Callable[[Resource], Index]] = {}
+def _extractor(spec: Spec, base: str) -> Extract:
+    compiled: dict[str, Extract] = {}
 
-    def extract(res: Resource) -> Index:
+    def extract(res: Resource, prose: special.Prose | None = None) -> Index:
         rtype = res["resourceType"]
         one = compiled.get(rtype)
         if one is None:
             one = compiled[rtype] = _compile(spec, base, rtype, extract)
-        return one(res)
+        return one(res, prose)
 
     return extract
 
 
-def narrowed(spec: Spec, rtype: str, names: frozenset[str], base: str = "") -> Callable[[Resource], Index]:
+def narrowed(spec: Spec, rtype: str, names: frozenset[str], base: str = "") -> Extract:
     """`extract` for these stored names only (MEMBER: all that makes a member, DATE, PATIENT): the rest of the index document is left out."""
-    memo: dict[tuple[str, frozenset[str], str], Callable[[Resource], Index]] = spec.memo.setdefault("search.narrowed", {})
+    memo: dict[tuple[str, frozenset[str], str], Extract] = spec.memo.setdefault("search.narrowed", {})
     key = (rtype, names, base)
     if key not in memo:
         if len(memo) >= MOST_NARROWED:
@@ -58,26 +61,22 @@ def narrowed(spec: Spec, rtype: str, names: frozenset[str], base: str = "") -> C
             (names - {MEMBER, DATE, PATIENT}) | ({shape.date} if DATE in names else set()) | ({shape.patient} if names & {PATIENT, MEMBER} else set())
         )
         if MEMBER in names:
-            wanted |= {head.partition("=")[0] for head in _member_heads(spec, shape)}
+            wanted |= _members(spec, shape)
         wanted -= {""}  # a type without a date or a patient
         known = wanted <= {one.name for one in shape.sources}  # else the whole document: nothing asked for may be missing
         memo[key] = _compile(spec, base, rtype, extractor(spec, None, base), frozenset(wanted) if known else None)
     return memo[key]
 
 
-def _compile(
-    spec: Spec, base: str, rtype: str, extract: Callable[[Resource], Index], only: frozenset[str] | None = None
-) -> Callable[[Resource], Index]:
+def _compile(spec: Spec, base: str, rtype: str, extract: Extract, only: frozenset[str] | None = None) -> Extract:
     shape = schema(spec, rtype)
     if only is not None:
         shape = replace(shape, sources=tuple(one for one in shape.sources if one.name in only))
     steps, always = _dispatch(spec, base, rtype, shape)
     names, universal = special.text_names(spec), rtype in HOT
-    members = _member_heads(spec, shape)
     definition = canonical.defines(spec, rtype)
-    head, date_keys = f"{shape.patient}=", tuple(shape.date + suffix for suffix in ("", "+m", "+y", "+e"))
 
-    def run(res: Resource) -> Index:
+    def run(res: Resource, prose: special.Prose | None = None) -> Index:
         out = Out()
         done: set[int] = set()
         for key in res:
@@ -88,12 +87,13 @@ def _compile(
         for _, step in always:
             step(res, out)
         if only is None:
-            special.emit_words(res, names, out)
+            special.emit_words(res, names, out, prose)
         index: Index = {}
-        patient = _take_patient(out, head) if shape.patient else ""
-        if patient:
-            index["p"] = patient
-        _add_members(out, members, patient)
+        if out.patient:
+            index["p"] = out.patient
+        for ref in out.members:
+            if ref != out.patient:
+                out.k[MEMBER + ref] = None
         if universal:
             out.k[UNIVERSAL] = None
         if definition and "url" in res and only is None:
@@ -104,10 +104,8 @@ def _compile(
             index["r"] = out.r
         if out.t:
             index["t"] = list(out.t)
-        if shape.date:
-            low = next((each["l"] for each in out.r if each["k"] in date_keys), None)
-            if low is not None:
-                index["d"] = low
+        if out.day is not None:
+            index["d"] = out.day
         if rtype == "Location":
             place = special.position(res.get("position"))
             if place is not None:
@@ -129,7 +127,7 @@ def _dispatch(spec: Spec, base: str, rtype: str, shape: Schema) -> tuple[dict[st
     by_key: dict[str, Steps] = {}
     always: Steps = ()
     for at, source in enumerate(shape.sources):
-        step = _step(spec, base, rtype, source)
+        step = _step(spec, base, shape, source)
         names = _first_names(spec, rtype, source)
         for name in names:
             by_key[name] = (*by_key.get(name, ()), (at, step))
@@ -168,39 +166,18 @@ def _contained(extract: Callable[[Resource], Index], inner: Resource, pointing: 
     return {"f": inner["resourceType"], **({"i": inner["id"]} if "id" in inner else {}), **kept}
 
 
-def _take_patient(out: Out, head: str) -> str:
-    """The patient reference, moved from the keys to `p`."""
-    start = head + "Patient/"
-    found = next((key for key in out.k if key.startswith(start)), None)
-    if found is None:
-        return ""
-    del out.k[found]
-    return found[len(head) :]
-
-
-def _member_heads(spec: Spec, shape: Schema) -> tuple[str, ...]:
-    """Heads of the keys whose patients make the resource a member of their compartment."""
+def _members(spec: Spec, shape: Schema) -> frozenset[str]:
+    """Stored names of the references whose patients make the resource a member of their compartments."""
     codes = spec.compartments.get("Patient", {}).get(shape.rtype, ())
-    names = dict.fromkeys(name for code in codes if code in shape.fields for name in shape.fields[code].names)
-    return tuple(f"{name}=Patient/" for name in names)
+    return frozenset(name for code in codes if code in shape.fields for name in shape.fields[code].names)
 
 
-def _add_members(out: Out, heads: tuple[str, ...], patient: str) -> None:
-    if not heads:
-        return
-    for key in [key for key in out.k if key.startswith(heads)]:
-        ref = key[key.index("=") + 1 :]
-        if ref != patient:
-            out.k[MEMBER + ref] = None
-
-
-def _step(spec: Spec, base: str, rtype: str, source: Source) -> Step:
+def _step(spec: Spec, base: str, shape: Schema, source: Source) -> Step:
     evaluate = _values(spec, source)
     if source.type == "composite":
         emit_parts = composite.emitter(source.name, source.field, part_fields(spec, source.field), spec, base)
         return lambda res, out: emit_parts(evaluate(res) or [], out, res)
-    emit = _emitter(source, base)
-    return _joined(evaluate, emit)
+    return _joined(evaluate, _emitter(spec, base, shape, source))
 
 
 def _values(spec: Spec, source: Source) -> Evaluate:
@@ -226,9 +203,11 @@ def _joined(evaluate: Evaluate, emit: Emit) -> Step:
     return step
 
 
-def _emitter(source: Source, base: str) -> Emit:
+def _emitter(spec: Spec, base: str, shape: Schema, source: Source) -> Emit:
     if source.type == "reference":
-        return reference.emitter(source.name, source.field, base)
+        return reference.emitter(source.name, base, patient=source.name == shape.patient, member=source.name in _members(spec, shape))
+    if source.type == "date":
+        return date.emitter(source.name, source.field, day=source.name == shape.date)
     return _EMITTERS[source.type](source.name, source.field)
 
 
@@ -240,7 +219,6 @@ def _nothing(name: str, field: Any) -> Emit:
 _EMITTERS: dict[str, Callable[[str, Any], Emit]] = {
     "token": token.emitter,
     "string": string.emitter,
-    "date": date.emitter,
     "number": number.emitter,
     "uri": uri.emitter,
     "quantity": quantity.emitter,

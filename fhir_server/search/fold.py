@@ -14,6 +14,7 @@ _STROKES = str.maketrans(  # letters that people search without their stroke or 
 )
 _WORD = re.compile(r"\w+")
 MAX_WORD = 64
+KEPT = 200  # characters: the words of longer texts, which hardly come again, are not kept
 
 
 @lru_cache(32768)
@@ -26,11 +27,21 @@ def fold(text: str) -> str:
     return " ".join("".join(kept).translate(_ASCII).split())
 
 
-@lru_cache(32768)
 def words(text: str) -> tuple[str, ...]:
     """The words of a text, folded, each once; longer ones cut at MAX_WORD."""
-    plain = "".join(char for char in unicodedata.normalize("NFKD", text.casefold().translate(_STROKES)) if not unicodedata.combining(char))
+    return _words_kept(text) if len(text) <= KEPT else _words(text)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    if text.isascii():
+        plain = text.lower()
+    else:
+        folded = unicodedata.normalize("NFKD", text.casefold().translate(_STROKES))
+        plain = "".join(char for char in folded if not unicodedata.combining(char))
     return tuple(dict.fromkeys(word[:MAX_WORD] for word in _WORD.findall(plain)))
+
+
+_words_kept = lru_cache(32768)(_words)
 
 
 @lru_cache(8192)

@@ -7,7 +7,6 @@ A second range of the same element is `n` of the first.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -30,20 +29,20 @@ def _evaluator(spec: Spec, part: Part, bases: tuple[str, ...]) -> Evaluate:
     return search_path(part.expression, context=context, spec=spec)
 
 
-def _forms(kind: str, field: Field, value: Any, base: str) -> list[str]:
-    if kind == "token":
+def _forms(field: Field, value: Any, base: str) -> list[str]:
+    if field.type == "token":
         return [form for form in token.forms(value, field.folded, field.systems is not None) if form]
-    if kind == "reference":
+    if field.type == "reference":
         return reference.targets(value, base)
-    if kind == "string":
+    if field.type == "string":
         return [string.form(text) for text in string.strings(value)]
     return uri.forms(value)
 
 
-def _shapes(kind: str, value: Any) -> Sequence[tuple[Any, ...]]:
+def _shapes(kind: str, value: Any, out: Out) -> Sequence[tuple[Any, ...]]:
     """(what follows the key, low, high, units) of one value of a part."""
     if kind == "quantity":
-        return quantity.shapes(value)
+        return quantity.shapes_once(value, out)
     if kind == "date":
         found = date.interval_of(value)
         return [] if found is None else [(date.width(*found), *found)]
@@ -69,37 +68,48 @@ def emitter(name: str, field: Field, parts: tuple[Field, ...], spec: Spec, base:
 
     def emit(elements: list[Any], out: Out, res: dict[str, Any]) -> None:
         for element in elements:
-            found = [evaluate(element, res) for evaluate in evaluators]
-            if not all(found):
+            found = _found(evaluators, element, res)
+            if not found:
                 continue
-            forms = [[form.replace("$", "\\$") for value in found[at] for form in _forms(parts[at].type, parts[at], value, base)] for at in keyed]
-            entries = _made([(parts[at].type, found[at]) for at in ranged])
-            for choice in product(*forms) if len(forms) > 1 else zip(*forms):
-                key = f"{name}={'$'.join(choice)}"
-                if ranged:
-                    out.r += [made(key + "$") for made in entries]
-                else:
-                    out.k[key] = None
+            forms = [[escape(form) for value in found[at] for form in _forms(parts[at], value, base)] for at in keyed]
+            choices = ["$".join(choice) for choice in product(*forms)] if len(forms) != 1 else forms[0]
+            if ranged:
+                _emit_ranges(name, choices, [(parts[at].type, found[at]) for at in ranged], out)
+            else:
+                for choice in choices:
+                    out.k[f"{name}={choice}"] = None
 
     return emit
 
 
-def _made(ranged: list[tuple[str, list[Any]]]) -> list[Callable[[str], dict[str, Any]]]:
-    """For the range parts of one element: how each element of `r` is made for a key."""
-    if not ranged:
-        return []
+def escape(form: str) -> str:
+    """A part of a composite's key, so that '$' only ever separates."""
+    return form.replace("$", "\\$") if "$" in form else form
+
+
+def _found(evaluators: Sequence[Evaluate], element: Any, res: dict[str, Any]) -> list[list[Any]]:
+    """The values of all parts; [] if one has none."""
+    found = []
+    for evaluate in evaluators:
+        values = evaluate(element, res)
+        if not values:
+            return []
+        found.append(values)
+    return found
+
+
+def _emit_ranges(name: str, choices: Sequence[str], ranged: list[tuple[str, list[Any]]], out: Out) -> None:
+    """An element of `r` for each key and value of the range part; for each value of a second such part, too."""
     kind, values = ranged[0]
-    firsts = [shape for value in values for shape in _shapes(kind, value)]
-    if len(ranged) == 1:
-        return [partial(_keyed_entry, kind, shape, None) for shape in firsts]
-    other, others = ranged[1]
-    seconds = [_entry(other, "", shape) for value in others for shape in _shapes(other, value)]
-    return [partial(_keyed_entry, kind, shape, {"l": one["l"], "h": one.get("h", one["l"])}) for shape in firsts for one in seconds]
-
-
-def _keyed_entry(kind: str, shape: Any, second: dict[str, Any] | None, key: str) -> dict[str, Any]:
-    made = _entry(kind, key, shape)
-    return made if second is None else {**made, "n": second}
+    firsts = [shape for value in values for shape in _shapes(kind, value, out)]
+    seconds = [_entry(other, "", shape) for other, others in ranged[1:] for value in others for shape in _shapes(other, value, out)]
+    for choice in choices:
+        for shape in firsts:
+            made = _entry(kind, f"{name}={choice}$", shape)
+            if len(ranged) == 1:
+                out.r.append(made)
+            else:
+                out.r += [{**made, "n": {"l": one["l"], "h": one.get("h", one["l"])}} for one in seconds]
 
 
 def clause(asked: Asked, text: str, parts: tuple[Field, ...]) -> Clause:
@@ -129,9 +139,9 @@ def _wanted_forms(asked: Asked, part: Field, text: str) -> list[str]:
     """What the key of the composite holds for this part: read off the keys of the part's own clause."""
     made = _KEYED[part.type](part_of(asked, part), text)
     if isinstance(made, Prefix) and part.type == "string":
-        return [made.text.removeprefix(f"{part.code}~").replace("$", "\\$")]
+        return [escape(made.text.removeprefix(f"{part.code}~"))]
     if isinstance(made, Keys):
-        return [value.removeprefix(f"{part.code}=").replace("$", "\\$") for value in made.values]
+        return [escape(value.removeprefix(f"{part.code}=")) for value in made.values]
     if made is NOTHING:
         return []
     raise asked.unsupported(f"part '{part.code}' needs a code, not only a system")

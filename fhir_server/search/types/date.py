@@ -59,8 +59,8 @@ def _timing(value: dict[str, Any]) -> Interval | None:
     return (min(one[0] for one in found), max(one[1] for one in found)) if found else None
 
 
-def emitter(name: str, field: Field) -> Emit:
-    """Writes the ranges of the values of a parameter."""
+def emitter(name: str, field: Field, *, day: bool = False) -> Emit:
+    """Writes the ranges of the values of a parameter. day: the first low bound is kept in `d` too."""
     keys = {suffix: name + suffix for suffix in ("", "+m", "+y", OPEN)}
     hot = field.hot
 
@@ -73,6 +73,8 @@ def emitter(name: str, field: Field) -> Emit:
                 low, high = found
                 suffix = "" if high - low <= DAY else width(low, high)
                 out.r.append({"k": keys[suffix], "l": low, "h": high})
+                if day and out.day is None:
+                    out.day = low
                 if hot and suffix:
                     out.k[WIDE] = None
 

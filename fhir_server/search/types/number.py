@@ -76,7 +76,7 @@ def interval(value: Any) -> tuple[Decimal, Decimal] | None:
 
 def entry(key: str, low: Decimal, high: Decimal, units: list[str] | None = None) -> dict[str, Any]:
     """An element of `r`."""
-    made: dict[str, Any] = {"k": key, "l": low} if low == high else {"k": key + "+", "l": low, "h": high}
+    made: dict[str, Any] = {"k": key, "l": low} if low is high or low == high else {"k": key + "+", "l": low, "h": high}
     if units:
         made["u"] = units
     return made

@@ -17,9 +17,6 @@ from terminology.units import canonical
 
 UCUM, CURRENCY = "http://unitsofmeasure.org", "urn:iso:std:iso:4217"
 
-Entries = list[dict[str, Any]]
-
-
 Shape = tuple[str, Decimal, Decimal, list[str] | None]
 
 
@@ -40,9 +37,12 @@ def shapes(value: Any) -> list[Shape]:
     return [("", low, high, _units(stated))]
 
 
-def entries(name: str, value: Any) -> Entries:
-    """The elements of `r` for one value."""
-    return [entry(name + suffix, low, high, units) for suffix, low, high, units in shapes(value)]
+def shapes_once(value: Any, out: Out) -> list[Shape]:
+    """The same, made once for all parameters that take this value of a resource."""
+    found: list[Shape] | None = out.shapes.get(id(value))
+    if found is None:
+        found = out.shapes[id(value)] = shapes(value)
+    return found
 
 
 def _interval(value: dict[str, Any]) -> tuple[Decimal, Decimal, dict[str, Any]] | None:
@@ -91,11 +91,11 @@ def emitter(name: str, field: Field) -> Emit:
 
     def emit(values: list[Any], out: Out) -> None:
         for value in values:
-            made = entries(name, value)
-            if made:
-                out.r += made
-            else:
+            made = shapes_once(value, out)
+            if not made:
                 out.k[f"{name}="] = None
+            for suffix, low, high, units in made:
+                out.r.append(entry(name + suffix, low, high, units))
 
     return emit
 

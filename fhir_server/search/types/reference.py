@@ -40,19 +40,30 @@ def targets(value: Any, base: str) -> list[str]:
     return [normal(text, base)]
 
 
-def emitter(name: str, field: Field, base: str) -> Emit:
-    """Writes the keys of the values of a parameter; the reference that is kept in `p` is taken out by `extract`."""
+def emitter(name: str, base: str, *, patient: bool = False, member: bool = False) -> Emit:
+    """Writes the keys of the values of a parameter. patient: the first patient is kept in `p` instead; member: whom it names, the resource belongs
+    to the compartments of.
+    """
     head, logical = f"{name}=", f"{name}:identifier="
+
+    def refer(target: str, out: Out) -> None:
+        if (patient or member) and target.startswith("Patient/"):
+            if patient and out.patient in ("", target):
+                out.patient = target
+                return
+            if member:
+                out.members[target] = None
+        out.k[head + target] = None
 
     def emit(values: list[Any], out: Out) -> None:
         for value in values:
             if type(value) is dict and "resourceType" in value:  # Bundle.entry.resource and the like
-                out.k[f"{head}{value['resourceType']}/{value.get('id', '')}"] = None
+                refer(f"{value['resourceType']}/{value.get('id', '')}", out)
                 out.held.append((name, value))
                 continue
             found = targets(value, base)
             for target in found:
-                out.k[head + target] = None
+                refer(target, out)
             if found and type(value) is str and ":" in value and "|" not in value:
                 out.k[f"{head}{value}|"] = None
             identifier = value.get("identifier") if type(value) is dict else None

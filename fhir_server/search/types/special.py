@@ -4,6 +4,7 @@ A position is stored as `g` (longitude, latitude). Words are stored in `t`: 'n~w
 """
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -12,9 +13,10 @@ from conformance.spec import Spec
 from fhir_server.query.clauses import Clause, Near
 from fhir_server.search.asked import Asked, Out
 from fhir_server.search.escape import split, unescape
-from fhir_server.search.fold import words
+from fhir_server.search.fold import KEPT, words
 from terminology.units import canonical
 
+Prose = Sequence[Sequence[str]]
 DEFAULT_KM = 50.0
 TAG = re.compile(r"<[^>]*>")
 ENTITY = re.compile(r"&#?\w+;")
@@ -74,30 +76,40 @@ def _text_names(spec: Spec, owner: str) -> set[str]:
     return found
 
 
-def emit_words(res: dict[str, Any], names: frozenset[str], out: Out) -> None:
-    """Writes the words of the narrative and of all other text, contained resources' too."""
+def emit_words(res: dict[str, Any], names: frozenset[str], out: Out, prose: Prose | None = None) -> None:
+    """Writes the words of the narrative and of all other text, contained resources' too. prose: `prose_of(res, names)`, if known already."""
     t, narrative = out.t, res.get("text")
-    if isinstance(narrative, dict) and isinstance(narrative.get("div"), str):
-        for word in words(ENTITY.sub(" ", TAG.sub(" ", narrative["div"])))[:MOST_WORDS]:
+    div = narrative.get("div") if isinstance(narrative, dict) else None
+    if isinstance(div, str):
+        for word in words(ENTITY.sub(" ", TAG.sub(" ", div)))[:MOST_WORDS]:
             t["n~" + word] = None
-    for text in _texts(res, names):
-        if len(t) > MOST_WORDS:
-            return
-        for word in words(text[:MOST_TEXT]):
-            if "n~" + word not in t:
-                t["c~" + word] = None
+    for texts in prose_of(res, names) if prose is None else prose:
+        for text in texts:
+            if len(t) > MOST_WORDS:
+                return
+            keys = _content_kept(text) if len(text) <= KEPT else _content(text[:MOST_TEXT])
+            t.update({key: None for key in keys if "n" + key[1:] not in t} if isinstance(div, str) else keys)
 
 
-def _texts(res: dict[str, Any], names: frozenset[str]) -> list[str]:
-    """The texts of string and markdown elements, wherever they stand."""
-    found: list[str] = []
+def _content(text: str) -> dict[str, None]:
+    """The 'c~word' of a text."""
+    return {"c~" + word: None for word in words(text)}
+
+
+_content_kept = lru_cache(8192)(_content)
+
+
+def prose_of(res: dict[str, Any], names: frozenset[str]) -> Prose:
+    """The texts of string and markdown elements, wherever they stand, element by element: the resource's own first, then those of its last element."""
+    found: list[list[str]] = []
     waiting: list[Any] = [{name: inner for name, inner in res.items() if name != "meta"}]
     while waiting:
+        texts: list[str] = []
         for name, inner in waiting.pop().items():
             kind = type(inner)
             if kind is str:
                 if name in names:
-                    found.append(inner)
+                    texts.append(inner)
             elif kind is dict:
                 waiting.append(inner)
             elif kind is list:
@@ -105,5 +117,7 @@ def _texts(res: dict[str, Any], names: frozenset[str]) -> list[str]:
                     if type(each) is dict:
                         waiting.append(each)
                     elif type(each) is str and name in names:
-                        found.append(each)
+                        texts.append(each)
+        if texts:
+            found.append(texts)
     return found

@@ -5,7 +5,8 @@ type code only 'status=final' (their system is implied); 'code=' where an elemen
 Codes are compared without case, except in systems known to be case-sensitive; identifiers, codes of type `code` and ids exactly.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from fhir_server.query.clauses import NOTHING, Clause, Keys, Prefix, Text, either, negated
@@ -16,6 +17,7 @@ from fhir_server.search.schema import Field
 
 SENSITIVE = ("http://hl7.org/fhir/", "http://terminology.hl7.org/", "http://unitsofmeasure.org")
 CONTACT = frozenset(("phone", "fax", "email", "pager", "url", "sms", "other"))
+NO_CODE = ("",)
 PLAIN = {True: "true", False: "false"}
 
 
@@ -36,15 +38,21 @@ def key(name: str, system: str | None, code: str, folded: bool) -> str:
     return f"{name}={escaped(system)}|{escaped(comparable(code, system, folded))}"
 
 
-def forms(value: Any, folded: bool, implied: bool) -> list[str]:
+def forms(value: Any, folded: bool, implied: bool) -> Sequence[str]:
     """What stands behind 'name=' for one value: every form that a query may ask for; [''] if it has no code."""
-    found = [form for system, code in _codes(value) for form in _forms_of(system, code, folded, implied)]
-    return found or [""]
+    make = _forms_kept if type(value) is dict and ("coding" in value or "code" in value) else _forms_of  # codes come again, identifiers do not
+    pairs = _codes(value)
+    if len(pairs) == 1:
+        return make(*pairs[0], folded, implied)
+    return [form for system, code in pairs for form in make(system, code, folded, implied)] or NO_CODE
 
 
 def _forms_of(system: str, code: str, folded: bool, implied: bool) -> tuple[str, ...]:
     bare = escaped(code.lower() if folded else code)
     return (bare,) if implied else (bare, f"{escaped(system)}|{escaped(comparable(code, system, folded))}")
+
+
+_forms_kept = lru_cache(8192)(_forms_of)
 
 
 def _codes(value: Any) -> list[tuple[str, str]]:
@@ -60,20 +68,18 @@ def _codes(value: Any) -> list[tuple[str, str]]:
     return []
 
 
-def texts(value: Any) -> Iterable[str]:
+def texts(value: dict[str, Any]) -> list[str]:
     """CodeableConcept.text, Coding.display or Identifier.type.text."""
-    if not isinstance(value, dict):
-        return
-    if value.get("text"):
-        yield value["text"]
+    found = [value["text"]] if value.get("text") else []
     for each in value.get("coding", ()):
         if each.get("display"):
-            yield each["display"]
+            found.append(each["display"])
     if value.get("display"):
-        yield value["display"]
+        found.append(value["display"])
     kind = value.get("type")
     if isinstance(kind, dict) and kind.get("text"):
-        yield kind["text"]
+        found.append(kind["text"])
+    return found
 
 
 def emitter(name: str, field: Field) -> Emit:
