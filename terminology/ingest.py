@@ -4,7 +4,7 @@ and the callable the gate asks for bindings.
 A finding becomes an Issue (warning, or error where the policy rejects); it names the element and the rule, never a patient's data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from conformance.outcome import Issue
@@ -12,22 +12,25 @@ from terminology.service import Terms
 from terminology.verdict import MALFORMED, OK, UNKNOWN_CODE, UNKNOWN_SYSTEM, Verdict
 
 Json = dict[str, Any]
+Judge = Callable[..., list[Issue]]
+"""(resource, the codings in it if they are known already) -> issues"""
 CheckCode = Callable[[str, str, str | None, str, str], list[Issue]]
 STRENGTHS = {"required": "not-in-required", "extensible": "not-in-extensible"}
 UNKNOWN_FINDINGS = (UNKNOWN_CODE, UNKNOWN_SYSTEM)
 NO_ISSUES: list[Issue] = []
 
 
-def codings_judge(terms: Terms, source: str = "", *, flag_only: bool = False) -> Callable[[Json], list[Issue]]:
-    """Compiles `judge(res) -> issues` for one source; flag_only for HL7 v2 feeds, which are never refused. Costs a few microseconds per coding."""
+def codings_judge(terms: Terms, source: str = "", *, flag_only: bool = False) -> Judge:
+    """Compiles `judge(res, codings_of(res)) -> issues` for one source; flag_only for HL7 v2 feeds, which are never refused. Costs a microsecond per coding."""
     check, action = terms.check, terms.policy.action
 
-    def judge(res: Json) -> list[Issue]:
+    def judge(res: Json, codings: Sequence[Json] | None = None) -> list[Issue]:
         terms.refresh()
         found: list[tuple[str, Verdict, Json]] = []
-        for coding in codings_of(res):
-            system, display = coding["system"], _text(coding, "display")
-            verdict = check(system, coding["code"], display, _text(coding, "version"))
+        for coding in codings_of(res) if codings is None else codings:
+            system, display, version = coding["system"], coding.get("display"), coding.get("version")
+            display = display if type(display) is str else None  # anything else is the gate's to refuse
+            verdict = check(system, coding["code"], display, version if type(version) is str else None)
             if verdict.finding is OK:
                 continue
             if verdict.finding in UNKNOWN_FINDINGS:
@@ -39,12 +42,6 @@ def codings_judge(terms: Terms, source: str = "", *, flag_only: bool = False) ->
         return [_issue(acts, verdict.text, places[id(coding)], verdict.finding) for acts, verdict, coding in found]
 
     return judge
-
-
-def _text(coding: Json, name: str) -> str | None:
-    """An element that should be a text; anything else is the gate's to refuse."""
-    value = coding.get(name)
-    return value if type(value) is str else None
 
 
 def codings_of(res: Json) -> list[Json]:

@@ -15,7 +15,9 @@ from fhir_server.interactions.access import within
 from fhir_server.interactions.audited import records
 from fhir_server.interactions.indexing import index_of
 from fhir_server.interactions.retired import redirected
+from fhir_server.interactions.survey import Survey, survey
 from fhir_server.interactions.validity import judge, level_of, translated
+from fhir_server.query.clauses import Clause
 from fhir_server.query.match import matches
 from fhir_server.search.aliases import known_of
 from fhir_server.security.audit import kept
@@ -47,23 +49,27 @@ def draft(
     prior: Stored | None = None,
     *,
     feed: bool = False,
-    texts: Sequence[str] | None = None,
+    seen: Survey | None = None,
     as_is: bool = False,
     resolve: Resolve | None = None,
 ) -> Draft:
     """A draft of `res` under id `rid`; `res` itself is not changed. The client's versionId and lastUpdated are dropped, its profiles, tags
     and security labels replace those of the prior version (https://hl7.org/fhir/R4/http.html#update).
 
-    feed: it comes from an HL7 v2 message (see `validity.judge`); texts: `references(res)`, if known already; as_is: references to merged resources
-    stay (else see `redirected`); resolve: what `resolving.prepared` gave for it. Raises Refusal 400/422: not valid.
+    feed: it comes from an HL7 v2 message (see `validity.judge`); seen: the survey whose `res` this is, if there was one; as_is: references to merged
+    resources stay (else see `redirected`); resolve: what `resolving.prepared` gave for it. Raises Refusal 400/422: not valid.
     """
     told: tuple[Issue, ...] = ()
+    seen = survey(res, ctx.spec) if seen is None else seen
     if not as_is and (known := known_of(ctx.store)) is not None:
-        res, texts, told = redirected(ctx, known, res, texts)
-    fresh = translated(ctx, _with_id(res, rid))
-    issues = judge(ctx, fresh, feed=feed, resolve=resolve)
+        seen, told = redirected(ctx, known, seen)
+    own = _with_id(seen.res, rid)
+    fresh = translated(ctx, own)
+    if fresh is not own:  # it has codings and texts that the survey did not see
+        seen = Survey(fresh, seen.sent, seen.texts)
+    issues = judge(ctx, fresh, feed=feed, resolve=resolve, codings=seen.codings)
     try:
-        index = index_of(ctx, fresh, texts)
+        index = index_of(ctx, fresh, seen.texts, seen.prose)
     except MISSHAPEN as error:
         if level_of(ctx.settings.validation, ctx.source) == "enforce":
             raise
@@ -125,10 +131,14 @@ def _with_id(res: Resource, rid: str) -> Resource:
 
 def _authorise(ctx: Context, changes: Iterable[Change]) -> None:
     """403 unless the caller may change each prior state and write each new one."""
+    asked: dict[tuple[str, str], tuple[Clause, Clause]] = {}
     for change in changes:
         prior = change.prior if change.prior is not None and change.prior.res is not None else None
         action = "d" if change.res is None else "c" if change.method == "POST" else "u"  # the update scope covers update-as-create
-        clause, content = required(ctx, change.rtype, action), measure(ctx, change.rtype, action)
+        found = asked.get((change.rtype, action))
+        if found is None:
+            found = asked[change.rtype, action] = required(ctx, change.rtype, action), measure(ctx, change.rtype, action)
+        clause, content = found
         if prior is not None and not within(ctx, clause, prior):
             raise forbidden(f"this caller may not {WORDS[action]} this {change.rtype}")
         if change.res is not None and not matches(content, change.index, rid=change.rid, at=ctx.now):

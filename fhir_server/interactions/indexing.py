@@ -14,14 +14,14 @@ from fhir_server.search.extract import extractor
 from fhir_server.search.keys import OTHER, referenced
 
 
-def index_of(ctx: Context, res: Resource, texts: Sequence[str] | None = None) -> Index:
-    """The index document to store beside `res`. texts: `references(res)`, if known already."""
-    return indexed(ctx.spec, ctx.base, res, texts)
+def index_of(ctx: Context, res: Resource, texts: Sequence[str] | None = None, prose: Sequence[Sequence[str]] | None = None) -> Index:
+    """The index document to store beside `res`. texts: `references(res)`, prose: `special.prose_of(res)`, if known already."""
+    return indexed(ctx.spec, ctx.base, res, texts, prose)
 
 
-def indexed(spec: Spec, base: str, res: Resource, texts: Sequence[str] | None = None) -> Index:
+def indexed(spec: Spec, base: str, res: Resource, texts: Sequence[str] | None = None, prose: Sequence[Sequence[str]] | None = None) -> Index:
     """The same, without a context."""
-    index = extractor(spec, None, base)(res)
+    index = extractor(spec, None, base)(res, prose)
     texts = references(res) if texts is None else texts
     known = referenced(index) if texts else set()
     rest = [text for text in texts if text not in known]

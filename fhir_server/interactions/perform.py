@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.outcome import Issue, Refusal, precondition_failed
-from fhir_server.context import Context, Resource
+from fhir_server.context import Context
 from fhir_server.interactions import commit, conditional, profiles, references
 from fhir_server.interactions.aims import CREATE, DELETE, MATCHED, NOTHING, WRITES, Aim, resolve
 from fhir_server.interactions.commit import Draft
 from fhir_server.interactions.references import Links
 from fhir_server.interactions.resolving import prepared
 from fhir_server.interactions.steps import ALONE, Step, placed
+from fhir_server.interactions.survey import Survey, rewrite, survey
 from fhir_server.query.match import matches
 from fhir_server.security.register import settled
 from fhir_server.store import Stored, Tx
@@ -99,16 +100,13 @@ async def _drafted_before(ctx: Context, steps: Sequence[Step]) -> dict[int, Draf
     for number, step in enumerate(steps):
         if step.res is None or not step.rid or step.criteria is not None:
             continue
-        texts = references.references(step.res)
-        if references.conditional(texts, links.base, ctx.spec.types):
-            continue
         try:
             with placed(step.place):
-                root = references.root_of(step.full_url)
-                res = references.rewrite(step.res, links, ctx.spec, root, texts)
-                resolved = texts if res is step.res else [links.resolve(text, root) for text in texts]
-                resolve = await prepared(ctx, res, made)
-                drafts[number] = commit.draft(ctx, res, step.rid, step.method, texts=resolved, resolve=resolve)
+                seen = survey(step.res, ctx.spec, links, references.root_of(step.full_url))
+                if references.conditional(seen.sent, links.base, ctx.spec.types):
+                    continue
+                resolve = await prepared(ctx, seen.res, made)
+                drafts[number] = commit.draft(ctx, seen.res, step.rid, step.method, seen=seen, resolve=resolve)
         except Refusal as refusal:
             refusals.append(refusal)
         if number % BREATH == BREATH - 1:
@@ -143,20 +141,19 @@ async def _drafts(ctx: Context, tx: Tx, aims: Sequence[Aim], writes: Sequence[Ai
         if aim.number in ready or aim.deed == DELETE:
             drafts.append(commit.onto(ready[aim.number], aim.prior) if aim.deed != DELETE else _deletion(aim))
             continue
-        state = _new_state(ctx, aim, links)
-        texts = references.references(state)
-        if found := references.conditional(texts, links.base, ctx.spec.types):
-            asked[len(drafts)] = found
         with placed(aim.step.place):
-            resolve = await prepared(ctx, state, made)
-            drafts.append(commit.draft(ctx, state, aim.rid, aim.step.method, aim.prior, texts=texts, resolve=resolve))
+            seen = _new_state(ctx, aim, links)
+            if found := references.conditional(seen.texts, links.base, ctx.spec.types):
+                asked[len(drafts)] = found
+            resolve = await prepared(ctx, seen.res, made)
+            drafts.append(commit.draft(ctx, seen.res, aim.rid, aim.step.method, aim.prior, seen=seen, resolve=resolve))
         if len(drafts) % BREATH == 0:
             await asyncio.sleep(0)
     if asked:
         links = _links(ctx, (), await _conditional_references(ctx, tx, set().union(*asked.values()), drafts))
         for position in asked:
             aim, change = writes[position], drafts[position].change
-            res = references.rewrite(change.res or {}, links, ctx.spec)
+            res = rewrite(change.res or {}, links, ctx.spec)
             with placed(aim.step.place):
                 resolve = await prepared(ctx, res, made)
                 drafts[position] = commit.draft(ctx, res, aim.rid, aim.step.method, aim.prior, resolve=resolve)
@@ -169,13 +166,12 @@ def _deletion(aim: Aim) -> Draft:
     return commit.draft_delete(aim.prior)
 
 
-def _new_state(ctx: Context, aim: Aim, links: Links) -> Resource:
+def _new_state(ctx: Context, aim: Aim, links: Links) -> Survey:
     """What the resource shall be, its links rewritten except conditional ones."""
-    with placed(aim.step.place):
-        res = aim.step.res
-        if aim.step.patch is not None and aim.prior is not None and aim.prior.res is not None:
-            res = aim.step.patch(aim.prior.res)
-        return references.rewrite(res or {}, links, ctx.spec, references.root_of(aim.step.full_url))
+    res = aim.step.res
+    if aim.step.patch is not None and aim.prior is not None and aim.prior.res is not None:
+        res = aim.step.patch(aim.prior.res)
+    return survey(res or {}, ctx.spec, links, references.root_of(aim.step.full_url))
 
 
 async def _conditional_references(ctx: Context, tx: Tx, asked: Iterable[str], drafts: Sequence[Draft]) -> dict[str, str]:

@@ -7,7 +7,7 @@ Bundle are left alone too: their references resolve within that Bundle.
 
 import html
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -42,11 +42,11 @@ class Links:
         body, mark, fragment = text.partition("#")
         if not body:
             return text
-        target = self._target(body, root)
+        target = self.targets.get(body) or self._target(body, root)
         return text if target is None else f"{target}{mark}{fragment}"
 
     def _target(self, body: str, root: str) -> str | None:
-        for name in (body, VERSION.sub("", body)):
+        for name in (body, VERSION.sub("", body)) if "/_history/" in body else (body,):
             found = self.targets.get(name) or (self.targets.get(root + name) if root else None) or self.local.get(name)
             if found:
                 return found
@@ -94,50 +94,10 @@ def literal(text: str, base: str, types: Collection[str]) -> tuple[str, str] | N
 def conditional(texts: Iterable[str], base: str, types: Collection[str]) -> set[str]:
     """The conditional ones among references, own base removed: {'Patient?identifier=http://x|1'}."""
     matches = [SEARCH.fullmatch(text.removeprefix(base)) for text in texts if "?" in text]
-    return {match.group(0) for match in matches if match and match.group(1) in types}
+    return {match.group(0) for match in matches if match and match.group(1) in types} if matches else set()
 
 
-def rewrite(res: Resource, links: Links, spec: Any, root: str = "", texts: Sequence[str] | None = None) -> Resource:
-    """The resource with its links replaced; `res` itself is never changed and is returned as it is if nothing had to be replaced.
-
-    texts: `references(res)`, if known already.
-    """
-    if not links.targets and all(links.resolve(text, root) == text for text in (references(res) if texts is None else texts)):
-        return res
-    uris: list[str] = []
-    changed: Resource = _rewrite(res, links, root, uris)
-    if uris:
-        changed = _rewrite_uris(changed, str(changed["resourceType"]), links.targets, spec)
-    return changed
-
-
-def _rewrite(node: Any, links: Links, root: str, uris: list[str]) -> Any:
-    """References and narratives of a dict or list; notes in `uris` each other string that equals a fullUrl."""
-    copy: Any = None
-    targets = links.targets
-    for name, child in node.items() if type(node) is dict else enumerate(node):
-        kind = type(child)
-        if kind is str:
-            if name == "reference":
-                fresh = links.resolve(child, root)
-            elif name == "div":
-                fresh = _narrative(child, links, root)
-            else:
-                if child in targets:
-                    uris.append(child)
-                continue
-        elif (kind is dict or kind is list) and not (name == "entry" and node.get("resourceType") == "Bundle"):
-            fresh = _rewrite(child, links, root, uris)
-        else:
-            continue
-        if fresh is not child and fresh != child:
-            if copy is None:
-                copy = node.copy()
-            copy[name] = fresh
-    return node if copy is None else copy
-
-
-def _narrative(div: str, links: Links, root: str) -> str:
+def narrative(div: str, links: Links, root: str) -> str:
     """Links of an XHTML narrative, https://hl7.org/fhir/R4/narrative.html."""
 
     def replaced(match: re.Match[str]) -> str:
@@ -148,7 +108,7 @@ def _narrative(div: str, links: Links, root: str) -> str:
     return LINK.sub(replaced, div) if links.targets and ("href" in div or "src" in div) else div
 
 
-def _rewrite_uris(node: Any, owner: str, targets: Mapping[str, str], spec: Any) -> Any:
+def rewrite_uris(node: Any, owner: str, targets: Mapping[str, str], spec: Any) -> Any:
     """Values of uri, url, oid and uuid elements of a dict of FHIR type or backbone `owner` (a copy)."""
     properties = spec.properties(str(node.get("resourceType", owner)))
     copy = dict(node)
@@ -163,5 +123,5 @@ def _uris_of(child: Any, kind: str, targets: Mapping[str, str], spec: Any) -> An
     if isinstance(child, list):
         return [_uris_of(one, kind, targets, spec) for one in child]
     if isinstance(child, dict):
-        return _rewrite_uris(child, kind, targets, spec)
+        return rewrite_uris(child, kind, targets, spec)
     return targets.get(child, child) if isinstance(child, str) and kind in REPLACED else child

@@ -4,11 +4,10 @@ Who still uses the retired patient's id (an app, an interface that learns of the
 What tells of the past, and what somebody signed, is left as it came. https://hl7.org/fhir/R4/patient.html#merging
 """
 
-from collections.abc import Sequence
-
 from conformance.outcome import Issue
 from fhir_server.context import Context, Resource
-from fhir_server.interactions.references import Links, references, rewrite
+from fhir_server.interactions.references import Links
+from fhir_server.interactions.survey import Survey, survey
 from fhir_server.search.aliases import Aliases, survivor_of
 
 KEPT_TYPES = frozenset({"AuditEvent", "Provenance", "Bundle"})
@@ -21,18 +20,17 @@ def is_kept(res: Resource) -> bool:
     return res["resourceType"] in KEPT_TYPES or signed or (res["resourceType"] == "Contract" and "signer" in res)
 
 
-def redirected(ctx: Context, known: Aliases, res: Resource, texts: Sequence[str] | None) -> tuple[Resource, Sequence[str] | None, tuple[Issue, ...]]:
-    """(resource, its references, what to tell): `res` itself if it refers to nothing that was merged. texts: `references(res)`, if known already.
+def redirected(ctx: Context, known: Aliases, seen: Survey) -> tuple[Survey, tuple[Issue, ...]]:
+    """(the resource as it is to be, what to tell): as it was if it refers to nothing that was merged.
 
     References between resources of one type stay: a Patient's links tell who was merged into whom.
     """
-    found = references(res) if texts is None else texts
+    res = seen.res
     own = f"{res['resourceType']}/"
-    hit = {text: survivor_of(known, text) for text in found if text in known.survivors and not text.startswith(own)}
+    hit = {text: survivor_of(known, text) for text in seen.texts if text in known.survivors and not text.startswith(own)}
     if not hit or is_kept(res):
-        return res, found, NOTHING_TOLD
-    fresh = rewrite(res, Links(f"{ctx.base}/", found=hit), ctx.spec, texts=found)
+        return seen, NOTHING_TOLD
     told = Issue(
         "information", "informational", "the reference is to a resource that was merged into another one; it is stored as a reference to that"
     )
-    return fresh, [hit.get(text, text) for text in found], (told,)
+    return survey(res, ctx.spec, Links(f"{ctx.base}/", found=hit)), (told,)

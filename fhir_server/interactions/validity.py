@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/validation.html, https://hl7.org/fhir/R4/profiling.html
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from conformance.gate.blank import blanks
@@ -22,11 +23,14 @@ def translated(ctx: Context, res: Resource) -> Resource:
     return res if ctx.terms is None else translator(ctx.terms, ctx.source)(res)
 
 
-def judge(ctx: Context, res: Resource, *, feed: bool = False, resolve: Resolve | None = None) -> tuple[Issue, ...]:
+def judge(
+    ctx: Context, res: Resource, *, feed: bool = False, resolve: Resolve | None = None, codings: Sequence[Resource] | None = None
+) -> tuple[Issue, ...]:
     """What the gate and the terminology service say of a resource that may be stored.
 
-    resolve: what references of it point at, for profiles that look through them; feed: from an HL7 v2 message, whose codes and profiles are flagged and never a reason to refuse. Raises Refusal under `enforce` if there are errors: 400
-    if it is not a well-formed resource of R4, 422 if it breaks another rule or a profile (https://hl7.org/fhir/R4/http.html#Status-Codes).
+    resolve: what references of it point at, for profiles that look through them; feed: from an HL7 v2 message, whose codes and profiles are flagged and
+    never a reason to refuse; codings: those in it, if known already. Raises Refusal under `enforce` if there are errors: 400 if it is not a well-formed
+    resource of R4, 422 if it breaks another rule or a profile (https://hl7.org/fhir/R4/http.html#Status-Codes).
     """
     level = level_of(ctx.settings.validation, ctx.source)
     if level == "off":
@@ -37,7 +41,7 @@ def judge(ctx: Context, res: Resource, *, feed: bool = False, resolve: Resolve |
     if told:
         others = others + blanks(res)
     if ctx.terms is not None:
-        others = others + codings_judge(ctx.terms, ctx.source, flag_only=feed)(res)
+        others = others + codings_judge(ctx.terms, ctx.source, flag_only=feed)(res, codings)
     if level == "enforce" and (failed(own) or failed(others)):
         malformed = any(issue.severity in ("error", "fatal") and STATUS.get(issue.code, 422) == 400 for issue in own)
         raise Refusal(400 if malformed else 422, (*own, *others))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.spec import load_spec
-from fhir_server.interactions.references import Links, conditional, literal, references, rewrite, root_of
+from fhir_server.interactions.references import Links, conditional, literal, references, root_of
+from fhir_server.interactions.survey import rewrite
 
 SPEC = load_spec()
 BASE = "http://localhost/fhir/"
