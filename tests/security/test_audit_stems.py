@@ -163,6 +163,7 @@ async def answers(app: Exchange) -> dict[str, Any]:
     creates = Exchange(replace(app.ctx, grant=Grant("app", "app", rights_of(["system/AuditEvent.rs?action=C"], app.ctx.spec.types))))
     found["a scope's"] = sorted(await ids(creates, "AuditEvent?_count=500"))
     found["a scope's history"] = sorted(await ids(creates, "AuditEvent/_history?_count=500"))
+    found["labels in use"] = (await app("GET", "AuditEvent/$meta")).res
     return found
 
 
@@ -181,6 +182,7 @@ async def test_everything_is_answered_as_if_each_event_had_all_its_keys(store: M
     assert max(len(row["k"]) for row in made if "several" not in str(row["res"]["meta"])) < 25
     with_stems = await answers(app)
     assert len([query for query in QUERIES if with_stems[query]]) > 40
+    assert {"system": "urn:fhir-exchange:audit", "code": "made-here"} in with_stems["labels in use"]["parameter"][0]["valueMeta"]["tag"]
     assert [fault async for fault in verify(store, lambda res: index_of(app.ctx, res))] == []
     assert await reindex(store, "AuditEvent", lambda res: index_of(app.ctx, res), limit=1000) == ("", len(rows), 0)
     for row in made:

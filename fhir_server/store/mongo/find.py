@@ -70,14 +70,15 @@ def _counting(rtype: str, clause: Clause, limit: int) -> Row:
 
 
 async def refs(place: Place, rtype: str, clause: Clause, heads: Sequence[str], limit: int) -> list[str]:
-    """See `Reader.refs`. Stems hold no references, so the keys of the documents are all there are."""
+    """See `Reader.refs`."""
     clause = await place.stems.grafted(rtype, clause)
+    parts = place.stems.known if rtype in STEMMED else NO_PARTS
     index = index_by_date(clause) if rtype in HOT else ""
     stages: list[Filter] = [{"$match": lower(clause, bool(index))}]
     if list(heads) == [""]:
         stages.append({"$group": {"_id": "$p"}})
     else:
-        lists: list[Any] = [_after_head(head) if head else {"$cond": [{"$gt": ["$p", None]}, ["$p"], []]} for head in heads]
+        lists: list[Any] = [_after_head(head, parts=parts) if head else {"$cond": [{"$gt": ["$p", None]}, ["$p"], []]} for head in heads]
         stages += [{"$project": {"_id": 0, "v": {"$concatArrays": lists}}}, {"$unwind": "$v"}, {"$group": {"_id": "$v"}}]
     if limit:
         stages.append({"$limit": limit})
@@ -195,7 +196,7 @@ def _by_id_within_date(rows: list[Row]) -> list[Row]:
 async def computed(place: Place, rtype: str, wanted: Filter, sort: Sequence[Sort], limit: int, after: Position, shown: Row) -> list[Row]:
     """Rows by keys computed from the index document; the whole of what matches is looked at, the best rows are kept."""
     backward = any(one.backward for one in sort)
-    parts = place.stems.known if rtype in STEMMED else {}
+    parts = place.stems.known if rtype in STEMMED else NO_PARTS
     added: Row = {f"s{at}": _sort_value(one, parts) for at, one in enumerate(sort)}
     flags: Row = {f"m{at}": {"$cond": [{"$gt": [f"$s{at}", None]}, 0, 1]} for at in range(len(sort))}
     order: dict[str, int] = {}
