@@ -28,7 +28,7 @@ from fhir_server.feed.routing import Astray
 from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.validity import check_settings
 from fhir_server.jobs.beside import beside
-from fhir_server.metrics import open_metrics
+from fhir_server.metrics import Metrics, open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
 from fhir_server.security.tokens import read_issuers
@@ -75,7 +75,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
             for each in one.background:
                 await stack.enter_async_context(each)
             await stack.enter_async_context(tenancy.running())
-            tenancy.push = await stack.enter_async_context(_mllp(settings, one.feed, tenancy))
+            tenancy.push = await stack.enter_async_context(_mllp(settings, one.feed, tenancy, metrics))
             signal.signal(signal.SIGTERM, server.handle_exit)  # uvicorn raises it again when it has stopped: what is open here would not be closed
             await server.serve([listener])
     finally:
@@ -83,7 +83,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
 
 
 @contextlib.asynccontextmanager
-async def _mllp(settings: Settings, feed: Feed, tenancy: Tenancy) -> AsyncIterator[worker.Push | None]:
+async def _mllp(settings: Settings, feed: Feed, tenancy: Tenancy, metrics: Metrics) -> AsyncIterator[worker.Push | None]:
     """The MLLP door and the feed's background worker, stopped after what is in work is finished; the function that sends later answers."""
 
     async def handle(block: bytes, peer: Peer, stored: Stored) -> bytes | None:
@@ -94,7 +94,10 @@ async def _mllp(settings: Settings, feed: Feed, tenancy: Tenancy) -> AsyncIterat
             return answers.reject(block[:MOST_HEAD], astray.reason)
         return await receive(whose, block, sender, stored)
 
-    door = await open_door(settings, handle, answers.reject, share_port=True) if settings.mllp_port >= 0 else None
+    def observe(what: str, number: int) -> None:
+        metrics.mllp.labels(what).inc(number)
+
+    door = await open_door(settings, handle, answers.reject, share_port=True, observe=observe) if settings.mllp_port >= 0 else None
     stop = asyncio.Event()
     async with beside("the feed", lambda: worker.run(feed, stop, door.push if door else None, send_block), stop):
         try:

@@ -4,15 +4,15 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
-T = TypeVar("T", bound=Counter | Histogram, covariant=True)
+T = TypeVar("T", bound=Counter | Gauge | Histogram, covariant=True)
 
 
 class Labelled(Protocol[T]):
@@ -24,11 +24,18 @@ class Labelled(Protocol[T]):
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """requests: by method, shape of the path and status; seconds: latency by method and shape; messages: HL7 v2 by source and outcome."""
+    """requests: by method, shape of the path and status; seconds: latency by method and shape; messages: HL7 v2 by source and outcome;
+
+    received, waiting: per source the time of its latest message (alert on a silent feed) and the age of its oldest unfinished one; mllp: what happened
+    at the MLLP door, by kind ('frames', 'closed:idle').
+    """
 
     requests: Labelled[Counter]
     seconds: Labelled[Histogram]
     messages: Labelled[Counter]
+    received: Labelled[Gauge]
+    waiting: Labelled[Gauge]
+    mllp: Labelled[Counter]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +87,8 @@ def for_tenants() -> Metrics:
 
 def of_tenant(metrics: Metrics, tenant: str) -> Metrics:
     """One tenant's part of `for_tenants`."""
-    return Metrics(Of(metrics.requests, tenant), Of(metrics.seconds, tenant), Of(metrics.messages, tenant))
+    feed = Of(metrics.messages, tenant), Of(metrics.received, tenant), Of(metrics.waiting, tenant)
+    return Metrics(Of(metrics.requests, tenant), Of(metrics.seconds, tenant), *feed, Of(metrics.mllp, tenant))
 
 
 def _made(*more: str) -> Metrics:
@@ -89,7 +97,15 @@ def _made(*more: str) -> Metrics:
         Counter("fhir_requests_total", "FHIR requests", (*more, "method", "shape", "status"), registry=registry),
         Histogram("fhir_request_seconds", "Latency of FHIR requests", (*more, "method", "shape"), buckets=BUCKETS, registry=registry),
         Counter("hl7v2_messages_total", "HL7 v2 messages", (*more, "source", "outcome"), registry=registry),
+        _gauge("hl7v2_last_received_seconds", "Time of the latest HL7 v2 message (Unix)", more, "max", registry),
+        _gauge("hl7v2_queue_seconds", "Age of the oldest HL7 v2 message that is not finished", more, "mostrecent", registry),
+        Counter("mllp_events_total", "What happened at the MLLP door", (*more, "event"), registry=registry),
     )
+
+
+def _gauge(name: str, text: str, more: tuple[str, ...], mode: Literal["max", "mostrecent"], registry: CollectorRegistry) -> Gauge:
+    """A gauge per HL7 v2 source, of which all workers' values become one by `mode`."""
+    return Gauge(name, text, (*more, "source"), registry=registry, multiprocess_mode=mode)
 
 
 def exposition() -> bytes:

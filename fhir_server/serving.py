@@ -4,7 +4,7 @@ The exchange itself is assembled here, and in the same way every tenant (`tenanc
 `Shared` and the immutable tables hold. DECISIONS.md of `security`, "Tenants".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -87,7 +87,7 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
     shelved = Shelved(store, loaded.spec)
     system = _system(loaded, shelved, tenant)
     feed = await _feed(system, store, loaded.registry)
-    feed.statistics.observe = lambda source, what: metrics.messages.labels(source, what).inc()
+    feed.statistics.observe, feed.statistics.observe_queue = _observers(metrics)
     recorder = trail.Trail(system)
     services = Services(
         settings=settings,
@@ -122,6 +122,17 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
     )
     audited = (seal.running(seal.Sealer(system, store)), trail.running(recorder))
     return Part(services, feed, partial(_hl7v2, feed), desks, (*background, *audited))
+
+
+def _observers(metrics: Metrics) -> tuple[Callable[[str, str], None], Callable[[str, float], None]]:
+    """How the feed's statistics become metrics: (source, what happened), (source, age of its oldest unfinished message)."""
+
+    def observe(source: str, what: str) -> None:
+        metrics.messages.labels(source, what).inc()
+        if what == "received":
+            metrics.received.labels(source).set_to_current_time()
+
+    return observe, lambda source, seconds: metrics.waiting.labels(source).set(seconds)
 
 
 def _system(loaded: Loaded, store: Shelved, tenant: str) -> Context:

@@ -3,24 +3,28 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fhir_server.feed.sources import Registry
 from fhir_server.store.inbox import FAILED, Inbox
 
 MAX_SOURCES = 500
+RECENT = timedelta(hours=1)
 
 
 @dataclass(slots=True)
 class Statistics:
     """counts: (source, what) -> number, `what` being 'received', 'duplicate', a status of the inbox, or 'answer:AA'.
 
-    observe: called with (source, what) as well, for a metrics library.
+    observe: called with (source, what) as well, for a metrics library, observe_queue with (source, age in seconds of its oldest unfinished message);
+    waited: the sources that had one when they were looked at last.
     """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     observe: Callable[[str, str], None] | None = None
+    observe_queue: Callable[[str, float], None] | None = None
+    waited: set[str] = field(default_factory=set)
 
     def count(self, source: str, what: str) -> None:
         """One more; beyond MAX_SOURCES names of unknown senders the rest counts as one, so that nobody fills memory with names."""
@@ -35,12 +39,27 @@ class Statistics:
         for (source, what), number in sorted(self.counts.items()):
             yield source, what, number
 
+    async def look(self, inbox: Inbox) -> None:
+        """Tell the age of the oldest unfinished message of each source, 0 where there is none any more."""
+        now = datetime.now(UTC)
+        ages: dict[str, float] = {}
+        for entry in await inbox.search({"status": "received"}, limit=MAX_SOURCES, newest_first=False):
+            ages.setdefault(entry.source, (now - entry.received).total_seconds())
+        if self.observe_queue is not None:
+            for source in self.waited | ages.keys():
+                self.observe_queue(source, ages.get(source, 0.0))
+        self.waited = set(ages)
+
 
 async def alerts(inbox: Inbox, registry: Registry, now: datetime | None = None) -> list[dict[str, Any]]:
-    """Per source what an operator should see: silent (minutes since the last message beyond the limit), queue age in seconds, error rate."""
+    """Per source what an operator should see: silent (minutes since the last message beyond the limit), queue age in seconds, error rate of the last hour."""
     moment = now or datetime.now(UTC)
+    recent: dict[str, list[int]] = {}
     rows: dict[str, dict[str, Any]] = {}
-    for one in await inbox.summary():
+    for one in await inbox.summary(moment - RECENT):
+        share = recent.setdefault(one["source"], [0, 0])
+        share[0] += one["recent"] if one["status"] in FAILED else 0
+        share[1] += one["recent"]
         row = rows.setdefault(one["source"], {"source": one["source"], "messages": 0, "failed": 0, "waiting": 0, "queue_seconds": 0.0, "last": None})
         row["messages"] += one["count"]
         row["failed"] += one["count"] if one["status"] in FAILED else 0
@@ -54,5 +73,6 @@ async def alerts(inbox: Inbox, registry: Registry, now: datetime | None = None) 
     for name, row in rows.items():
         silent = (moment - row["last"]).total_seconds() / 60 if row["last"] else float("inf")
         row["silent"] = bool(limits.get(name)) and silent > limits[name]
-        row["error_rate"] = row["failed"] / row["messages"] if row["messages"] else 0.0
+        failed, all_of_them = recent.get(name, [0, 0])
+        row["error_rate"] = failed / all_of_them if all_of_them else 0.0
     return [rows[name] for name in sorted(rows)]

@@ -20,13 +20,14 @@ PARALLEL = 8
 IDLE_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
 SWEEP_SECONDS = 5.0
+LOOK_SECONDS = 10.0
 Push = Callable[[str, bytes], Awaitable[bool]]  # (MLLP connection id, block) -> it was sent
 Send = Callable[[str, bytes], Awaitable[bool]]  # ('host:port', block) -> the other end took it
 
 
 async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: Send | None = None) -> None:
     """Work until `stop` is set; what is in work then is finished first."""
-    heart = asyncio.create_task(_heartbeat(feed))
+    heart, look = asyncio.create_task(_heartbeat(feed)), asyncio.create_task(_look(feed))
     sweep = Sweep()
     try:
         while not stop.is_set():
@@ -39,9 +40,10 @@ async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: S
             if not busy:
                 await _pause(feed, stop)
     finally:
-        heart.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await heart
+        for task in (heart, look):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 async def _pause(feed: Feed, stop: asyncio.Event) -> None:
@@ -58,6 +60,14 @@ async def _heartbeat(feed: Feed) -> None:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         with contextlib.suppress(Refusal):
             await feed.inbox.extend(feed.owner, datetime.now(UTC) + receipt.LEASE)
+
+
+async def _look(feed: Feed) -> None:
+    """Tell the age of what waits, for alerts."""
+    while True:
+        with contextlib.suppress(Refusal):
+            await feed.statistics.look(feed.inbox)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def step(feed: Feed, push: Push | None = None, send: Send | None = None) -> bool:

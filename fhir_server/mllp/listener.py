@@ -44,18 +44,25 @@ Reject = Callable[[bytes, str], bytes | None]
 
 @dataclass(slots=True)
 class Door:
-    """A running MLLP door; `counts` holds its counters by name ('frames', 'closed:idle')."""
+    """A running MLLP door; `counts` holds its counters by name ('frames', 'closed:idle'), `observe` is told of each as well, for a metrics library."""
 
     settings: Settings
     handle: Handle
     reject: Reject
     counts: Counter[str] = field(default_factory=Counter)
+    observe: Callable[[str, int], None] | None = None
     server: asyncio.Server | None = None
     port: int = 0
     closing: bool = False
     tasks: "dict[asyncio.Task[None], bool]" = field(default_factory=dict)  # connection task -> busy with a block
     writers: dict[str, asyncio.StreamWriter] = field(default_factory=dict)  # open connections by Peer.connection
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_PLACES))
+
+    def note(self, what: str, number: int = 1) -> None:
+        """Count something that happened."""
+        self.counts[what] += number
+        if self.observe is not None:
+            self.observe(what, number)
 
     async def push(self, connection: str, content: bytes) -> bool:
         """Send a block that answers nothing just received (a later application ACK); False if that connection is gone."""
@@ -79,10 +86,12 @@ class Door:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-async def open_door(settings: Settings, handle: Handle, reject: Reject, *, share_port: bool = False) -> Door:
+async def open_door(
+    settings: Settings, handle: Handle, reject: Reject, *, share_port: bool = False, observe: Callable[[str, int], None] | None = None
+) -> Door:
     """Listen as the settings say; `share_port` lets several processes accept on one port. Raises ValueError if the address is not safe to open."""
     check_address(settings)
-    door = Door(settings, handle, reject)
+    door = Door(settings, handle, reject, observe=observe)
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _connection(door, reader, writer)
@@ -154,7 +163,7 @@ async def _connection(door: Door, reader: asyncio.StreamReader, writer: asyncio.
         raise RuntimeError("a connection is served by a task")
     peer = _peer(writer)
     door.tasks[task] = False
-    door.counts["connections"] += 1
+    door.note("connections")
     reason = "failure"
     try:
         reason = await _serve(door, reader, writer, peer, task)
@@ -165,7 +174,7 @@ async def _connection(door: Door, reader: asyncio.StreamReader, writer: asyncio.
     finally:
         del door.tasks[task]
         door.writers.pop(peer.connection, None)
-        door.counts[f"closed:{reason}"] += 1
+        door.note(f"closed:{reason}")
         LOG.info("connection closed", extra={"fields": {"peer": peer.address, "reason": reason, "connection": peer.connection}})
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
@@ -237,10 +246,10 @@ async def _next(door: Door, reader: asyncio.StreamReader, framer: Framer, place:
 async def _answer(door: Door, writer: asyncio.StreamWriter, event: Event, peer: Peer) -> bool:
     """Answer one event; False if the answer could not be written in time."""
     if isinstance(event, Noise):
-        door.counts["noise_bytes"] += event.size
+        door.note("noise_bytes", event.size)
         return True
     if isinstance(event, Broken):
-        door.counts[f"broken:{event.reason}"] += 1
+        door.note(f"broken:{event.reason}")
         LOG.warning(
             "block not taken", extra={"fields": {"peer": peer.address, "reason": event.reason, "size": event.size, "connection": peer.connection}}
         )
@@ -248,13 +257,13 @@ async def _answer(door: Door, writer: asyncio.StreamWriter, event: Event, peer: 
             return False
         answer = door.reject(event.head, event.reason)
     elif event.data in COMMIT_BYTES:
-        door.counts["commit_bytes"] += 1
+        door.note("commit_bytes")
         return True
     else:
-        door.counts["frames"] += 1
+        door.note("frames")
         answer = await _handled(door, writer, event, peer)
     if answer is None:
-        door.counts["unanswered"] += 1
+        door.note("unanswered")
         return True
     return await _write(door, writer, answer)
 
@@ -280,7 +289,7 @@ async def _handled(door: Door, writer: asyncio.StreamWriter, event: Frame, peer:
             await _not_taken(door, writer)
         return answer
     except Exception as error:
-        door.counts["failures"] += 1
+        door.note("failures")
         LOG.error("message failed", extra={"fields": {"error": type(error).__name__, "connection": peer.connection}}, exc_info=_without_text(error))
         if not committed:
             await _not_taken(door, writer)

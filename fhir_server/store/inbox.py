@@ -112,8 +112,8 @@ class Inbox(Protocol):
     async def search(self, filters: Mapping[str, Any], *, after: str = "", limit: int = 50, newest_first: bool = True) -> list[Entry]:
         """Entries by source, status, control_id, event, order, ref, due, received_ge, received_lt; without their bytes."""
 
-    async def summary(self) -> list[Document]:
-        """Per source and status: count, oldest and newest receipt."""
+    async def summary(self, since: datetime) -> list[Document]:
+        """Per source and status: count, oldest and newest receipt, and `recent`, how many were received since."""
 
     async def load(self, tx: Tx | None, kind: str, ids: Iterable[str]) -> dict[str, Document]:
         """Documents of feed ('feed': identity, aliases and states; 'merges') by id."""

@@ -193,12 +193,19 @@ class MemoryInbox:
             rows = [one for one in rows if any(ref.startswith(filters["ref"] + "/_history/") for ref in one.refs)]
         return [one for one in rows if not after or (one.id < after if newest_first else one.id > after)][:limit]
 
-    async def summary(self) -> list[dict[str, Any]]:
+    async def summary(self, since: datetime) -> list[dict[str, Any]]:
         groups: dict[tuple[str, str], list[Entry]] = {}
         for one in self.entries():
             groups.setdefault((one.source, one.status), []).append(one)
         return [
-            {"source": source, "status": status, "count": len(rows), "oldest": rows[0].received, "newest": rows[-1].received}
+            {
+                "source": source,
+                "status": status,
+                "count": len(rows),
+                "oldest": rows[0].received,
+                "newest": rows[-1].received,
+                "recent": sum(row.received >= since for row in rows),
+            }
             for (source, status), rows in groups.items()
         ]
 

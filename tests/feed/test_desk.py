@@ -1,12 +1,13 @@
 """The inbox as a person works with it."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from conformance.outcome import Refusal
-from fhir_server.feed import admin, desk
+from fhir_server.feed import admin, desk, worker
 from fhir_server.feed.over_http import hl7v2
 from fhir_server.feed.statistics import alerts
 from mappers.v2.message import Message, parse
@@ -99,6 +100,29 @@ async def test_messages_and_resources_are_traced_both_ways() -> None:
     rows = await ask(exchange, "GET", f"messages/Patient/{patient['id']}")
     assert [row["event"] for row in rows] == ["ADT^A08", "ADT^A01"]
     assert f"Patient/{patient['id']}/_history/2" in rows[0]["resources"]
+
+
+async def test_the_age_of_the_queue_is_told_per_source_until_it_is_empty() -> None:
+    exchange = Exchange()
+    told: list[tuple[str, float]] = []
+    exchange.feed.statistics.observe_queue = lambda source, seconds: told.append((source, seconds))
+    await exchange.send(adt("A01", pid(), pv1(), msh_rest="|||AL|NE"))  # enhanced mode: taken, the worker does the rest
+    await exchange.feed.statistics.look(exchange.inbox)
+    (source, seconds) = told.pop()
+    assert (source, seconds > 0) == ("ADT.HOSP", True)
+    await worker.work_once(exchange.feed)
+    await exchange.feed.statistics.look(exchange.inbox)
+    await exchange.feed.statistics.look(exchange.inbox)
+    assert told == [("ADT.HOSP", 0.0)]
+
+
+async def test_the_error_rate_is_that_of_the_last_hour() -> None:
+    exchange = Exchange()
+    await exchange.send("nonsense")
+    later = datetime.now(UTC) + timedelta(hours=2)
+    for now, rate in ((None, 1.0), (later, 0.0)):
+        (row,) = await alerts(exchange.inbox, exchange.feed.registry, now)
+        assert (row["messages"], row["failed"], row["error_rate"]) == (1, 1, rate)
 
 
 async def test_sources_are_watched() -> None:

@@ -149,7 +149,7 @@ async def test_search_and_summary(inbox: MongoInbox) -> None:
     assert [one.control_id for one in await inbox.search({"received_ge": NOW + timedelta(minutes=3)}, newest_first=False)] == ["3", "4"]
     page = await inbox.search({}, limit=2)
     assert [one.control_id for one in await inbox.search({}, after=page[-1].id, limit=2)] == ["2", "1"]
-    summary = {row["status"]: row for row in await inbox.summary()}
+    summary = {row["status"]: row for row in await inbox.summary(datetime(2020, 1, 1, tzinfo=UTC))}
     assert (summary["processed"]["count"], summary["store-error"]["count"]) == (2, 3)
     assert summary["processed"]["oldest"] == NOW + timedelta(minutes=1)
 

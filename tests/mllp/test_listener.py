@@ -89,11 +89,14 @@ async def test_a_block_without_final_cr_is_answered_after_a_moment() -> None:
 
 
 async def test_a_failure_behind_the_door_is_answered_counted_and_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[str, int]] = []
     async with door() as opened:
+        opened.observe = lambda what, number: told.append((what, number))
         client = await Client.to(opened.port)
         assert await client.ask(wrap(b"fail")) == b"no:failure:fai"
         assert await client.ask(wrap(b"next")) == b"ack:next"
         assert opened.counts["failures"] == 1
+        assert {("connections", 1), ("frames", 1), ("failures", 1)} <= set(told)
     assert "message failed" in caplog.text
     assert "secret" not in caplog.text
 

@@ -208,6 +208,9 @@ def test_what_is_deferred_is_listed_edited_and_released_over_the_admin_api(excha
     sources = {row["source"]: row for row in httpx.get(f"{admin}/sources", timeout=WAIT).json()}
     assert sources["quiet"]["silent"] is True
     assert sources["ADT.HOSP"]["error_rate"] > 0
+    measured = httpx.get(f"{admin.partition('/admin')[0]}/metrics", timeout=WAIT).text
+    for line in ('hl7v2_last_received_seconds{source="ADT.HOSP"}', 'mllp_events_total{event="frames"}', 'mllp_events_total{event="connections"}'):
+        assert line in measured
 
 
 @pytest.mark.slow

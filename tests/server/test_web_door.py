@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from conformance.outcome import not_found
 from conformance.spec import load_spec
@@ -39,6 +39,9 @@ def door(route: Any) -> tuple[App, list[dict[str, Any]]]:
         Counter("requests", "", ("method", "shape", "status"), registry=registry),
         Histogram("seconds", "", ("method", "shape"), registry=registry),
         Counter("messages", "", ("source", "outcome"), registry=registry),
+        Gauge("received", "", ("source",), registry=registry),
+        Gauge("waiting", "", ("source",), registry=registry),
+        Counter("mllp", "", ("event",), registry=registry),
     )
     services = Services(Settings(), load_spec(), None, NoStore(), everyone, route, metrics, lambda **fields: noted.append(fields))
     return fhir_door(services), noted

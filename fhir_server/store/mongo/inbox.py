@@ -247,7 +247,7 @@ class MongoInbox:
             found = self.database["inbox"].find(wanted, WITHOUT_RAW).sort("_id", DESCENDING if newest_first else ASCENDING).limit(limit)
             return [_entry(row) for row in await found.to_list()]
 
-    async def summary(self) -> list[Document]:
+    async def summary(self, since: datetime) -> list[Document]:
         """See `Inbox.summary`."""
         with surfaced():
             group = {
@@ -255,6 +255,7 @@ class MongoInbox:
                 "count": {"$sum": 1},
                 "oldest": {"$min": "$received"},
                 "newest": {"$max": "$received"},
+                "recent": {"$sum": {"$cond": [{"$gte": ["$received", since]}, 1, 0]}},
             }
             rows = await (await self.database["inbox"].aggregate([{"$group": group}])).to_list()
             return [{**row.pop("_id"), **row} for row in rows]
