@@ -5,6 +5,7 @@ Order: a universal id of type ISO, UUID or URI; the source's own registry; what 
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 from mappers.v2.run import Run
@@ -52,10 +53,15 @@ def system(run: Run, namespace: str, universal: str = "", kind: str = "") -> str
             return found
     name = namespace.upper()
     if not name:
-        return f"urn:id:{quote(universal, safe='.:-_')}" if universal else ""
+        return _plain(universal) if universal else ""
     if _OID.match(namespace) or _UUID.match(namespace) or _URL.match(namespace):
         return _universal(run, namespace, "") or namespace
-    return run.source.authorities.get(name) or run.authorities.get(name) or _known(run, name) or f"urn:id:{quote(namespace, safe='.:-_')}"
+    return run.source.authorities.get(name) or run.authorities.get(name) or _known(run, name) or _plain(namespace)
+
+
+@lru_cache(maxsize=1024)
+def _plain(name: str) -> str:
+    return f"urn:id:{quote(name, safe='.:-_')}"
 
 
 def hides(run: Run, universal: str, found: str) -> bool:

@@ -5,6 +5,7 @@ and is listed in `Run.unmapped`. https://hl7.org/fhir/R4/datatypes.html#Codeable
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -41,8 +42,13 @@ def system_of(run: Run, name: str) -> str:
         return f"urn:oid:{oid[1]}"
     if text.lower().startswith(("http://", "https://", "urn:")):
         return quote(text, safe=":/?#[]@!$&'()*+,;=%-._~")
-    owner = f"{quote(run.source.name, safe='.-_')}:" if upper in ("L", "LOCAL") and run.source.name else ""
-    return f"urn:id:{owner}{quote(text, safe='.-_')}"
+    owner = f"{_plain(run.source.name)}:" if upper in ("L", "LOCAL") and run.source.name else ""
+    return f"urn:id:{owner}{_plain(text)}"
+
+
+@lru_cache(maxsize=1024)
+def _plain(name: str) -> str:
+    return quote(name, safe=".-_")
 
 
 def split(run: Run, raw: str, level: int) -> list[str]:

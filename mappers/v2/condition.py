@@ -29,6 +29,10 @@ class Place(Protocol):
     def segment(self) -> Fields:
         """The segment where the row stands."""
 
+    @property
+    def raw(self) -> str:
+        """Raw text of the repetition of the field at hand, '' where there is none."""
+
     def value(self, name: str, number: int, component: int) -> str:
         """Decoded text of field or component `number`[.component]; `name` as written, '' for this place's own."""
 
@@ -124,13 +128,13 @@ class _Parser:
         tests = [self.both()]
         while self.take("OR"):
             tests.append(self.both())
-        return tests[0] if len(tests) == 1 else lambda place: any(test(place) for test in tests)
+        return _folded(tests, all_of=False)
 
     def both(self) -> Condition:
         tests = [self.test()]
         while self.take("AND"):
             tests.append(self.test())
-        return tests[0] if len(tests) == 1 else lambda place: all(test(place) for test in tests)
+        return _folded(tests, all_of=True)
 
     def test(self) -> Condition:
         self.take("IF")
@@ -226,11 +230,24 @@ class _Parser:
         return _OPERATORS[name], int(self.literal())
 
 
+def _folded(tests: list[Condition], *, all_of: bool) -> Condition:
+    """All of the tests, or any; two of them, the commonest case, without a loop."""
+    if len(tests) == 1:
+        return tests[0]
+    if len(tests) == 2:
+        one, other = tests
+        return (lambda place: one(place) and other(place)) if all_of else (lambda place: one(place) or other(place))
+    fold = all if all_of else any
+    return lambda place: fold(test(place) for test in tests)
+
+
 def _quick(ref: tuple[str, int, int], test: Callable[[Place, tuple[str, int, int]], bool]) -> Condition:
     """The test of one reference; what a plain field of the own segment says is worked out once per text."""
     name, number, component = ref
     if not number or component > 1:
         return lambda place: test(place, ref)
+    if test in (_valued, _absent):
+        return _present(ref, wanted=test is _valued)
     known: dict[str, bool] = {}
 
     def holds(place: Place) -> bool:
@@ -247,6 +264,28 @@ def _quick(ref: tuple[str, int, int], test: Callable[[Place, tuple[str, int, int
         return found
 
     return holds
+
+
+def _present(ref: tuple[str, int, int], *, wanted: bool) -> Condition:
+    """Whether a field of the own segment has a value: mostly its first character tells."""
+    name, number, _ = ref
+
+    def holds(place: Place) -> bool:
+        segment = place.segment
+        if segment.name != name:
+            return _valued(place, ref) is wanted
+        fields = segment.fields
+        raw = fields[number] if number < len(fields) else ""
+        if not raw:
+            return not wanted
+        here = place.raw
+        return ((raw[0].isalnum() and (not here or here[0].isalnum())) or _valued(place, ref)) is wanted
+
+    return holds
+
+
+def _absent(place: Place, ref: tuple[str, int, int]) -> bool:
+    return not _valued(place, ref)
 
 
 def _valued(place: Place, ref: tuple[str, int, int]) -> bool:
@@ -277,4 +316,6 @@ def _sized(
 
 
 def _negate(test: Callable[[Place, tuple[str, int, int]], bool], negated: bool) -> Callable[[Place, tuple[str, int, int]], bool]:
+    if negated and test is _valued:
+        return _absent
     return (lambda place, ref: not test(place, ref)) if negated else test

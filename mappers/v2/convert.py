@@ -148,6 +148,7 @@ class _Walk:
         self.structure = structure
         self.tables = tables
         self.scope = Scope(structure.grammar.root, None)
+        self.scopes = [self.scope]
         self.positions: list[int] = [-1]
         self.links: list[Link] = []
         self.at = At(run, run.header, self.scope)
@@ -161,21 +162,23 @@ class _Walk:
                 run.order_time = times.date_time(segment.get("22.1"), run.zone) or "" if segment.name == "OBR" else ""
             self.at = At(run, segment, self.scope)
             run.landed, run.leftover = set(), {}
-            drafts = [draft for draft in (self._apply(row, segment) for row in rows) if draft is not None]
+            drafts = [draft for row in rows if (draft := self._apply(row, segment)) is not None]
             self._keep_rest(segment, drafts)
+        for scope in self.scopes:
+            scope.inner.clear()  # a circle of parents and children would keep all of the message until the collector comes
         return self.links
 
     def _keep_rest(self, segment: Segment, drafts: list[Draft]) -> None:
         """What no row took goes, as text, into an extension named by the field's XML name (urn:hl7-org:v2xml:PV1.22): nothing is lost."""
         run, fields = self.run, segment.fields
         ignored, name, marks = self.tables.ignored, segment.name, segment.delimiters
-        for number in range(1, len(fields)):
-            raw = fields[number]
-            if not raw or (number in run.landed and number not in run.leftover) or (name, number) in ignored:
+        landed, leftover = run.landed, run.leftover
+        for number, raw in enumerate(fields):
+            if not raw or (number in landed and number not in leftover) or not number or (name, number) in ignored:
                 continue
-            if number not in run.leftover and len(raw) > 2 and self._told(segment, raw):
+            if number not in leftover and len(raw) > 2 and self._told(segment, raw):
                 continue
-            parts = list(dict.fromkeys(run.leftover.get(number, ()))) or [part for part in segment.repetitions(number) if content(part, marks)]
+            parts = list(dict.fromkeys(leftover.get(number, ()))) or [part for part in segment.repetitions(number) if content(part, marks)]
             draft = drafts[0] if drafts else self.scope.find("MessageHeader[1]")
             if draft is not None and parts:
                 rest = [{"url": f"urn:hl7-org:v2xml:{name}.{number}", "valueString": text} for text in (run.text(part) for part in parts) if text]
@@ -217,6 +220,7 @@ class _Walk:
         latest = self.scope.inner.get(group.name)
         if latest is None or name in group.openers:
             latest = self.scope.inner[group.name] = Scope(group, self.scope)
+            self.scopes.append(latest)
         self.scope = latest
         self.positions.append(-1)
 
@@ -319,9 +323,10 @@ def _of_message(run: Run, tables: Tables) -> Element:
 def _entry(draft: Draft) -> Element:
     rtype = draft.res["resourceType"]
     request: Element = {"method": "POST", "url": rtype}
-    criteria = finish.criteria(draft.res)
-    if criteria:
-        request["ifNoneExist"] = criteria
+    if rtype in finish.FOUND_BY_IDENTIFIER:
+        criteria = finish.criteria(draft.res)
+        if criteria:
+            request["ifNoneExist"] = criteria
     return {"fullUrl": draft.url, "resource": draft.res, "request": request}
 
 

@@ -15,29 +15,33 @@ from mappers.v2.run import Draft, Element, Run
 from mappers.v2.tables import Default, Ref
 
 _SHARED_ORDER = ("Organization", "Location", "Practitioner", "Device", "Medication", "PractitionerRole")
-_FOUND_BY_IDENTIFIER = frozenset({"Patient", "Practitioner", "Organization", "Location", "Encounter", "Account", "Specimen", "Appointment"})
+FOUND_BY_IDENTIFIER = frozenset({"Patient", "Practitioner", "Organization", "Location", "Encounter", "Account", "Specimen", "Appointment"})
 
 
 def link(run: Run, draft: Draft, target: str, scope: Scope, refs: tuple[Ref, ...]) -> None:
     """Set the references of a message row."""
+    linked = run.linked
     for ref in refs:
         one = draft if ref.left == target else scope.find(ref.left)
+        if one is None:
+            continue
         other = draft if ref.right == target else scope.find(ref.right)
-        if one is None or other is None or one is other or (ref.alone and not scope.only(ref.right)):
+        if other is None or one is other or (ref.alone and not scope.only(ref.right)):
             continue
         key = (one.url, ref.path, other.url)
-        if key not in run.linked:
-            run.linked.add(key)
+        if key not in linked:
+            linked.add(key)
             _set(run, one.res, ref.steps, other)
 
 
 def _set(run: Run, node: Element, steps: tuple[tuple[str, bool], ...], other: Draft) -> None:
     """`subject`, `result[]`, `diagnosis[].condition`: a list gets one more member; what refers already stays."""
-    (name, many), *rest = steps
+    name, many = steps[0]
+    rest = steps[1:]
     if many:
         node.setdefault(name, []).append({rest[0][0]: run.refer(other)} if rest else run.refer(other))
     elif rest:
-        _set(run, node.setdefault(name, {}), tuple(rest), other)
+        _set(run, node.setdefault(name, {}), rest, other)
     elif name not in node:
         node[name] = run.refer(other)
 
@@ -45,14 +49,17 @@ def _set(run: Run, node: Element, steps: tuple[tuple[str, bool], ...], other: Dr
 def finish(run: Run) -> list[Draft]:
     """The drafts that become entries, in the order they were begun."""
     gone: set[int] = set()
+    shared = [draft for draft in run.drafts if draft.shared]
     for rtype in _SHARED_ORDER:
-        _unify([draft for draft in run.drafts if draft.shared and draft.res["resourceType"] == rtype], gone)
-    for draft in run.drafts:
-        if draft.shared:
-            _once(draft.res)
+        _unify([draft for draft in shared if draft.res["resourceType"] == rtype], gone)
+    for draft in shared:
+        _once(draft.res)
     kept = [draft for draft in run.drafts if id(draft) not in gone and (len(draft.res) > 1 or draft.nulls)]
+    defaults = run.tables.defaults
     for draft in kept:
-        _fill(draft.res, run.tables.defaults.get(draft.res["resourceType"], ()))
+        rows = defaults.get(draft.res["resourceType"])
+        if rows:
+            _fill(draft.res, rows)
         repair.repair(run, draft)
     return kept
 
@@ -95,10 +102,7 @@ def _key(res: Element) -> Any:
 def _fill(res: Element, rows: Iterable[Default]) -> None:
     for row in rows:
         for node in _nodes(res, row.path) if row.path else (res,):
-            for name in row.names:
-                if name in node or f"_{name}" in node:
-                    break
-            else:
+            if row.known.isdisjoint(node):
                 node[row.names[0]] = json.loads(row.value)
 
 
@@ -115,9 +119,7 @@ def _nodes(node: Element, path: tuple[str, ...]) -> Iterator[Element]:
 
 
 def criteria(res: Element) -> str:
-    """If-None-Exist of an entry that is known by its first identifier with system and value, '' for all others."""
-    if res["resourceType"] not in _FOUND_BY_IDENTIFIER:
-        return ""
+    """If-None-Exist of an entry that is known by its first identifier with system and value (of a type FOUND_BY_IDENTIFIER), '' for all others."""
     for identifier in res.get("identifier", []):
         system, value = identifier.get("system"), identifier.get("value")
         if system and value:

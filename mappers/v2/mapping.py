@@ -22,7 +22,7 @@ from mappers.v2.values import LEAVES, Leaf
 # types whose equal content within a message is one resource from the start
 _INTERNED = frozenset({"Practitioner", "Organization", "Location", "Device"})
 _TIMED = frozenset({"dateTime", "instant", "date"})
-_PURE = frozenset({"@concept", "@coding", "@code", "@code_or_sent", "@bound", "@unit"})
+_PURE = frozenset({"@concept", "@table_code", "@coding", "@code", "@code_or_sent", "@bound", "@unit", "@alternate", "@untranslated"})
 _JOINING = frozenset({"@joined", "@observation_value", "@components", "@document_text"})
 # (run, raw text, place, level, element, slots) -> True if something of the message was written; constants tell nothing
 Plan = Callable[[Run, str, At, int, Element, Slots], bool]
@@ -216,13 +216,17 @@ def _remembered(convert: Convert, name: str, codes: Codes | None) -> Convert:
         if memo is None or "\\" in raw:
             return convert(run, raw, place, level)
         key = (number, raw, level)
-        value = memo.get(key)
-        if value is None:
-            findings = len(run.unmapped) + len(run.problems)
-            value = convert(run, raw, place, level)
-            if value is None or run.unsaid or len(raw) > 500 or len(run.unmapped) + len(run.problems) > findings:
-                return value
-            memo[key] = value
+        known = memo.get(key)
+        if known is None:
+            findings, before = len(run.unmapped) + len(run.problems), run.unsaid
+            run.unsaid = False
+            known = convert(run, raw, place, level), run.unsaid
+            run.unsaid = before
+            if len(raw) <= 500 and len(run.unmapped) + len(run.problems) == findings:
+                memo[key] = known
+        value, unsaid = known
+        if unsaid:
+            run.unsaid = True
         return clone(value) if type(value) is dict else value
 
     return remembered
@@ -375,8 +379,9 @@ def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, scope: S
             if here:
                 landed.add(number)
                 written += here
-            for name, count_before in zip(item.lists, before) if before is not None else ():
-                draft.origins += [(name, member, f"{segment.name}.{number}") for member in root.get(name, ())[count_before:]]
+            if before is not None:
+                for name, count_before in zip(item.lists, before):
+                    draft.origins += [(name, member, f"{segment.name}.{number}") for member in root.get(name, ())[count_before:]]
     run.field = run.repetition = 0
     if written or len(root) > 1:
         place.raw = ""

@@ -81,24 +81,22 @@ class Segment:
         return "" if raw == NULL else self.decode(raw)
 
     def _place(self, path: str) -> list[str]:
-        match = _parsed(path)
-        number, repetition, component, sub = int(match[3]), int(match[4] or 1), match[5], match[6]
+        _, _, number, repetition, component, sub = _parsed(path)
         repeated = self.repetitions(number)
         if not 0 < repetition <= len(repeated):
             return []
         raw = repeated[repetition - 1]
-        if number < 3 and self.name in _HEADERS:
+        if component is None or (number < 3 and self.name in _HEADERS):
             return [raw]
-        return [part(part(raw, component, self.delimiters.component), sub or ("1" if component else None), self.delimiters.subcomponent)]
+        return [part(part(raw, component, self.delimiters.component), 1 if sub is None else sub, self.delimiters.subcomponent)]
 
 
-def part(raw: str, number: str | None, mark: str) -> str:
-    """The `number`-th part of raw text split at `mark`; all of it if no number is given."""
-    if number is None or not mark:
-        return raw if number in (None, "1") else ""
+def part(raw: str, number: int, mark: str) -> str:
+    """The `number`-th part of raw text split at `mark`."""
+    if not mark or mark not in raw:
+        return raw if number == 1 else ""
     parts = raw.split(mark)
-    place = int(number)
-    return parts[place - 1] if 0 < place <= len(parts) else ""
+    return parts[number - 1] if 0 < number <= len(parts) else ""
 
 
 def content(raw: str, delimiters: Delimiters) -> bool:
@@ -112,11 +110,14 @@ def content(raw: str, delimiters: Delimiters) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(path: str) -> re.Match[str]:
+def _parsed(path: str) -> tuple[str, int, int, int, int | None, int | None]:
+    """Segment name ('' for none), its occurrence, field, repetition, component, subcomponent (None where the path names none)."""
     match = _PATH.match(path)
     if match is None:
         raise ValueError(f"not a field path: {path}")
-    return match
+    name, occurrence, number, repetition, component, sub = match.groups()
+    inner = [None if text is None else int(text) for text in (component, sub)]
+    return name or "", int(occurrence or 1), int(number), int(repetition or 1), inner[0], inner[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,8 @@ class Message:
 
     def get(self, path: str) -> str:
         """Decoded text of 'PID-3.1', 'PID-3(2).4.2', 'OBX(3)-5'; '' if absent. Without a number the first such segment."""
-        match = _parsed(path)
-        found = self.nth(match[1] or "", int(match[2] or 1))
+        name, occurrence, *_ = _parsed(path)
+        found = self.nth(name, occurrence)
         return found.get(path.split("-", 1)[1]) if found else ""
 
     def nth(self, name: str, occurrence: int = 1) -> Segment | None:

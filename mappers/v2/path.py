@@ -156,13 +156,13 @@ def _end_resource(step: Step) -> Writer:
 
 def _interned(run: Run, rtype: str, value: Element) -> Draft:
     """The draft that already came from this very value in this message, or a new one; values are cached by the data type maps."""
-    key = (rtype, str(id(value)))
-    found: tuple[Element, Draft] | None = run.cache.get(key)
+    key = (rtype, id(value))
+    found = run.interned.get(key)
     if found is not None and found[0] is value:
         return found[1]
     draft = run.keep(run.draft(rtype, value))
     draft.shared = True
-    run.cache[key] = (value, draft)
+    run.interned[key] = (value, draft)
     return draft
 
 

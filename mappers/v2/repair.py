@@ -8,6 +8,7 @@ from typing import Any
 from mappers.v2.problem import WARNING, Problem, erl
 from mappers.v2.run import Draft, Element, Run
 
+_NESTED = (dict, list)
 # types whose maps make no nested periods or ranges and nothing empty, of which a message may have hundreds
 _SHALLOW = frozenset({"Observation", "DiagnosticReport", "Location", "MessageHeader", "Provenance"})
 
@@ -31,31 +32,34 @@ def _note(run: Run, draft: Draft, text: str) -> None:
 
 def _walk(run: Run, draft: Draft, node: Element) -> None:
     """per-1 everywhere; empty elements never leave."""
-    for name in list(node):
-        value = node[name]
-        kind = type(value)
-        if kind is dict:
+    for name, value in [pair for pair in node.items() if type(pair[1]) in _NESTED]:
+        if type(value) is dict:
             _walk(run, draft, value)
-            if name == "repeat":
-                _timing(value)
-            elif ("numerator" in value) != ("denominator" in value):
-                value.clear()  # rat-1: half a ratio says nothing; the field that gave no number is kept as it was sent
-            if not value:
-                del node[name]
-            elif "low" in value and "high" in value and _above(value["low"], value["high"]):
-                value["low"], value["high"] = value["high"], value["low"]
-                _note(run, draft, f"{name} was sent from high to low; it was turned round")
-            elif "start" in value and "end" in value and _after(value["start"], value["end"]):
-                del value["end"]
-                _note(run, draft, f"{name} ends before it starts; the end was left out")
-        elif kind is list:
+            _mend(run, draft, node, name, value)
+        else:
             for member in value:
                 if type(member) is dict:
                     _walk(run, draft, member)
             if not all(value):
-                node[name] = [member for member in value if member not in ({}, None)]
-            if not node[name]:
+                node[name] = value = [member for member in value if member not in ({}, None)]
+            if not value:
                 del node[name]
+
+
+def _mend(run: Run, draft: Draft, node: Element, name: str, value: Element) -> None:
+    """One element whose parts are mended already."""
+    if name == "repeat":
+        _timing(value)
+    elif ("numerator" in value) != ("denominator" in value):
+        value.clear()  # rat-1: half a ratio says nothing; the field that gave no number is kept as it was sent
+    if not value:
+        del node[name]
+    elif "low" in value and "high" in value and _above(value["low"], value["high"]):
+        value["low"], value["high"] = value["high"], value["low"]
+        _note(run, draft, f"{name} was sent from high to low; it was turned round")
+    elif "start" in value and "end" in value and _after(value["start"], value["end"]):
+        del value["end"]
+        _note(run, draft, f"{name} ends before it starts; the end was left out")
 
 
 def _timing(repeat: Element) -> None:

@@ -81,6 +81,7 @@ class Run:
         "escape",
         "field",
         "header",
+        "interned",
         "landed",
         "leftover",
         "linked",
@@ -122,6 +123,7 @@ class Run:
         self.problems: list[Problem] = []
         self.unmapped: list[Unmapped] = []
         self.cache: dict[tuple[str, str], Any] = {}
+        self.interned: dict[tuple[str, int], tuple[Element, Draft]] = {}
         self.authorities: dict[str, str] = {}
         self.linked: set[tuple[str, str, str]] = set()
         self.order_time = ""

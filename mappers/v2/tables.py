@@ -68,11 +68,15 @@ class MessageRow:
 
 @dataclass(frozen=True, slots=True)
 class Default:
-    """What an element gets that R4 requires and nothing gave: if none of `names` stands at `path`, the first gets `value` (JSON)."""
+    """What an element gets that R4 requires and nothing gave: if none of `names` stands at `path`, the first gets `value` (JSON).
+
+    `known`: the names, and those of their extensions.
+    """
 
     path: tuple[str, ...]
     names: tuple[str, ...]
     value: str
+    known: frozenset[str]
 
 
 @dataclass(slots=True, eq=False)
@@ -181,7 +185,9 @@ def _singles(tables: Tables, folder: Path) -> None:
         for row in rows_of(path):
             rows = tables.defaults.setdefault(row["type"], [])
             nested, _, names = row["element"].rpartition(".")
-            made = Default(tuple(nested.split(".")) if nested else (), tuple(names.split("|")), row["value"])
+            wanted = tuple(names.split("|"))
+            known = frozenset([*wanted, *(f"_{name}" for name in wanted)])
+            made = Default(tuple(nested.split(".")) if nested else (), wanted, row["value"], known)
             json.loads(made.value)
             rows[:] = [old for old in rows if (old.path, old.names) != (made.path, made.names)]
             rows.append(made)

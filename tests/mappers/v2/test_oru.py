@@ -1,6 +1,7 @@
 """ORU^R01: what a laboratory says arrives as it was meant."""
 
 import base64
+import gc
 from decimal import Decimal
 
 import pytest
@@ -169,3 +170,27 @@ def test_what_is_left_of_a_field_is_kept_once_and_a_problem_told_once() -> None:
     rest = [row for row in one(conversion, "Observation")["extension"] if row["url"] == "urn:hl7-org:v2xml:OBX.5"]
     assert rest == [{"url": "urn:hl7-org:v2xml:OBX.5", "valueString": "http://x.example/a.pdf^PACS^application^pdf"}]
     assert len([problem for problem in conversion.problems if problem.location.startswith("OBX^1^14")]) == 1
+
+
+def test_what_is_not_wanted_any_more_goes_without_the_collector() -> None:
+    """No circle of references: at a hundred messages a second the collector would have to find them all."""
+    lines = (PID, "PV1|1|I|W^R^B", "ORC|RE|P1|F1", OBR, "OBX|1|NM|2093-3^Chol^LN||200|mg/dL|<200|H|||F", "NTE|1||x", "SPM|1|S1||BLD", "NK1|1|D^M")
+    mapped("ORU^R01", *lines)
+    gc.collect()
+    gc.disable()
+    try:
+        mapped("ORU^R01", *lines)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_a_code_is_mapped_once_and_told_alike_each_time() -> None:
+    """Values of codes are remembered per sender: also that a code has no alternate, and that a part of it is kept as it was sent."""
+    obx = "OBX|1|NM|2093-3^Chol^LN||200|mg/dL|||||F^Final^HL70085^odd"
+    first, again = result(obx), result(obx)
+    assert first == again
+    assert first["status"] == "final"
+    assert {"url": "urn:hl7-org:v2xml:OBX.11", "valueString": "F^Final^HL70085^odd"} in first["extension"]
+    assert first["extension"] is not again["extension"]
+    assert first["code"]["coding"][0] is not again["code"]["coding"][0]

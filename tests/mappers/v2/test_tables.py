@@ -172,6 +172,7 @@ def test_conditions(text: str, true: bool) -> None:
     class Here:
         fields = ("PID", "", "", "7^^^A~8^^^B", "", "", "", "19700102", "F")
         name = "PID"
+        raw = ""
 
         def value(self, name: str, number: int, component: int) -> str:
             raw = self.fields[number].split("~")[0] if number < len(self.fields) else ""
