@@ -1,6 +1,6 @@
 """What the mapper made of a message, ready to meet the store: one Item per bundle entry, references found and rewritten. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -124,23 +124,45 @@ def origins_of(res: Resource, origins: Mapping[str, Sequence[str]]) -> dict[tupl
     return found
 
 
-def targets(value: Any) -> Iterator[str]:
+def targets(value: Any) -> list[str]:
     """Every `reference` text in a resource."""
-    if isinstance(value, dict):
+    found: list[str] = []
+    _gather(value, found)
+    return found
+
+
+def _gather(value: Any, found: list[str]) -> None:
+    if type(value) is dict:
         for name, part in value.items():
-            if name == "reference" and isinstance(part, str):
-                yield part
-            elif isinstance(part, dict | list):
-                yield from targets(part)
-    elif isinstance(value, list):
+            kind = type(part)
+            if kind is str:
+                if name == "reference":
+                    found.append(part)
+            elif kind is dict or kind is list:
+                _gather(part, found)
+    elif type(value) is list:
         for part in value:
-            yield from targets(part)
+            _gather(part, found)
 
 
-def linked(value: Any, refs: Mapping[str, str]) -> Any:
+def linked(res: Resource, refs: Mapping[str, str]) -> Resource:
     """A copy with every known reference rewritten; parts without references are shared with the original."""
-    if isinstance(value, dict):
-        return {name: refs.get(part, part) if name == "reference" and isinstance(part, str) else linked(part, refs) for name, part in value.items()}
-    if isinstance(value, list):
-        return [linked(part, refs) for part in value]
-    return value
+    made = _linked(res, refs)
+    return dict(res) if made is res else made
+
+
+def _linked(value: Any, refs: Mapping[str, str]) -> Any:
+    """The value itself where nothing in it is rewritten, else a copy."""
+    made: Any = value
+    for name, part in value.items() if type(value) is dict else enumerate(value):
+        kind = type(part)
+        if kind is dict or kind is list:
+            new = _linked(part, refs)
+        elif name == "reference" and kind is str:
+            new = refs.get(part, part)
+        else:
+            continue
+        if new is not part:
+            made = value.copy() if made is value else made
+            made[name] = new
+    return made

@@ -330,7 +330,8 @@ def apply_parts(run: Run, table: Map, raw: str, place: At, level: int) -> Any:
     for number in table.gaps:
         if number > count:
             break
-        rest = rest or bool(content(parts[number - 1], run.message.delimiters))
+        if parts[number - 1]:
+            rest = rest or content(parts[number - 1], run.message.delimiters)
     run.unsaid = unsaid or (rest and not taken)
     if not written:
         return None

@@ -16,6 +16,7 @@ from mappers.v2.problem import ERROR, WARNING, Problem, erl
 NULL = '""'
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_CONTROL_BYTES = bytes(code for code in range(32) if code not in b"\t\n\r")
 _VERSION = re.compile(r"2(\.\d){0,2}(\.\d)?$")
 _NAME = re.compile(r"[A-Z][A-Z0-9]{2}$")
 _HEADERS = ("MSH", "FHS", "BHS")
@@ -181,7 +182,7 @@ class Message:
 def parse(raw: bytes, charset_hint: str | None = None) -> Message:
     """One message from bytes. `charset_hint`: the transport's charset name, used where MSH-18 is empty."""
     text, codec, problems = charset.decode(raw, charset_hint)
-    if _CONTROL.search(text):
+    if _has_control(text):
         cleaned = _CONTROL.sub("", text)
         if len(cleaned.strip()) < len(text.strip("\x0b\x1c\r\n \t")):
             problems.append(Problem(WARNING, "", "102", "control characters were removed"))
@@ -200,6 +201,14 @@ def parse(raw: bytes, charset_hint: str | None = None) -> Message:
     message = Message(segments, delimiters, codec, (), decode)
     problems.extend(_header_problems(message))
     return Message(segments, delimiters, codec, tuple(problems), decode)
+
+
+def _has_control(text: str) -> bool:
+    """True if the text holds control characters. Bytes are looked through several times as quickly as text."""
+    if not text.isascii():
+        return _CONTROL.search(text) is not None
+    data = text.encode("ascii")
+    return len(data.translate(None, _CONTROL_BYTES)) != len(data)
 
 
 def _delimiters(line: str, problems: list[Problem]) -> Delimiters:
@@ -256,7 +265,13 @@ def _joined(lines: list[str], delimiters: Delimiters, problems: list[Problem]) -
 
 def is_segment(line: str, mark: str) -> bool:
     """True if a line begins like a segment: three characters of a name, then the field separator or the end."""
-    return _NAME.match(line[:3]) is not None and line[3:4] in (mark, "") and len(line) >= 3
+    return line[3:4] in (mark, "") and _is_name(line[:3])
+
+
+@lru_cache(maxsize=1024)
+def _is_name(text: str) -> bool:
+    """True for the three characters of a segment's name."""
+    return _NAME.match(text) is not None
 
 
 def _header_problems(message: Message) -> Iterator[Problem]:

@@ -290,7 +290,7 @@ class MongoInbox:
         """See `Inbox.aliases`. At first all are read, also those that were stored before generations were."""
         with surfaced():
             wanted: Document = {"g": {"$gt": after}} if after else {"_id": {"$gte": "alias|", "$lt": "alias}"}}
-            rows = await self.database["feed"].find(wanted, {"g": 1, "ref": 1}).sort("g", ASCENDING).to_list()
+            rows = await self._rows(None, {"find": "feed", "filter": wanted, "projection": {"g": 1, "ref": 1}, "sort": {"g": 1}})
             return [(row.get("g", 1), row["_id"].removeprefix("alias|"), row["ref"]) for row in rows]
 
     async def drop(self, tx: Tx | None, kind: str, ids: Sequence[str]) -> None:
