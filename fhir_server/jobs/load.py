@@ -4,17 +4,18 @@
 
 A resource keeps its id; one that is stored already with the same content is skipped, with other content it becomes a new version. A block of
 lines is one transaction, so a load that is stopped and started again (same `state`) repeats at most the blocks under way, without effect.
-A load that has the database for itself (`Target.alone`) makes the indexes of new collections at its end, in one go; so does the next who opens the store if
-it did not come so far (store/mongo/indexes.py).
+A load that has the database for itself (`Target.alone`) makes the indexes of new collections, and of those it more than doubles, at its end, in one go;
+so does the next who opens the store if it did not come so far (store/mongo/indexes.py).
 No resource's content appears in errors or logs.
 """
 
 import asyncio
 import json
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -31,15 +32,17 @@ from fhir_server.query.indexes import BULK
 from fhir_server.security.register import settled
 from fhir_server.settings import Settings
 from fhir_server.store import Stored, Tx
-from fhir_server.store.mongo.client import connect, database
+from fhir_server.store.mongo.client import Database, connect, database
 from fhir_server.store.mongo.errors import surfaced
-from fhir_server.store.mongo.indexes import build, is_type
+from fhir_server.store.mongo.indexes import build, is_type, strip
 from fhir_server.store.mongo.store import MongoStore, open_store
 from fhir_server.terms import terms_of
 
 BLOCK_BYTES = 1_000_000
 MOST_ERRORS = 10_000  # kept; more are only counted
 META = ("versionId", "lastUpdated")
+LARGE_BYTES = 50_000_000  # about 70,000 resources: for less, indexes that are there are kept
+STORED_BYTES = 3  # of a stored document and its index, for a byte of NDJSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,9 @@ def load(paths: Sequence[Path], target: Target, *, processes: int = 2, state: Pa
     report = Report(total_bytes=sum(Path(path).stat().st_size for path in paths))
     report.done_bytes = sum(_size(block) for block in blocks if (block.path, block.start) in finished)
     waiting = [block for block in blocks if (block.path, block.start) not in finished]
+    left = report.total_bytes - report.done_bytes
+    if target.alone and left >= LARGE_BYTES:
+        asyncio.run(_on_database(target, lambda there: strip(there, BULK, left * STORED_BYTES)))
     context = multiprocessing.get_context("spawn")
     tasks: Queue[Block | None] = context.Queue()
     answers: Queue[Done | str] = context.Queue()
@@ -103,24 +109,27 @@ def load(paths: Sequence[Path], target: Target, *, processes: int = 2, state: Pa
             worker.join(timeout=10)
             worker.terminate()
     if target.alone:
-        asyncio.run(_index(target, report, progress))
+        asyncio.run(_on_database(target, partial(_index, report, progress)))
     return report
 
 
-async def _index(target: Target, report: Report, progress: Progress) -> None:
+async def _on_database(target: Target, act: Callable[[Database], Awaitable[None]]) -> None:
+    client = connect(target.uri)
+    try:
+        with surfaced():
+            await act(database(client, target.name))
+    finally:
+        await client.close()
+
+
+async def _index(report: Report, progress: Progress, there: Database) -> None:
     """Make the indexes that the loading processes left out."""
 
     def note(done: int, parts: int) -> None:
         report.indexed = (done, parts)
         progress(report)
 
-    client = connect(target.uri)
-    try:
-        with surfaced():
-            there = database(client, target.name)
-            await build(there, [name for name in await there.list_collection_names() if is_type(name)], note)
-    finally:
-        await client.close()
+    await build(there, [name for name in await there.list_collection_names() if is_type(name)], note)
 
 
 def _size(block: Block) -> int:

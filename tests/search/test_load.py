@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from fhir_server.jobs import load as loading
 from fhir_server.jobs.load import Target, load
 from fhir_server.query.indexes import BULK, indexes
 from fhir_server.settings import Settings
+from fhir_server.store.mongo.indexes import is_type, strip
 from fhir_server.store.mongo.store import open_store
 from tests.bench.synthetic import patients, write
 from tests.search.world import BASE, ask, context, fill, found
@@ -41,14 +43,14 @@ async def test_a_file_is_loaded_once_and_its_errors_are_listed(target, tmp_path,
     await store.close()
 
 
-async def names_of(store, rtype):
-    """The names of a collection's indexes, but for that on `_id`."""
-    return {row["name"] async for row in await store.database[rtype].list_indexes()} - {"_id_"}
-
-
-async def lacking(store):
+async def lacking(database):
     """Types whose collections lack an index."""
-    return {rtype for rtype in await store.types() if await names_of(store, rtype) != {spec.name for spec in indexes(rtype)}}
+    found = set()
+    for rtype in await database.list_collection_names():
+        if is_type(rtype):
+            names = {row["name"] async for row in await database[rtype].list_indexes()} - {"_id_"}
+            found |= {rtype} if names != {spec.name for spec in indexes(rtype)} else set()
+    return found
 
 
 async def test_a_load_that_is_alone_makes_the_indexes_at_its_end(target, tmp_path, database_name):
@@ -60,29 +62,57 @@ async def test_a_load_that_is_alone_makes_the_indexes_at_its_end(target, tmp_pat
     assert [step for step in steps if step[1]] == [(done + 1, report.indexed[1]) for done in range(report.indexed[1])]
     store = await open_store(target.uri, name=database_name, later=BULK)
     try:
-        assert await lacking(store) == set()
+        assert await lacking(store.database) == set()
         assert (await ask(context(store), "Observation?code=33914-3&patient=planted0&_count=3"))["total"] == 30
         again = await asyncio.to_thread(load, [path], replace(target, alone=True))  # into collections that have their indexes
         assert (again.loaded, again.skipped) == (0, lines)
-        assert await lacking(store) == set()
+        assert await lacking(store.database) == set()
+    finally:
+        await store.client.drop_database(database_name)
+        await store.close()
+
+
+@pytest.mark.parametrize(("stored_bytes", "kept"), [(1, True), (100, False)])
+async def test_a_large_load_drops_the_indexes_of_what_it_doubles_and_makes_them_again(
+    target, tmp_path, database_name, monkeypatch, stored_bytes, kept
+):
+    path, dropped = tmp_path / "a.ndjson", []
+    lines = write(2, path)
+    store = await open_store(target.uri, name=database_name)
+    await fill(store, list(patients(2))[: lines // 2])
+    held = await store.types() & BULK
+
+    async def noted(*given):
+        await strip(*given)
+        dropped.append(await lacking(given[0]))
+
+    monkeypatch.setattr(loading, "LARGE_BYTES", 1)
+    monkeypatch.setattr(loading, "STORED_BYTES", stored_bytes)
+    monkeypatch.setattr(loading, "strip", noted)
+    try:
+        report = await asyncio.to_thread(load, [path], replace(target, alone=True), processes=1)
+        assert (report.loaded, report.skipped) == (lines - lines // 2, lines // 2)
+        assert dropped == [set() if kept else held]
+        assert await lacking(store.database) == set()
+        assert (await ask(context(store), "Observation?code=33914-3&patient=planted0&_count=3"))["total"] == 30
     finally:
         await store.client.drop_database(database_name)
         await store.close()
 
 
 async def test_who_opens_the_store_after_a_load_that_was_interrupted_makes_its_indexes(mongod, database_name):
-    loading = await open_store(mongod.uri, name=database_name, later=BULK)
-    await fill(loading, list(patients(2)))
-    bare = await lacking(loading)
+    begun = await open_store(mongod.uri, name=database_name, later=BULK)
+    await fill(begun, list(patients(2)))
+    bare = await lacking(begun.database)
     assert bare >= {"Patient", "Observation", "Encounter"}
     assert bare <= BULK
     stores = await asyncio.gather(*(open_store(mongod.uri, name=database_name) for _ in range(2)))  # two workers of a server
     try:
-        assert await lacking(stores[0]) == set()
+        assert await lacking(stores[0].database) == set()
         assert (await ask(context(stores[1]), "Observation?code=33914-3&patient=planted0&_count=3"))["total"] == 30
     finally:
-        await loading.client.drop_database(database_name)
-        for store in (loading, *stores):
+        await begun.client.drop_database(database_name)
+        for store in (begun, *stores):
             await store.close()
 
 
@@ -90,12 +120,12 @@ async def test_a_load_goes_on_where_one_was_interrupted_before_its_indexes(targe
     path = tmp_path / "a.ndjson"
     lines = write(2, path)
     resources = list(patients(2))
-    loading = await open_store(target.uri, name=database_name, later=BULK)
+    begun = await open_store(target.uri, name=database_name, later=BULK)
     try:
-        await fill(loading, resources[: lines // 2])
+        await fill(begun, resources[: lines // 2])
         report = await asyncio.to_thread(load, [path], replace(target, alone=True), processes=1)
         assert (report.loaded, report.skipped) == (lines - lines // 2, lines // 2)
-        assert await lacking(loading) == set()
+        assert await lacking(begun.database) == set()
     finally:
-        await loading.client.drop_database(database_name)
-        await loading.close()
+        await begun.client.drop_database(database_name)
+        await begun.close()

@@ -48,6 +48,15 @@ async def create_type(database: Database, rtype: str, *, indexed: bool = True) -
     await _create(database, rtype, [_model(spec) for spec in indexes(rtype)] if indexed else [])
 
 
+async def strip(database: Database, rtypes: Iterable[str], coming: int) -> None:
+    """Drop the indexes of these types' collections if they hold less than `coming` bytes in all: made again with what comes, they cost less than kept."""
+    there = sorted(set(await database.list_collection_names()) & set(rtypes))
+    held = [(await database.command("collStats", rtype))["size"] for rtype in there]  # right to within a crash: it decides about the effort only
+    if sum(held) < coming:
+        for rtype in there:
+            await database[rtype].drop_indexes()
+
+
 async def build(database: Database, rtypes: Iterable[str], progress: Progress = lambda done, parts: None) -> None:
     """Make the indexes that these types' collections lack, of what they hold, some at once; progress: parts done, parts in all."""
     sizes = {rtype: await database[rtype].estimated_document_count() for rtype in rtypes}  # for the order of the work only
