@@ -21,7 +21,7 @@ from fhir_server.query.clauses import Index
 from fhir_server.query.stems import HELD, Stem
 from fhir_server.search.fold import words
 from fhir_server.search.types import reference
-from fhir_server.security.audit import RTYPE
+from fhir_server.security.audit import RTYPE, kind_of
 
 OF_ONE = frozenset({"id", "recorded", "entity", "agent", "outcomeDesc", "purposeOfEvent"})  # what is not of an event's kind
 KINDS, CALLERS, PARTS, ENTITIES = "audit.kinds", "audit.callers", "audit.parts", "audit.entities"  # in Spec.memo
@@ -104,12 +104,12 @@ def _entity(spec: Spec, base: str, entity: Resource, sort: Strings) -> Entity:
 
 def _kind(spec: Spec, base: str, event: Resource, sorts: Mapping[Strings, Entity]) -> Stem:
     """The stem of all that events of a kind have in common."""
-    part = {name: value for name, value in event.items() if name not in OF_ONE}
-    part["agent"] = [agent for agent in event["agent"] if _is_server(agent)]
     memo: dict[Any, Stem] = spec.memo.setdefault(KINDS, {})
-    key = base, codec.encode(part), frozenset(sort[:-1] for sort in sorts)
+    key = base, kind_of(event), *(sort[:-1] for sort in sorts)
     if key not in memo:
         _bounded(memo)
+        part = {name: value for name, value in event.items() if name not in OF_ONE}
+        part["agent"] = [agent for agent in event["agent"] if _is_server(agent)]
         keys, texts = (dict.fromkeys(found) for found in _extracted(spec, base, part))
         for entity in sorts.values():
             _add(keys, texts, (entity.keys, entity.texts))
@@ -132,7 +132,7 @@ def _is_server(agent: Resource) -> bool:
 def _caller(spec: Spec, base: str, agents: Sequence[Resource]) -> Stem:
     """The stem of all that a client does from one address."""
     memo: dict[Any, Stem] = spec.memo.setdefault(CALLERS, {})
-    key = base, codec.encode(agents)
+    key = base, *((agent["who"]["identifier"]["value"], agent["network"]["address"] if "network" in agent else "") for agent in agents)
     if key not in memo:
         _bounded(memo)
         memo[key] = Stem("caller", *_extracted(spec, base, {"agent": agents}))

@@ -146,6 +146,13 @@ def _event(frame: Frame, pattern: Pattern, interaction: str, rows: Sequence[Touc
     return {**res, "purposeOfEvent": frame.purposes} if frame.purposes else res
 
 
+def kind_of(event: Resource) -> tuple[str, ...]:
+    """What tells kinds of events made here (also those of occurrences.py) apart; the base given, all else that they share follows from it."""
+    meta = event["meta"]
+    profile = meta["profile"][0] if "profile" in meta else ""
+    return profile, meta["tag"][-1]["code"], event["type"]["code"], event["subtype"][0]["code"], event["outcome"]
+
+
 def _agent(role: tuple[str, str], rest: Resource) -> Resource:
     return {"type": {"coding": [{"system": role[0], "code": role[1]}]}, **rest}
 
