@@ -16,6 +16,7 @@ from fhir_server.search import bundle, parse
 from fhir_server.search.aliases import merged
 from fhir_server.search.condition import Pair, ask, presence, short
 from fhir_server.search.cursor import unseal
+from fhir_server.search.include import ANYWHERE
 from fhir_server.search.keys import compartment as member_of
 from fhir_server.search.plan import Include, Plan
 from fhir_server.search.run import Scope, Visible, answer
@@ -35,7 +36,9 @@ async def everything(
     scopes = [Scope(rtype, clause, ()) for rtype in types if (clause := _clause(ctx, name, rid, rtype, given, visible)) != NOTHING]
     applied = tuple(pair for pair in pairs if pair[0] not in ("_cursor", "_format", "_pretty"))
     bound = bundle.url(ctx.base, path, applied)
-    plan = Plan((), count=_count(ctx, given), cursor=given.get("_cursor", ""), includes=(Include("*", "*", ""),), applied=applied)
+    plan = Plan(
+        (), count=_count(ctx, given), cursor=given.get("_cursor", ""), includes=(Include("*", "*", ""), Include("*", ANYWHERE, "")), applied=applied
+    )
     position = unseal(ctx, bound, plan.cursor) if plan.cursor else ()
     if plan.count == 0:
         plan = replace(plan, summary="count")

@@ -21,6 +21,7 @@ from fhir_server.store import Stored
 
 Resource = dict[str, Any]
 Visible = Callable[[str], Clause]
+ANYWHERE = ""  # for a parameter: references wherever they stand (`$everything`)
 MOST_ROUNDS = 8
 MOST_REFS = 200  # references in one overflow link
 
@@ -112,12 +113,29 @@ def _references(ctx: Context, row: Stored, wanted: list[Include]) -> Iterable[st
     for one in wanted:
         if row.res is None or one.source not in ("*", row.rtype):
             continue
+        if one.param == ANYWHERE:
+            yield from anywhere(row.res, ctx.base)
         for asked in fields_of(ctx, row.rtype, one.param):
             for value in values_of(ctx, row.rtype, asked)(row.res):
                 for ref in reference.targets(value, ctx.base):
                     head = ref.partition("/")[0]
                     if one.target in ("", head) and asked.only in ("", head):
                         yield ref
+
+
+def anywhere(res: Resource, base: str) -> Iterable[str]:
+    """Every literal reference in a resource, whatever element it stands in, and the Binaries of its attachments."""
+    waiting: list[Any] = [res]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, dict):
+            waiting += one.values()
+            url = one.get("url")
+            yield from reference.targets(one, base)
+            if isinstance(url, str) and reference.normal(url, base).startswith("Binary/"):
+                yield reference.normal(url, base)
 
 
 def fields_of(ctx: Context, rtype: str, code: str) -> list[Field]:

@@ -10,7 +10,7 @@ from fhir_server.search import everything as compartment
 from fhir_server.search.lastn import lastn
 from tests.bench.synthetic import person, practice
 from tests.search.test_run import lab, patient
-from tests.search.world import context, everything, fill, found, link
+from tests.search.world import BASE, context, everything, fill, found, link
 
 
 @pytest.fixture
@@ -44,6 +44,32 @@ async def test_everything_is_the_compartment_and_what_it_refers_to(world):
     assert any(one.startswith("Practitioner/") for one in found(bundle, "include"))
     assert not set(matches) & set(found(bundle, "include"))
     assert found(await of(world, "p1", ("_type", "Patient,Organization")), "include") == ["Organization/org"]
+
+
+async def test_everything_brings_whatever_its_resources_refer_to(store):
+    """https://hl7.org/fhir/R4/patient-operation-everything.html: "any resource referenced from those, including binaries and attachments"."""
+    about = {"subject": {"reference": "Patient/q"}}
+    scan = {"contentType": "image/png", "url": "Binary/scan"}
+    team = {"member": {"reference": "Practitioner/d"}, "onBehalfOf": {"reference": f"{BASE}/Organization/o"}}
+    own = {"url": "http://x/device", "valueReference": {"reference": "Medication/ext"}}
+    await fill(
+        store,
+        [
+            patient("q", "Quiet", "Q", "1990"),
+            patient("other", "Other", "O", "1990"),
+            {"resourceType": "DocumentReference", "id": "doc", "status": "current", **about, "content": [{"attachment": scan}], "extension": [own]},
+            {"resourceType": "CareTeam", "id": "team", **about, "participant": [team]},
+            {"resourceType": "Binary", "id": "scan", "contentType": "image/png", "data": "AAAA"},
+            {"resourceType": "Binary", "id": "else", "contentType": "image/png", "data": "AAAA"},
+            {"resourceType": "Practitioner", "id": "d"},
+            {"resourceType": "Organization", "id": "o", "name": "O"},
+            {"resourceType": "Medication", "id": "ext", "code": {"text": "m"}},
+            lab("theirs", "other", "718-7", "5", "2020-01-01"),
+        ],
+    )
+    bundle = await of(context(store), "q")
+    assert sorted(found(bundle)) == ["CareTeam/team", "DocumentReference/doc", "Patient/q"]
+    assert sorted(found(bundle, "include")) == ["Binary/scan", "Medication/ext", "Organization/o", "Practitioner/d"]
 
 
 async def test_everything_pages_without_loss(world):
