@@ -99,13 +99,14 @@ def fhir_door(services: Services) -> App:
             if admitted[0] > services.settings.concurrency:
                 raise unavailable("the server is at its limit of concurrent requests")
             pairs = _pairs(scope["query_string"])
-            want = negotiate.wanted(_last(pairs, "_format"), exchange.headers.get("accept", ""))
-            pretty = negotiate.pretty([value for name, value in pairs if name == "_pretty"])
+            want, pretty = _wanted(pairs, exchange)
             async with asyncio.timeout(services.settings.request_seconds):
                 ctx = await _context(services, exchange)
                 if not (want.acceptable or exchange.path[:1] == ("Binary",)):
                     raise negotiate.unwritten()
-                request = await _request(services, exchange, pairs, receive)
+                request, said = await _request(services, exchange, pairs, receive)
+                if said:
+                    want, pretty = _wanted((*pairs, *said), exchange)
                 reply = await services.route(ctx, request)
             services.record(ctx, request, reply)
             reply = await written(reply, want, pretty=pretty, spec=services.spec)
@@ -131,6 +132,12 @@ def fhir_door(services: Services) -> App:
         _note(services, exchange, status, time.perf_counter() - started)
 
     return door
+
+
+def _wanted(pairs: tuple[tuple[str, str], ...], exchange: Exchange) -> tuple[negotiate.Wanted, bool]:
+    """The form of the answer, and whether it is indented. Raises Refusal 400, 406."""
+    want = negotiate.wanted(_last(pairs, "_format"), exchange.headers.get("accept", ""))
+    return want, negotiate.pretty([value for name, value in pairs if name == "_pretty"])
 
 
 def _traced(exchange: Exchange) -> Mapping[str, Any]:
@@ -222,10 +229,13 @@ async def _admitted(services: Services, ctx: Context, exchange: Exchange) -> Con
         raise
 
 
-async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[str, str], ...], receive: Receive) -> Request:
+async def _request(
+    services: Services, exchange: Exchange, pairs: tuple[tuple[str, str], ...], receive: Receive
+) -> tuple[Request, tuple[tuple[str, str], ...]]:
+    """The request, and what a form says of the answer's format (https://hl7.org/fhir/R4/http.html#search: the same parameters as in a URL)."""
     query = tuple(pair for pair in pairs if pair[0] not in FORMAT_PARAMS)
     if exchange.method not in BODY_METHODS:
-        return Request(exchange.method, exchange.path, query, exchange.headers)
+        return Request(exchange.method, exchange.path, query, exchange.headers), ()
     body = await read_body(receive, exchange.headers, services.settings.max_body)
     content_type = exchange.headers.get("content-type", "")
     media, _ = negotiate.split_media(content_type)
@@ -233,15 +243,18 @@ async def _request(services: Services, exchange: Exchange, pairs: tuple[tuple[st
     if body and searches and media != FORM:
         raise unsupported_media(f"a search by POST sends its parameters as {FORM}")
     if media == FORM and (searches or (exchange.path[-1:] and exchange.path[-1].startswith("$"))):
-        form = tuple(pair for pair in _pairs(body.strip()) if pair[0] not in FORMAT_PARAMS)
-        return Request(exchange.method, exchange.path, query + form, exchange.headers, content_type=media)
+        form = _pairs(body.strip())
+        asked = tuple(pair for pair in form if pair[0] not in FORMAT_PARAMS)
+        return Request(exchange.method, exchange.path, query + asked, exchange.headers, content_type=media), tuple(
+            pair for pair in form if pair[0] in FORMAT_PARAMS
+        )
     if media in PATCH_TYPES:
         negotiate.check_charset(content_type)
-        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media)
+        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media), ()
     if exchange.path[-1:] == ("$convert-v2",) and negotiate.body_format(content_type) not in (negotiate.JSON, negotiate.XML):
-        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media)
+        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media), ()
     res = _decode(services, exchange, body, content_type)
-    return Request(exchange.method, exchange.path, query, exchange.headers, res, content_type=media)
+    return Request(exchange.method, exchange.path, query, exchange.headers, res, content_type=media), ()
 
 
 def _decode(services: Services, exchange: Exchange, body: bytes, content_type: str) -> Resource | None:

@@ -200,6 +200,10 @@ def test_a_search_by_post_takes_a_form_and_nothing_else(server: Server, media: s
         assert http.post("/Patient/_search", content="{}", headers={"Content-Type": media}).status_code == 415
         assert http.post("/Patient/_search", content="_id=none", headers={"Content-Type": "application/x-www-form-urlencoded"}).json()["total"] == 0
         assert http.post("/Patient/_search?_id=none").json()["total"] == 0
+        asked = http.post("/Patient/_search", data={"_id": "none", "_format": "xml"})
+        assert asked.headers["Content-Type"].startswith("application/fhir+xml")
+        assert "\n  " in http.post("/Patient/_search", data={"_id": "none", "_pretty": "true"}).text
+        assert http.post("/Patient/_search", data={"_id": "none", "_format": "ttl"}).status_code == 406
 
 
 def test_a_form_is_no_resource(server: Server) -> None:
