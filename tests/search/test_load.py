@@ -9,6 +9,7 @@ from fhir_server.jobs import load as loading
 from fhir_server.jobs.load import Target, load
 from fhir_server.query.indexes import BULK, indexes
 from fhir_server.settings import Settings
+from fhir_server.store.mongo import store as opening
 from fhir_server.store.mongo.indexes import is_type, strip
 from fhir_server.store.mongo.store import open_store
 from tests.bench.synthetic import patients, write
@@ -100,7 +101,8 @@ async def test_a_large_load_drops_the_indexes_of_what_it_doubles_and_makes_them_
         await store.close()
 
 
-async def test_who_opens_the_store_after_a_load_that_was_interrupted_makes_its_indexes(mongod, database_name):
+async def test_who_opens_the_store_after_a_load_that_was_interrupted_makes_its_indexes(mongod, database_name, monkeypatch, caplog):
+    monkeypatch.setattr(opening, "SILENT_SECONDS", 0.0)
     begun = await open_store(mongod.uri, name=database_name, later=BULK)
     await fill(begun, list(patients(2)))
     bare = await lacking(begun.database)
@@ -109,6 +111,7 @@ async def test_who_opens_the_store_after_a_load_that_was_interrupted_makes_its_i
     stores = await asyncio.gather(*(open_store(mongod.uri, name=database_name) for _ in range(2)))  # two workers of a server
     try:
         assert await lacking(stores[0].database) == set()
+        assert "indexes are being made" in caplog.text
         assert (await ask(context(stores[1]), "Observation?code=33914-3&patient=planted0&_count=3"))["total"] == 30
     finally:
         await begun.client.drop_database(database_name)

@@ -32,6 +32,7 @@ from fhir_server.store.mongo.stems import Stems
 T = TypeVar("T")
 log = logging.getLogger("fhir.store")
 READY_SECONDS = 1.0
+SILENT_SECONDS = 5.0  # of preparing, before the operator is told what takes so long
 TIDY_SECONDS = 3600.0
 CHANGEOVER_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds
 CONCERN = MAJORITY.document
@@ -331,17 +332,25 @@ def _store(client: Client, name: str, transaction_seconds: float, members: int, 
 async def _prepare(store: MongoStore) -> None:
     """Create what is missing; again while a replica set is changing over, because creating is not among what PyMongo retries."""
     pauses = iter(CHANGEOVER_PAUSES)
-    while True:
-        try:
-            with surfaced():
-                await create_own(store.database)
-                await store.blobs.prepare()
-                await store.horizon.prepare()
-                await store.ensure(await store.types())
-        except Refusal as refusal:
-            pause = next(pauses, None)
-            if pause is None or not isinstance(refusal.__cause__, NotPrimaryError):
-                raise
-            await asyncio.sleep(pause)
-        else:
-            return
+    slow = asyncio.get_running_loop().call_later(
+        SILENT_SECONDS, log.warning, "indexes are being made: a load ended early, or this version has new ones"
+    )
+    try:
+        while True:
+            try:
+                with surfaced():
+                    return await _prepare_once(store)
+            except Refusal as refusal:
+                pause = next(pauses, None)
+                if pause is None or not isinstance(refusal.__cause__, NotPrimaryError):
+                    raise
+                await asyncio.sleep(pause)
+    finally:
+        slow.cancel()
+
+
+async def _prepare_once(store: MongoStore) -> None:
+    await create_own(store.database)
+    await store.blobs.prepare()
+    await store.horizon.prepare()
+    await store.ensure(await store.types())
