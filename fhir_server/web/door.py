@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from conformance import codec, xml
-from conformance.outcome import Issue, Refusal, bad_request, outcome, too_large, unavailable, unsupported_media
+from conformance.outcome import Issue, Refusal, bad_request, outcome, refuse, too_large, unavailable, unsupported_media
 from fhir_server.context import DEFAULT, Context, Grant, Reply, Request, Resource
 from fhir_server.logs import Access
 from fhir_server.metrics import Metrics
@@ -38,6 +38,7 @@ log = logging.getLogger("fhir.web")
 FORM = "application/x-www-form-urlencoded"
 PATCH_TYPES = frozenset({"application/json-patch+json", "application/xml-patch+xml"})
 MAX_PAIRS = 1000
+PATCHES = ("application/json-patch+json", "application/fhir+json", "application/fhir+xml")  # that are understood: JSON Patch and FHIRPath Patch
 FORMAT_PARAMS = frozenset({"_format", "_pretty"})
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 DEFECT = "the server failed to answer; the request id finds the cause in its log"
@@ -268,6 +269,9 @@ def _decode(services: Services, exchange: Exchange, body: bytes, content_type: s
         return res
     if exchange.path[:1] == ("Binary",) and content_type:
         return _binary(body, content_type, exchange)
+    if exchange.method == "PATCH":  # https://www.rfc-editor.org/rfc/rfc5789#section-2.2
+        told = f"the Content-Type is not one of a patch: {', '.join(PATCHES)}"
+        raise refuse("not-supported", told, status=415, headers={"Accept-Patch": ", ".join(PATCHES)})
     raise unsupported_media("the Content-Type is not one this server reads: application/fhir+json or application/fhir+xml")
 
 

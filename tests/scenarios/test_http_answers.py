@@ -65,6 +65,7 @@ BROKEN = [
     ("POST", "/Patient", b"<Patient xmlns='http://hl7.org/fhir'>", {"Content-Type": "application/fhir+xml"}, 400, ""),
     ("POST", "/Patient", b"<!DOCTYPE x [<!ENTITY e 'x'>]><Patient xmlns='http://hl7.org/fhir'/>", {"Content-Type": "application/fhir+xml"}, 400, ""),
     ("POST", "/Patient", b"hello", {"Content-Type": "text/csv"}, 415, "Content-Type"),
+    ("PATCH", "/Patient/1", b"{}", {"Content-Type": "application/merge-patch+json"}, 415, "application/json-patch+json"),
     ("POST", "/Patient", b"", JSON, 400, ""),
     ("POST", "/Observation", b'{"resourceType": "Patient"}', JSON, 400, ""),
     ("POST", "/Patient", b'{"resourceType": "Patient", "gender": "unknowable"}', JSON, 422, "gender"),
