@@ -7,6 +7,7 @@ give equal bundles.
 
 import base64
 import binascii
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,16 @@ async def convert_v2(ctx: Context, request: Request) -> Reply:
         raise bad_request("the body must hold one HL7 v2 message, beginning with MSH")
     tables = load_tables(Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None)
     to_ucum = ctx.terms.to_ucum if ctx.terms is not None else None
-    conversion = convert(parse(found.messages[0]), tables, source=Source(ctx.source), to_ucum=to_ucum)
+    conversion = convert(parse(found.messages[0]), tables, source=_sender(ctx.source), to_ucum=to_ucum)
     if failed(conversion.problems):
         raise unprocessable(_issue(problem) for problem in conversion.problems)
     return Reply(200, conversion.bundle)
+
+
+@lru_cache(256)
+def _sender(name: str) -> Source:
+    """The same object for the same caller: what mapping remembers hangs on it."""
+    return Source(name)
 
 
 def _issue(problem: Problem) -> Issue:

@@ -51,14 +51,17 @@ Memo = dict[tuple[int, str, int], Any]
 
 
 def _memo(tables: Any, source: Source, translate: Translate | None, to_ucum: ToUcum | None) -> Memo:
-    """The memo that goes with these very settings; strong references keep their ids from being used again."""
-    memos: dict[tuple[int, int, int], tuple[Any, Memo]] = tables.memos
-    key = (id(source), id(translate), id(to_ucum))
+    """The memo that goes with these very settings; a strong reference keeps the source's id from being used again.
+
+    The functions themselves are part of the key, not their ids: a method is another object each time it is asked for.
+    """
+    memos: dict[tuple[int, Translate | None, ToUcum | None], tuple[Source, Memo]] = tables.memos
+    key = (id(source), translate, to_ucum)
     found = memos.get(key)
     if found is None:
         if len(memos) >= MAX_SENDERS:
             memos.clear()
-        found = memos[key] = ((source, translate, to_ucum), {})
+        found = memos[key] = (source, {})
     memo = found[1]
     if len(memo) > MAX_VALUES:
         memo.clear()

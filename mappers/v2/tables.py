@@ -103,7 +103,7 @@ class Tables:
     ignored: set[tuple[str, int]] = field(default_factory=set)
     listed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     compiled: dict[str, Any] = field(default_factory=dict)
-    memos: dict[tuple[int, int, int], Any] = field(default_factory=dict)
+    memos: dict[tuple[int, Any, Any], Any] = field(default_factory=dict)
 
     def structure_for(self, code: str, trigger: str) -> Structure | None:
         """The structure of an event: by 'ADT^A01', else by 'ADT' for events that HL7 (table 0003) or a site (Z..) has."""

@@ -6,6 +6,8 @@ from decimal import Decimal
 
 import pytest
 
+from mappers.v2 import tables
+from mappers.v2.source import Source
 from tests.mappers.v2.feeds import mapped, one, resources, target
 
 PID = "PID|1||77^^^HOSP&1.2.3&ISO^MR||Doe^John^Q^Jr^Dr.||19700102|M"
@@ -183,6 +185,26 @@ def test_what_is_not_wanted_any_more_goes_without_the_collector() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_codes_are_remembered_from_message_to_message_of_a_sender() -> None:
+    """Also where the functions that come in are methods, which are new objects each time they are asked for."""
+
+    class Terms:
+        asked = 0
+
+        def to_ucum(self, text: str) -> str | None:
+            self.asked += 1
+            return "mg/dL"
+
+    terms, sender = Terms(), Source("LAB")
+    known = tables.load_tables()
+    before = len(known.memos)
+    for number in range(5):
+        mapped("ORU^R01", PID, OBR, f"OBX|1|NM|2093-3^Chol^LN||{number}|mg/dL||H|||F", source=sender, to_ucum=terms.to_ucum)
+    assert len(known.memos) == before + 1
+    codes = {raw for _, raw, _ in known.memos[id(sender), None, terms.to_ucum][1]}
+    assert {"2093-3^Chol^LN", "H", "F"} <= codes
 
 
 def test_a_code_is_mapped_once_and_told_alike_each_time() -> None:
