@@ -95,6 +95,8 @@ def _organization(run: Run, draft: Draft, res: Element) -> None:
         res["name"] = "unknown"
 
 
+_CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
+_OVER = frozenset({"inactive", "remission", "resolved"})
 _UNKNOWN = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]}
 
 
@@ -137,6 +139,19 @@ def _allergy(run: Run, draft: Draft, res: Element) -> None:
         draft.nulls.add("clinicalStatus")
 
 
+def _condition(run: Run, draft: Draft, res: Element) -> None:
+    """con-4, con-5: only what is over has an end. A problem that is active again, or never was one, loses what was said of its end before."""
+    _allergy(run, draft, res)
+    if "clinicalStatus" not in res and "clinicalStatus" not in draft.nulls and "abatementDateTime" in draft.nulls:
+        res["clinicalStatus"] = {"coding": [{"system": _CLINICAL, "code": "active"}]}  # its end was taken back by ""
+    status = {coding.get("code") for coding in res.get("clinicalStatus", {}).get("coding", [])}
+    if not status & _OVER and (status or "clinicalStatus" in draft.nulls):
+        draft.nulls.add("abatementDateTime")
+        ended = res.pop("abatementDateTime", None)
+        if ended:
+            res.setdefault("extension", []).append({"url": "urn:hl7-org:v2xml:PRB.9", "valueString": ended})
+
+
 def _patient(run: Run, draft: Draft, res: Element) -> None:
     """pat-1: a contact has a name, telecom, address or organisation."""
     if "contact" in res:
@@ -151,6 +166,6 @@ _RULES: dict[str, tuple[Callable[[Run, Draft, Element], None], ...]] = {
     "ServiceRequest": (_occurrence,),
     "Observation": (_observation,),
     "AllergyIntolerance": (_allergy,),
-    "Condition": (_allergy,),
+    "Condition": (_condition,),
     "Patient": (_patient,),
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.feed.exchange import Exchange, msh, pid, pv1
+from tests.feed.exchange import Exchange, adt, msh, pid, pv1
 
 ORDER = "ORC|{control}|P1^EHR|F1^LAB||||||20240101080000|||77^WELBY^MARCUS^^^^^^HOSP"
 NEW = ORDER.format(control="NW")
@@ -168,3 +168,32 @@ async def test_an_order_is_cancelled_and_its_dispense_and_administration_follow_
     request = f"MedicationRequest/{exchange.one('MedicationRequest')['id']}"
     assert exchange.one("MedicationDispense")["authorizingPrescription"] == [{"reference": request}]
     assert exchange.one("MedicationAdministration")["request"] == {"reference": request}
+
+
+def problem(action: str, ended: str = "") -> str:
+    return message("PPR^PC1", f"PRB|{action}|20240101|J45^Asthma^I10|PR1|||||{ended}")
+
+
+async def test_a_problem_is_resolved_kept_active_again_and_deleted() -> None:
+    exchange = Exchange()
+    seen = []
+    for sent in (problem("AD"), problem("UP", "20240201"), problem("UP"), problem("UP", '""'), problem("UP", "20240301"), problem("DE")):
+        assert await exchange.send(sent) == "AA"
+        found = exchange.one("Condition")
+        status = found.get("clinicalStatus", found.get("verificationStatus"))["coding"][0]["code"]
+        seen.append((status, found.get("abatementDateTime")))
+    ended = ("resolved", "2024-02-01")
+    assert seen == [("active", None), ended, ended, ("active", None), ("resolved", "2024-03-01"), ("entered-in-error", None)]
+
+
+async def test_a_deleted_person_and_a_purged_account_are_out_of_use_until_they_are_added_again() -> None:
+    exchange = Exchange()
+    account = pid(rest="|" * 10 + "ACC1^^^HOSP^AN")
+    await exchange.send(adt("A28", pid()))
+    for event, active in (("A29", False), ("A31", False), ("A28", True)):
+        assert await exchange.send(adt(event, pid())) == "AA"
+        assert exchange.one("Patient")["active"] is active
+    for event, status in (("P01", "active"), ("P02", "inactive")):
+        header, at = msh(f"BAR^{event}", "ADT|HOSP")
+        assert await exchange.send(f"{header}\rEVN|{event}|{at}\r{account}\r{pv1()}\r") == "AA"
+        assert exchange.one("Account")["status"] == status
