@@ -13,7 +13,7 @@ from fhir_server.context import Context, Resource
 from fhir_server.interactions import integrity, together
 from fhir_server.interactions.access import within
 from fhir_server.interactions.audited import records
-from fhir_server.interactions.indexing import index_of
+from fhir_server.interactions.indexing import MISSHAPEN, index_of
 from fhir_server.interactions.retired import redirected
 from fhir_server.interactions.survey import Survey, survey
 from fhir_server.interactions.validity import judge, level_of, translated
@@ -24,7 +24,6 @@ from fhir_server.security.audit import kept
 from fhir_server.security.visible import WORDS, measure, required
 from fhir_server.store import Change, Stored, Tx
 
-MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)  # what extraction meets where the gate did not look
 BREATH = 100  # changes authorised before other requests have their turn
 MANY = 1000  # changes whose audit trail is made beside the event loop
 SERVER_META = ("versionId", "lastUpdated")

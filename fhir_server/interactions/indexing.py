@@ -13,6 +13,8 @@ from fhir_server.query.clauses import Index
 from fhir_server.search.extract import extractor
 from fhir_server.search.keys import OTHER, referenced
 
+MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)  # what extraction meets where the gate did not look
+
 
 def index_of(ctx: Context, res: Resource, texts: Sequence[str] | None = None, prose: Sequence[Sequence[str]] | None = None) -> Index:
     """The index document to store beside `res`. texts: `references(res)`, prose: `special.prose_of(res)`, if known already."""

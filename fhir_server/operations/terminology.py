@@ -11,7 +11,7 @@ from conformance.outcome import Refusal, bad_request
 from conformance.validate import checker
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.access import current
-from fhir_server.interactions.commit import MISSHAPEN
+from fhir_server.interactions.indexing import MISSHAPEN
 from fhir_server.interactions.operation import Operation
 from fhir_server.interactions.steps import checked_id
 from fhir_server.interactions.stored_terms import loaded, with_stored

@@ -160,6 +160,101 @@ async def test_reads_inside_a_batch_have_events(audited: Exchange) -> None:
     assert [facts(one) for one in recorder.waiting] == [("read", "R", ["Patient/p", "Patient/p"]), ("search", "E", ["Patient/p"])]
 
 
+def told(event: dict[str, Any]) -> tuple[str, str, list[str], str]:
+    """(outcome, interaction, references, query)."""
+    queries = [base64.b64decode(one["query"]).decode() for one in event["entity"] if "query" in one]
+    return event["outcome"], facts(event)[0], facts(event)[2], "".join(queries)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "res", "expected"),
+    [
+        ("POST", "Observation", observation("x") | {"status": "zzz"}, ("create", ["Patient/p"], "Observation?")),
+        ("POST", "Observation", {"resourceType": "Observation", "subject": [1, {"reference": 5}]}, ("create", [], "Observation?")),
+        ("POST", "Patient", PATIENT | {"gender": "zzz"}, ("create", [], "Patient?")),
+        ("POST", "Nonsense", PATIENT, ("create", ["Patient/p"], "Nonsense?")),
+        ("PUT", "Observation/o", observation("other"), ("update", ["Observation/o", "Patient/p"], "")),
+        ("PUT", "Observation?code=x&zzz=1", observation("o"), ("update", ["Patient/p"], "Observation?code=x&zzz=1")),
+        ("PUT", "Patient/p", PATIENT | {"gender": "zzz"}, ("update", ["Patient/p", "Patient/p"], "")),
+        ("DELETE", "Patient/p", None, ("delete", ["Patient/p", "Patient/p"], "")),
+        ("DELETE", "Observation", None, ("delete", [], "Observation?")),
+        ("PATCH", "Observation/none", None, ("patch", ["Observation/none"], "")),
+    ],
+)
+async def test_what_was_refused_has_its_event(audited: Exchange, method: str, url: str, res: Any, expected: tuple[str, list[str], str]) -> None:
+    await audited("PUT", "Patient/p", PATIENT)
+    await audited("PUT", "Observation/o", observation("o"))  # which holds the patient
+    recorder = trail.Trail(audited.ctx)
+    assert (await read(audited, recorder, method, url, res)).status >= 400
+    assert [told(one) for one in recorder.waiting] == [("4", *expected)]
+    await recorder.flush()
+    event = (await events(audited))[-1]
+    assert not [issue for issue in checker(audited.ctx.spec, "AuditEvent", warnings=False)(event) if issue.severity in ("error", "fatal")]
+    assert "profile" not in event["meta"]  # BALP's patterns are of what succeeded
+
+
+async def test_a_refused_transaction_is_told_whole(audited: Exchange) -> None:
+    entries: list[Any] = [
+        {"request": {"method": "PUT", "url": "Observation/o"}, "resource": observation("o")},
+        {"request": {"method": "DELETE", "url": f"{audited.ctx.base}/Observation/x"}},
+        {"request": {"method": "GET", "url": "Patient/q"}},
+        {"request": {"method": "POST", "url": "Observation"}, "resource": observation("y") | {"status": "zzz"}},
+    ]
+    recorder = trail.Trail(audited.ctx)
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    assert (await read(audited, recorder, "POST", "", bundle)).status == 422
+    assert [told(one)[:3] for one in recorder.waiting] == [
+        ("4", "update", ["Observation/o", "Patient/p"]),
+        ("4", "delete", ["Observation/x"]),
+        ("4", "read", ["Patient/q", "Patient/q"]),
+        ("4", "create", ["Patient/p"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry", [1, [[]], [1], [{"request": 1}], [{"request": {"method": 1, "url": 2}}], [{"request": {"method": "PUT"}, "resource": 3}]]
+)
+async def test_a_bundle_of_any_shape_can_be_told_of(audited: Exchange, entry: Any) -> None:
+    recorder = trail.Trail(audited.ctx)
+    for kind in ("transaction", "batch"):
+        await read(audited, recorder, "POST", "", {"resourceType": "Bundle", "type": kind, "entry": entry})
+    assert {one["outcome"] for one in recorder.waiting} <= {"4"}
+
+
+async def test_entries_of_a_batch_are_told_each(audited: Exchange) -> None:
+    await audited("PUT", "Patient/p", PATIENT)
+    recorder = trail.Trail(audited.ctx)
+    entries: list[Any] = [
+        {"request": {"method": "PUT", "url": "Observation/o"}, "resource": observation("o")},  # done: its event is in its own transaction
+        {"request": {"method": "PUT", "url": "Observation/x"}, "resource": observation("x") | {"status": "zzz"}},
+        {"request": {"method": "GET", "url": f"{audited.ctx.base}/Patient/p/$everything"}},
+        {"request": {"method": "POST", "url": "Patient/p/$everything"}},
+        {"request": {"method": "POST", "url": "Patient", "ifNoneExist": "_id=p"}, "resource": {"resourceType": "Patient"}},
+    ]
+    await read(audited, recorder, "POST", "", {"resourceType": "Bundle", "type": "batch", "entry": entries})
+    assert [told(one) for one in recorder.waiting] == [
+        ("4", "update", ["Observation/x", "Patient/p"], ""),
+        ("0", "operation", ["Patient/p"], "Patient/p/$everything?"),
+        ("0", "operation", ["Patient/p"], "Patient/p/$everything?"),
+        ("0", "search", ["Patient/p"], "Patient?_id=p"),
+    ]
+
+
+async def test_a_conditional_create_that_finds_is_told_as_a_search(audited: Exchange) -> None:
+    await audited("PUT", "Patient/p", PATIENT)
+    before = len(await events(audited))
+    reply = await audited("POST", "Patient", {"resourceType": "Patient"}, if_none_exist="_id=p")
+    assert reply.status == 200
+    recorder = trail.Trail(audited.ctx)
+    recorder.note(audited.ctx, Request("POST", ("Patient",), (), {"if-none-exist": "_id=p"}, {"resourceType": "Patient"}), reply)
+    assert [told(one) for one in recorder.waiting] == [("0", "search", ["Patient/p"], "Patient?_id=p")]
+    assert len(await events(audited)) == before
+    made = await audited("POST", "Patient", {"resourceType": "Patient"}, if_none_exist="_id=none")
+    recorder = trail.Trail(audited.ctx)
+    recorder.note(audited.ctx, Request("POST", ("Patient",), (), {"if-none-exist": "_id=none"}, {"resourceType": "Patient"}), made)
+    assert (made.status, recorder.waiting) == (201, [])
+
+
 async def test_the_broken_glass_is_told(audited: Exchange) -> None:
     recorder = trail.Trail(audited.ctx)
     ctx = replace(audited.ctx, admission=Admission(lambda rtype: NOTHING, ("TREAT",), "unconscious in the emergency room"))
