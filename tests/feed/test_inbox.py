@@ -154,6 +154,13 @@ async def test_search_and_summary(inbox: MongoInbox) -> None:
     assert summary["processed"]["oldest"] == NOW + timedelta(minutes=1)
 
 
+async def test_a_message_is_traced_only_to_what_it_wrote(inbox: MongoInbox) -> None:
+    one = await kept(inbox, entry("1"))
+    await inbox.finish(None, one, {"status": "processed", "refs": ("Encounter/1/_history/1", "Patient/1/_history/1", "Patient/9/_history/1")})
+    for ref, found in (("Patient/1", 1), ("Patient/9", 1), ("Encounter/1", 1), ("Patient/5", 0), ("Observation/1", 0), ("Patient/", 0)):
+        assert len(await inbox.search({"ref": ref})) == found, ref
+
+
 async def test_documents_are_found_by_an_indexed_field(inbox: MongoInbox) -> None:
     await inbox.save(None, "feed", [{"_id": f"k{number}", "tracks": [{"ref": f"Patient/{number % 2}", "patient": ""}]} for number in range(4)])
     assert [row["_id"] for row in await inbox.find(None, "feed", "tracks.ref", ["Patient/1"])] == ["k1", "k3"]

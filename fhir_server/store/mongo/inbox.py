@@ -238,7 +238,8 @@ class MongoInbox:
                 name: value for name, value in filters.items() if name in ("source", "status", "event", "control_id", "order", "due", "origin")
             }
             if "ref" in filters:
-                wanted["refs"] = {"$gte": filters["ref"] + "/_history/", "$lt": filters["ref"] + "/_history0"}
+                # one ref within both bounds: without $elemMatch one ref above and another below would do
+                wanted["refs"] = {"$elemMatch": {"$gte": filters["ref"] + "/_history/", "$lt": filters["ref"] + "/_history0"}}
             times = {sign: filters[name] for name, sign in (("received_ge", "$gte"), ("received_lt", "$lt")) if name in filters}
             if times:
                 wanted["received"] = times
