@@ -17,6 +17,7 @@ RESTRICTED = re.compile(r"(.+)\.where\(resolve\(\) is (\w+)\)")
 CHOICE = re.compile(r"(?:\.(?:as|ofType)\(|\s+as\s+)(\w+)\)?$")
 CHOSEN = re.compile(r"\s+as\s+\w+|\.(?:as|ofType)\(\w+\)")
 STORED_APART = ("_id", "_lastUpdated", "_text", "_content", "_list", "_has", "_type", "_query", "_filter")
+WHERE = re.compile(r"\.where\([^()]*\)$")
 PHONETIC = "phonetic"
 MIME_TYPES = "http://hl7.org/fhir/ValueSet/mimetypes"
 BOOLEANS = "http://hl7.org/fhir/special-values"
@@ -40,7 +41,7 @@ class Field:
     resource has at most one value, so that bounds given apart may be merged; hot: its low bound is `d`; patient: `p` holds its patient;
     codes: all its elements are of type code (whose system is implied), which systems those are; folded: tokens are compared
     without case where their system allows it (codings, strings and contact points; identifiers, codes and ids never); mime: its codes are MIME
-    types; parts: of a composite.
+    types; contact: its elements are contact points, which have no system; parts: of a composite.
     """
 
     code: str
@@ -54,6 +55,7 @@ class Field:
     systems: frozenset[str] | None = None
     folded: bool = True
     mime: bool = False
+    contact: bool = False
     parts: tuple[Part, ...] = ()
 
 
@@ -180,6 +182,7 @@ def _compile(spec: Spec, rtype: str) -> Schema:
             systems=_systems(spec, param) if param.type == "token" else None,
             folded=_folded(spec, param),
             mime=_mime(spec, param),
+            contact=_contact(spec, param),
             parts=_parts(spec, rtype, param) if param.type == "composite" else (),
         )
     sources = tuple(
@@ -252,6 +255,11 @@ def _systems(spec: Spec, param: Param) -> frozenset[str] | None:
 def _mime(spec: Spec, param: Param) -> bool:
     elements = [_element(spec, part) for part in branches(param.expression)] if param.type == "token" else []
     return bool(elements) and all(one is not None and one.binding is not None and one.binding[1].startswith(MIME_TYPES) for one in elements)
+
+
+def _contact(spec: Spec, param: Param) -> bool:
+    elements = [_element(spec, WHERE.sub("", part)) for part in branches(param.expression)] if param.type == "token" else []
+    return bool(elements) and all(one is not None and one.types == ("ContactPoint",) for one in elements)
 
 
 def elements_of(spec: Spec, param: Param) -> frozenset[str]:

@@ -23,6 +23,7 @@ from tests.search.examples import examples
 from tests.search.world import BASE, NOW, context, everything, fill
 
 SKIPPED = ("composite", "special")
+CONTACTS = ("phone", "fax", "email", "pager", "url", "sms", "other")
 OWN = ("_id", "_lastUpdated", "_text", "_content", "_list", "_has", "_type", "_query", "_filter")
 
 
@@ -97,7 +98,8 @@ def texts(kind: str, value, rng: random.Random, targets: tuple[str, ...] = ()) -
         if not pairs:
             return None
         system, code = rng.choice(pairs)
-        form = rng.choice(["code", "both", "system", "none", "case"])
+        contact = isinstance(value, dict) and value.get("system") in CONTACTS  # no system may be asked for there
+        form = rng.choice(["code", "case"] if contact else ["code", "both", "system", "none", "case"])
         return {
             "code": escaped(code),
             "both": f"{escaped(system)}|{escaped(code)}",

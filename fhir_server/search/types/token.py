@@ -124,6 +124,8 @@ def _plain(asked: Asked, text: str) -> Clause:
     pieces = [unescape(piece) for piece in split(text, "|", 1)]
     if pieces == [""] or pieces == ["", ""]:
         raise asked.wrong("the value is empty")
+    if asked.field.contact and len(pieces) > 1:  # https://hl7.org/fhir/R4/search.html#token: the bar SHALL NOT be used there
+        raise asked.wrong("contact points have no system: only the value is asked for, without '|'")
     system, code = (None, pieces[0]) if len(pieces) == 1 else (pieces[0], pieces[1])
     return either(*(_one(asked.field, name, system, code) for name in asked.field.names))
 
