@@ -97,7 +97,7 @@ async def receive(
 ) -> bytes | None:
     """Take one body (a message, or a batch) and give the bytes to answer, None for no answer."""
     split = await aside(len(raw) > LARGE_BYTES, batch.split, raw)
-    if not split.messages:
+    if not split.messages and split.counted != 0:  # BTS|0 says itself that there is nothing to take
         return await _unreadable(feed, raw, sender, stored)
     if len(split.messages) == 1 and not split.batched:
         return await _receive_one(feed, split.messages[0], sender, stored, charset)

@@ -20,6 +20,7 @@ Resource = dict[str, Any]
 Step = dict[str, Any]
 FOLDED = ("status", "statusHistory", "class", "classHistory", "location", "period")
 EDIT = "~fhir"
+NOT_THERE = frozenset({"planned", "cancelled", "entered-in-error"})
 UNKNOWN = "unknown"  # the status of a visit of which no event has told any
 
 
@@ -95,7 +96,7 @@ def fold(steps: Sequence[Step]) -> Resource:
         out["period"] = period
     places = _spans(kept, "location")
     if places:
-        out["location"] = [_located(place, period, last=number == len(places)) for number, place in enumerate(places, 1)]
+        out["location"] = [_located(place, period, out.get("status", ""), last=number == len(places)) for number, place in enumerate(places, 1)]
     return out
 
 
@@ -149,8 +150,11 @@ def _visit_period(steps: Sequence[Step], status: str) -> Resource:
     return _period(start, end)
 
 
-def _located(place: tuple[Any, str, str], visit: Resource, *, last: bool) -> Resource:
+def _located(place: tuple[Any, str, str], visit: Resource, status: str, *, last: bool) -> Resource:
+    """A place with its status and time. Where a visit is only planned the patient is not there yet, where it was called off nobody ever was."""
     value, start, end = place
+    if last and status in NOT_THERE:
+        return {**value, "status": "planned"} if status == "planned" else value
     end = end or (visit.get("end", "") if last else "")
     row = {**value, "status": "completed" if end else "active"}
     period = _period(start, end)

@@ -161,6 +161,15 @@ async def test_a_batch_that_counts_wrong_is_told_so() -> None:
     assert b"BTS|1|BTS-1 says 3 messages, 1 came\r" in (await exchange.answer(body) or b"")
 
 
+async def test_an_empty_batch_is_answered_by_one_a_truncated_one_is_not() -> None:
+    exchange = Exchange()
+    answer = await exchange.answer("BHS|^~\\&|A|B|C|D|20240101||||B1\rBTS|0\r")
+    assert answer is not None
+    assert [line[:5] for line in answer.decode().split("\r")] == ["BHS|^", "BTS|0", ""]
+    for cut_off in ("BHS|^~\\&|A|B|C|D|20240101||||B1\r", "BHS|^~\\&|A|B|C|D|20240101||||B1\rBTS|2\r"):
+        assert await exchange.send(cut_off) == "AR"
+
+
 async def test_a_wide_batch_is_answered_in_its_own_charset() -> None:
     exchange = Exchange()
     body = "BHS|^~\\&|LAB|HOSP|X|Y|20240101||||B7\r" + adt("A08", pid("1")) + adt("A08", pid("2")) + "BTS|2\r"

@@ -35,6 +35,12 @@ def test_admission_transfer_and_discharge_leave_a_history() -> None:
     ]
 
 
+@pytest.mark.parametrize(("events", "expected"), [(("A05",), "planned"), (("A05", "A01"), "active"), (("A01", "A11"), None), (("A01", "A23"), None)])
+def test_nobody_is_at_the_place_of_a_visit_that_is_planned_or_called_off(events: tuple[str, ...], expected: str | None) -> None:
+    (place,) = fold(sent(*((event, {"location": at("a")}) for event in events)))["location"]
+    assert (place.get("status"), "period" in place) == (expected, expected == "active")
+
+
 def test_an_update_leaves_the_status() -> None:
     assert fold(sent(("A01", {}), ("A03", {}), ("A08", {"status": "in-progress"})))["status"] == "finished"
     assert fold(sent(("A05", {}), ("A08", {"status": "in-progress"})))["status"] == "planned"
