@@ -30,6 +30,7 @@ from mappers.v2.problem import Problem
 
 Resource = dict[str, Any]
 SHARED_TYPES = frozenset({"Practitioner", "PractitionerRole", "Organization", "Location", "Device", "Medication", "Substance"})
+OF_SEVERAL = frozenset({"Account", "Coverage"})  # a family shares the number of its account and policy, all members of a plan the plan's
 ENTRY_ID = re.compile(r"[0-9a-f]{24}")  # `receipt.new_id`: it begins with the milliseconds of receipt
 RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
 STATE = KIND
@@ -228,7 +229,7 @@ async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
         if not ref and item.rtype in SHARED_TYPES:
             known = await meeting.means.lookup(meeting.tx, item.rtype, [key.partition("|")[2] for key in item.keys])
             ref = f"{item.rtype}/{known[0]}" if known else ""
-        if not ref and patient and any(meeting.ledger.refs(key) for key in item.keys):
+        if not ref and patient and item.rtype not in OF_SEVERAL and any(meeting.ledger.refs(key) for key in item.keys):
             place = f"{item.segment.name}^{item.segment.occurrence}" if item.segment is not None else ""
             meeting.problems.append(Problem("W", place, "205", f"this {item.rtype} number was used for another patient"))
         _settle(meeting, item, ref, patient)

@@ -197,3 +197,12 @@ async def test_a_deleted_person_and_a_purged_account_are_out_of_use_until_they_a
         header, at = msh(f"BAR^{event}", "ADT|HOSP")
         assert await exchange.send(f"{header}\rEVN|{event}|{at}\r{account}\r{pv1()}\r") == "AA"
         assert exchange.one("Account")["status"] == status
+
+
+async def test_two_patients_of_one_plan_and_account_have_coverages_of_their_own_and_nobody_is_warned() -> None:
+    exchange = Exchange()
+    for number in ("1", "2"):
+        patient = pid(number, rest="|" * 10 + "ACC1^^^HOSP^AN")
+        assert await exchange.send(adt("A01", patient, pv1(f"V{number}"), "IN1|1|PLAN7^Basic|I1|Insco" + "|" * 32 + "POL9")) == "AA"
+    assert [entry.status for entry in exchange.inbox.entries()] == ["processed"] * 2
+    assert len({res["beneficiary"]["reference"] for res in exchange.all("Coverage")}) == len(exchange.all("Coverage")) == 2
