@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from fhir_server.web.asgi import App, Headers, Message, Receive, Scope, Send, header_map, respond
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-ALLOW_HEADERS = b"authorization, content-type, accept, prefer, if-match, if-none-match, if-modified-since, if-none-exist, x-request-id, x-cascade, x-security-context"
+ALLOW_HEADERS = b", ".join(
+    (
+        *(b"authorization", b"content-type", b"accept", b"prefer", b"if-match", b"if-none-match", b"if-modified-since", b"if-none-exist"),
+        *(b"x-request-id", b"x-cascade", b"x-security-context", b"x-break-glass", b"x-purpose-of-use"),
+    )
+)
 EXPOSE_HEADERS = b"location, content-location, etag, last-modified, x-request-id, retry-after, www-authenticate"
 ALLOW_METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 

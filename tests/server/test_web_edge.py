@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fhir_server.security.admission import GLASS, PURPOSE
 from fhir_server.web.asgi import respond
 from fhir_server.web.edge import edge
 
@@ -44,6 +45,8 @@ async def test_a_page_of_an_allowed_origin_may_read_answers_and_preflight() -> N
     assert "etag" in answer.headers["access-control-expose-headers"]
     assert preflight.status_code == 204
     assert "PUT" in preflight.headers["access-control-allow-methods"]
+    for name in ("authorization", "if-none-exist", GLASS, PURPOSE):
+        assert name in preflight.headers["access-control-allow-headers"].split(", ")
     assert "access-control-allow-credentials" not in answer.headers
 
 
