@@ -39,6 +39,8 @@ POLL_SECONDS = 0.02
 TRANSIENT = frozenset({429, 500, 503, 507})
 MUCH = 1000  # segments of a message that may be too much for one transaction: it is refused for good where the store failed so often at it
 ATTEMPTS = 3
+REPEATS = 20  # how often a message that was taken (CA) is tried while the store fails, before it waits for a person
+PUT_OFF_SECONDS = 1.0
 SILENT_CODES = frozenset({"ACK", "MCF"})  # answers are never answered
 
 
@@ -290,6 +292,10 @@ async def work_out(feed: Feed, entry: Entry, message: Message, source: Source) -
             return current.answer
         raise
     except (Failed, Deferred, Refusal) as error:
+        if _is_ours_to_repeat(entry, message, error):
+            settled = True
+            await _put_off(feed, entry)
+            return b""
         answer = await _failed(feed, entry, message, source, error)
         settled = True
     finally:
@@ -297,6 +303,20 @@ async def work_out(feed: Feed, entry: Entry, message: Message, source: Source) -
             await _give_up(feed, entry, message, cancelled=not isinstance(sys.exception(), Exception))
     feed.statistics.count(source.name, f"answer:{answer_code(answer)}")
     return answer
+
+
+def _is_ours_to_repeat(entry: Entry, message: Message, error: Exception) -> bool:
+    """True where the store failed at a message that the sender was told is safe (CA): nobody would send it again."""
+    passing = error.status in TRANSIENT if isinstance(error, Refusal) else isinstance(error, Failed) and error.failure is FAILURES["store"]
+    taken = bool(entry.commit) and answer_code(entry.commit) == "CA"
+    return passing and taken and entry.attempt < REPEATS and not _is_too_much(entry, message)
+
+
+async def _put_off(feed: Feed, entry: Entry) -> None:
+    """Leave the entry to whoever takes it up next, a moment later; where not even that can be stored, to the end of its lease."""
+    await asyncio.sleep(PUT_OFF_SECONDS)
+    with contextlib.suppress(Refusal):
+        await feed.inbox.release(entry.id, entry.owner)
 
 
 async def _give_up(feed: Feed, entry: Entry, message: Message, *, cancelled: bool) -> None:

@@ -1,9 +1,12 @@
 """Messages through the whole feed: recognised again, answered, kept."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from conformance.outcome import unavailable
+from fhir_server.feed import worker
 from fhir_server.feed.receipt import SEPARATOR
 from mappers.v2.message import parse
 from tests.feed.exchange import Exchange, adt, msh, obr, obx, oru, pid, pv1
@@ -230,3 +233,24 @@ async def test_work_that_is_cancelled_is_given_back() -> None:
         await exchange.send(adt("A01", pid(), pv1()))
     entry = exchange.inbox.entries()[0]
     assert (entry.status, entry.owner, entry.until) == ("received", "", None)
+
+
+async def test_a_message_that_was_taken_is_tried_again_until_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fhir_server.feed.intake.PUT_OFF_SECONDS", 0.0)
+    exchange = Exchange()
+    transact, away = exchange.store.transact, [True] * 4
+
+    async def failing(body: Any) -> Any:
+        if away:
+            away.pop()
+            raise unavailable("the database cannot be reached now")
+        return await transact(body)
+
+    exchange.store.transact = failing  # type: ignore[method-assign]
+    assert await exchange.send(adt("A01", pid(), pv1(), msh_rest="|||AL|NE")) == "CA"
+    for _ in range(4):
+        await worker.work_once(exchange.feed)
+        assert exchange.inbox.entries()[-1].status == "received"
+    await worker.work_once(exchange.feed)
+    assert exchange.inbox.entries()[-1].status == "processed"
+    assert len(exchange.all("Patient")) == 1
