@@ -170,11 +170,11 @@ class _Walk:
 
     def _keep_rest(self, segment: Segment, drafts: list[Draft]) -> None:
         """What no row took goes, as text, into an extension named by the field's XML name (urn:hl7-org:v2xml:PV1.22): nothing is lost."""
-        run, fields = self.run, segment.fields
+        run = self.run
         ignored, name, marks = self.tables.ignored, segment.name, segment.delimiters
         landed, leftover = run.landed, run.leftover
-        for number, raw in enumerate(fields):
-            if not raw or (number in landed and number not in leftover) or not number or (name, number) in ignored:
+        for number, raw in segment.present:
+            if (number in landed and number not in leftover) or not number or (name, number) in ignored:
                 continue
             if number not in leftover and len(raw) > 2 and self._told(segment, raw):
                 continue

@@ -52,10 +52,11 @@ class Field:
 
 @dataclass(slots=True, eq=False)
 class Map:
-    """A compiled map: `fields` by number, `constants` that no field bears, `conditional` if any row has a condition, `gaps`: numbers without a row."""
+    """A compiled map: `fields` in order and `by_number`, `constants` that no field bears, `conditional` if any row has a condition, `gaps`: numbers without a row."""
 
     name: str
     fields: list[Field]
+    by_number: dict[int, Field]
     constants: list[Plan]
     conditional: bool
     gaps: tuple[int, ...]
@@ -92,7 +93,12 @@ def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
     constants = [_plan(tables, row) if row.when else _default(tables, row) for row in rows if not row.field]
     conditional = any(row.when or row.value.startswith("=") or row.convert[:1] in ("@", "^") for row in rows)
     return Map(
-        name, fields, constants, conditional, tuple(number for number in range(1, MOST_COMPONENTS) if number not in numbers and number not in silent)
+        name,
+        fields,
+        {made.number: made for made in fields},
+        constants,
+        conditional,
+        tuple(number for number in range(1, MOST_COMPONENTS) if number not in numbers and number not in silent),
     )
 
 
@@ -345,17 +351,13 @@ def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, scope: S
     root, nulls = draft.res, draft.nulls
     slots: Slots = {}
     place = At(run, segment, scope)
-    fields = segment.fields
-    count = len(fields)
+    by_number = table.by_number
     written = 0
     run.segment = segment
     landed, mark = run.landed, segment.delimiters.repetition
-    for item in table.fields:
-        number = item.number
-        if number >= count:
-            break
-        raw = fields[number]
-        if not raw:
+    for number, raw in segment.present:
+        item = by_number.get(number)
+        if item is None:
             continue
         if raw == NULL:
             nulls.update(item.elements)

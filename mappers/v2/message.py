@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from mappers.v2 import charset
 from mappers.v2.escape import Delimiters, decoder
@@ -27,10 +28,10 @@ _DEFAULTS = "^~\\&"
 class Segment:
     """One segment: `name`, `index` (from 0 in the message), `occurrence` (from 1 among its name), `line` as it was sent.
 
-    `fields[n]` is the raw text of field n (MSH-1 is the delimiter itself); absent fields are ''.
+    `fields[n]` is the raw text of field n (MSH-1 is the delimiter itself); absent fields are ''. `present`: (n, raw text) of those that are not empty.
     """
 
-    __slots__ = ("decode", "delimiters", "fields", "index", "line", "name", "occurrence")
+    __slots__ = ("decode", "delimiters", "fields", "index", "line", "name", "occurrence", "present")
 
     def __init__(self, line: str, index: int, occurrence: int, delimiters: Delimiters, decode: Callable[[str], str]) -> None:
         self.line = line
@@ -41,9 +42,13 @@ class Segment:
         self.decode = decode
 
     fields: list[str]
+    present: list[tuple[int, str]]
 
-    def __getattr__(self, name: str) -> list[str]:
-        """`fields`, split when first asked for: called only while the slot is empty."""
+    def __getattr__(self, name: str) -> Any:
+        """`fields` and `present`, made when first asked for: called only while the slot is empty."""
+        if name == "present":
+            self.present = [(number, raw) for number, raw in enumerate(self.fields) if raw]
+            return self.present
         if name != "fields":
             raise AttributeError(name)
         parts = self.line.split(self.delimiters.field)
