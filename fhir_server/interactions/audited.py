@@ -55,8 +55,13 @@ def accesses(ctx: Context, request: Request, reply: Reply) -> list[Resource]:
     rows = _rows(request.res)
     if reply.status >= 400:
         return _refused(ctx, [_asked(ctx, row) for row in rows], reply.status)
-    answers = _rows(reply.res)
-    return [event for row, answer in zip(rows, answers, strict=False) for event in _one(ctx, _asked(ctx, row), _answered(answer))]
+    pairs = [(row, answer) for row, answer in zip(rows, _rows(reply.res), strict=False) if not _made(row, answer)]
+    return [event for row, answer in pairs for event in _one(ctx, _asked(ctx, row), _answered(answer))]
+
+
+def _made(row: Resource, answer: Resource) -> bool:
+    """A resource was created, as by most entries: that is recorded already, and need not be looked at closer."""
+    return str(answer["response"]["status"])[:3] == "201" and row["request"]["method"] == "POST" and "$" not in row["request"]["url"]
 
 
 def _rows(bundle: Resource | None) -> list[Resource]:
