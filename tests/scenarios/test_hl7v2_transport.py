@@ -193,6 +193,7 @@ def test_what_is_deferred_is_listed_edited_and_released_over_the_admin_api(excha
         assert one.ask(adt("A08", pid("50"), control="R1")) == "AA R1"
         conflict = adt("A08", pid("50", "OTHER^EVE", "19990909", "F"), control="R2")
         assert one.ask(conflict) == "AE R2"
+        assert one.ask(conflict.replace("|R2|", "|R3|")) == "AE R3", "it stays as it is, and counts as an error of its source"
     (row,) = httpx.get(f"{admin}/inbox", params={"status": "deferred", "control_id": "R2"}, timeout=WAIT).json()
     fixed = conflict.replace(pid("50", "OTHER^EVE", "19990909", "F"), pid("51", "OTHER^EVE", "19990909", "F"))
     done = httpx.post(f"{admin}/inbox/{row['id']}/resubmit", content=fixed.encode(), timeout=WAIT)
