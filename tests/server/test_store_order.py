@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pymongo.errors import AutoReconnect
 
 from fhir_server.store import Change, Stored, Tx
 from fhir_server.store.embedded import Embedded
+from fhir_server.store.mongo.document import Document
 from fhir_server.store.mongo.history import Window, _stages
 from fhir_server.store.mongo.horizon import WRITERS, Horizon
+from fhir_server.store.mongo.lean import Lean
 from fhir_server.store.mongo.store import MongoStore, open_store
 
 
@@ -117,6 +120,32 @@ async def test_an_idle_writer_holds_nothing_back(store: MongoStore, other: Mongo
     begun = time.monotonic()
     assert len(await store.history("Patient", None, limit=5)) == 1
     assert time.monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["lean", "lean lost"])
+async def test_a_floor_is_kept_over_the_lean_channel_and_without_it(store: MongoStore, monkeypatch: pytest.MonkeyPatch, *, broken: bool):
+    horizon, asked = Horizon(store.database, lease_seconds=11, lean=store.place.lean), []
+    command = Lean.command
+
+    async def counted(lean: Lean, one: Document, *more: object, **named: object) -> Document:
+        asked.append(next(iter(one)))
+        if broken:
+            raise AutoReconnect("lost")
+        return await command(lean, one, *more, **named)
+
+    monkeypatch.setattr(Lean, "command", counted)
+    flight = await horizon.take()
+    await asyncio.sleep(0.3)
+    row = await store.database[WRITERS].find_one({"_id": horizon.id})
+    assert row["floor"] == flight.at  # what is in flight holds it
+    horizon.land(flight)
+    await asyncio.sleep(1.6)
+    assert (await store.database[WRITERS].find_one({"_id": horizon.id}))["floor"] is None
+    assert asked.count("findAndModify") > 3
+    await store.database[WRITERS].delete_one({"_id": horizon.id})
+    assert not await horizon._refresh()
+    assert not horizon.valid(flight)
+    await horizon.close()
 
 
 async def test_a_writer_that_stalls_longer_than_its_lease_is_fenced_and_stamps_anew(store: MongoStore):

@@ -325,7 +325,7 @@ async def open_beside(store: MongoStore, uri: str, name: str, later: frozenset[s
 def _store(client: Client, name: str, transaction_seconds: float, members: int, writer: str, lean: Lean | None) -> MongoStore:
     tenant = database(client, name)
     blobs = Blobs(tenant)
-    horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, writer)
+    horizon = Horizon(tenant, transaction_seconds + MARGIN_SECONDS, members, writer, lean)
     return MongoStore(client, tenant, blobs, horizon, transaction_seconds, read.Place(tenant, blobs, Stems(tenant, lean), None, lean), Space(tenant))
 
 
