@@ -5,7 +5,7 @@ Pure: nothing is looked up or stored. https://hl7.org/fhir/R4/http.html#transact
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +30,7 @@ _NONE: frozenset[str] = frozenset()
 _UNTOLD: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: each is made of seven parts, forty times a message
 class EntryFact:
     """About one bundle entry: the segment that made it (name, position in message.segments from 0), all segments that wrote to it,
 
@@ -45,7 +45,7 @@ class EntryFact:
     nulls: frozenset[str]
     segments: tuple[int, ...]
     time: str
-    origins: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _UNTOLD)
+    origins: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import Any
 from mappers.v2.problem import WARNING, Problem, erl
 from mappers.v2.run import Draft, Element, Run
 
-_NESTED = (dict, list)
 # types whose maps make no nested periods or ranges and nothing empty, of which a message may have hundreds
 _SHALLOW = frozenset({"Observation", "DiagnosticReport", "Location", "MessageHeader", "Provenance"})
 
@@ -32,11 +31,12 @@ def _note(run: Run, draft: Draft, text: str) -> None:
 
 def _walk(run: Run, draft: Draft, node: Element) -> None:
     """per-1 everywhere; empty elements never leave."""
-    for name, value in [pair for pair in node.items() if type(pair[1]) in _NESTED]:
-        if type(value) is dict:
+    for name, value in list(node.items()):
+        kind = type(value)
+        if kind is dict:
             _walk(run, draft, value)
             _mend(run, draft, node, name, value)
-        else:
+        elif kind is list:
             for member in value:
                 if type(member) is dict:
                     _walk(run, draft, member)
