@@ -95,6 +95,7 @@ def _organization(run: Run, draft: Draft, res: Element) -> None:
         res["name"] = "unknown"
 
 
+_MEDICATIONS = frozenset({"medicationCodeableConcept", "medicationReference"})
 _CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 _OVER = frozenset({"inactive", "remission", "resolved"})
 _UNKNOWN = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]}
@@ -152,6 +153,29 @@ def _condition(run: Run, draft: Draft, res: Element) -> None:
             res.setdefault("extension", []).append({"url": "urn:hl7-org:v2xml:PRB.9", "valueString": ended})
 
 
+def _medication(run: Run, draft: Draft, res: Element) -> None:
+    """medication[x] is one: an order (RXO) and what the pharmacy made of it (RXE) that name the same substance are one Medication; else the later one holds."""
+    said = [name for name in res if name in _MEDICATIONS]
+    if len(said) < 2:
+        return
+    concept, url = res["medicationCodeableConcept"], res["medicationReference"]["reference"]
+    code = next(one.res for one in run.drafts if one.url == url).setdefault("code", {})
+    known = [_code(coding) for coding in code.get("coding", ())]
+    if not code or concept == code or any(_code(coding) in known for coding in concept.get("coding", ())):
+        code["coding"] = [*code.get("coding", ()), *(coding for coding in concept.get("coding", ()) if _code(coding) not in known)]
+        code.update({name: value for name, value in concept.items() if name not in code})
+        if not code["coding"]:
+            del code["coding"]
+        del res["medicationCodeableConcept"]
+    else:
+        earlier = said[0]
+        res.setdefault("extension", []).append({"url": "urn:hl7-org:v2xml:RXO.1", f"value{earlier.removeprefix('medication')}": res.pop(earlier)})
+
+
+def _code(coding: Element) -> tuple[Any, Any]:
+    return coding.get("system"), coding.get("code")
+
+
 def _patient(run: Run, draft: Draft, res: Element) -> None:
     """pat-1: a contact has a name, telecom, address or organisation."""
     if "contact" in res:
@@ -167,5 +191,6 @@ _RULES: dict[str, tuple[Callable[[Run, Draft, Element], None], ...]] = {
     "Observation": (_observation,),
     "AllergyIntolerance": (_allergy,),
     "Condition": (_condition,),
+    "MedicationRequest": (_medication,),
     "Patient": (_patient,),
 }
