@@ -185,15 +185,17 @@ def both(*parts: Clause) -> Clause:
 
 def either(*parts: Clause) -> Clause:
     """The disjunction, simplified: flat, without Nothing, keys merged, Everything if one part is."""
+    if len(parts) == 1:
+        return parts[0]
     flat: dict[Clause, None] = {}
     keys: dict[str, None] = {}
     for part in parts:
         inner = part.parts if isinstance(part, Or) else (part,)
         for one in inner:
-            if isinstance(one, Everything):
-                return EVERYTHING
             if isinstance(one, Keys):
                 keys.update(dict.fromkeys(one.values))
+            elif isinstance(one, Everything):
+                return EVERYTHING
             elif not isinstance(one, Nothing):
                 flat[one] = None
     alternatives = (*((Keys(tuple(keys)),) if keys else ()), *flat)

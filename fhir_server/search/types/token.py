@@ -121,7 +121,7 @@ def clause(asked: Asked, text: str) -> Clause:
 
 
 def _plain(asked: Asked, text: str) -> Clause:
-    pieces = [unescape(piece) for piece in split(text, "|", 1)]
+    pieces = [unescape(piece) for piece in split(text, "|", 1)] if "\\" in text else text.split("|", 1)
     if pieces == [""] or pieces == ["", ""]:
         raise asked.wrong("the value is empty")
     if asked.field.contact and len(pieces) > 1:  # https://hl7.org/fhir/R4/search.html#token: the bar SHALL NOT be used there
@@ -166,7 +166,7 @@ def _in_valueset(asked: Asked, text: str) -> Clause:
 def _hierarchy(asked: Asked, text: str) -> Clause:
     if asked.modifier == "below" and asked.field.mime:
         return _mime(asked, unescape(text))
-    pieces = [unescape(piece) for piece in split(text, "|", 1)]
+    pieces = [unescape(piece) for piece in split(text, "|", 1)] if "\\" in text else text.split("|", 1)
     if len(pieces) != 2 or not all(pieces):
         raise asked.wrong("the value must be system|code")
     system, code = pieces
