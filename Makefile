@@ -21,7 +21,7 @@ test: setup
 	$(PY) -m pytest -m "not slow and not fuzz" -n 2
 
 test-slow: setup
-	$(PY) -m pytest -m slow -n 2
+	$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 test-again: setup
 	$(PY) -m pytest --last-failed --last-failed-no-failures none

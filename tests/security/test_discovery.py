@@ -10,6 +10,8 @@ from cryptography.exceptions import InvalidTag
 from fhir_server.security.authserver import keys
 from fhir_server.security.authserver.discovery import CAPABILITIES, OAUTH_URIS
 from fhir_server.security.authserver.kinds import KEYS
+from fhir_server.store.mongo.client import database
+from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore
 from tests.security.app import BASE, ROOT, SECRET, Exchange, tokens_of, worker
 
@@ -79,6 +81,16 @@ async def test_a_new_key_is_published_before_it_signs_and_the_old_one_stays(exch
     for token in (old, new):  # the second worker has not heard of the new key: it looks when it meets one
         reply = await second.http.get("/fhir/Patient/pat1", headers={"Authorization": "Bearer " + token["access_token"]})
         assert reply.status_code == 200
+
+
+async def test_the_first_key_signs_at_once_whoever_makes_it(module_store: MongoStore) -> None:
+    """An operator may rotate before a tenant has given out its first token: there is nothing else that could sign meanwhile."""
+    records = MongoRecords(database(module_store.client, f"{module_store.database.name}_first"))
+    try:
+        kid = await keys.rotate(records, SECRET, overlap=60)
+        assert (await keys.KeyRing(records, SECRET, days=30, overlap=60).signer()).kid == kid
+    finally:
+        await module_store.client.drop_database(f"{module_store.database.name}_first")
 
 
 async def test_two_workers_that_start_at_once_make_one_key(exchange: Exchange) -> None:

@@ -90,7 +90,7 @@ class KeyRing:
 
 
 async def rotate(records: Records, secret: str, overlap: int, *, lead: int = LEAD_SECONDS, known: int | None = None) -> str:
-    """Make the next generation (its key id); the ones before stay published for `lead` + `overlap` seconds. lead 0: sign with it at once.
+    """Make the next generation (its key id); the ones before stay published for `lead` + `overlap` seconds. lead 0, or none before: sign with it at once.
 
     known: the newest number the caller saw; if another process has made the next one meanwhile, that one is kept.
     """
@@ -99,7 +99,7 @@ async def rotate(records: Records, secret: str, overlap: int, *, lead: int = LEA
     key = await asyncio.to_thread(RSAKey.generate_key, BITS)
     public = key.as_dict(private=False)
     kid = key.thumbprint()
-    starts = datetime.now(UTC) + timedelta(seconds=lead)
+    starts = datetime.now(UTC) + timedelta(seconds=lead if known else 0)
     document = {
         "number": known + 1,
         "kid": kid,
