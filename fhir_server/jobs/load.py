@@ -198,9 +198,7 @@ async def _work(target: Target, tasks: "Queue[Block | None]", answers: "Queue[Do
                 break
             errors: list[tuple[str, int, str]] = []
             drafts = list(_drafts(ctx, block, errors))  # while the block before is being written
-            if (
-                not written
-            ):  # what the first block's types were compiled to stays: the collector need not walk it with every block, a tenth of the CPU
+            if not written:  # what the first block's types were compiled to stays: walking it with every block was a tenth of the CPU
                 gc.freeze()
             written |= {one.change.rtype for one in drafts}
             if pending is not None:

@@ -40,6 +40,7 @@ EVICTION = (
     "eviction_dirty_target=20,eviction_dirty_trigger=40,eviction_updates_target=10,eviction_updates_trigger=25"  # % of the cache, see DECISIONS.md
 )
 HISTORY_SECONDS = 0  # of old snapshots: only a backup reads them and asks for more meanwhile; what is kept is written again with every changed page
+LEAST_BUILD_MB, USUAL_BUILD_MB = 50, 200  # of memory for each index that is being made: what mongod takes at least, and its default
 LOG_BYTES = 16 * 1024 * 1024
 NOT_YET_INITIALISED = 94
 PR_SET_PDEATHSIG = 1
@@ -199,9 +200,7 @@ def _command(launch: Launch) -> list[str]:
         "transactionLifetimeLimitSeconds": launch.transaction_seconds,
         "diagnosticDataCollectionEnabled": "false",
         "minSnapshotHistoryWindowInSeconds": HISTORY_SECONDS,
-        "maxIndexBuildMemoryUsageMegabytes": max(
-            50, min(200, round(launch.cache_gb * 1024 / 4))
-        ),  # of each build; 50 is the least it takes, 200 its default
+        "maxIndexBuildMemoryUsageMegabytes": max(LEAST_BUILD_MB, min(USUAL_BUILD_MB, round(launch.cache_gb * 1024 / 4))),
     }
     command = [str(launch.binary), "--dbpath", str(launch.folder / "db"), "--replSet", SET_NAME]
     command += ["--bind_ip", str(launch.socket), "--nounixsocket"]

@@ -72,10 +72,6 @@ class Segment:
             return [text]
         return text.split(mark)
 
-    def is_null(self, number: int) -> bool:
-        """True where the sender wrote `""`: delete what you have."""
-        return self.text(number) == NULL
-
     def valued(self, number: int) -> bool:
         """True if the field has content that is neither delimiters only nor `""`."""
         return content(self.text(number), self.delimiters)

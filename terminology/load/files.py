@@ -21,8 +21,8 @@ class BadRelease(ValueError):
     """A release that cannot be read; the text names file, line and what was expected."""
 
 
-# What an archive's member may raise; the last two where it is packed or encrypted in a way that is not read.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+# What an archive's member may raise; the last where it is encrypted, or (as NotImplementedError) packed in a way that is not read.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,8 @@ async def test_a_commit_whose_answer_is_lost_is_asked_for_again(store: MongoStor
     assert await both_of(store, "a") == 2
 
 
-async def test_a_commit_never_answered_is_told_as_such(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+def no_commit_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every commit is lost on the way, the tries that follow too."""
     command = Lean.command
 
     async def losing(self, question, *codec, **where):
@@ -241,6 +242,10 @@ async def test_a_commit_never_answered_is_told_as_such(store: MongoStore, lean: 
 
     monkeypatch.setattr(Lean, "command", losing)
     monkeypatch.setattr(lean_tx, "AGAIN_SECONDS", (0.001, 0.001))
+
+
+async def test_a_commit_never_answered_is_told_as_such(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
+    no_commit_is_answered(monkeypatch)
     with pytest.raises(Refusal) as refused:
         await store.insert_all(pair("a"))
     assert refused.value.status == 503
@@ -287,15 +292,7 @@ async def test_a_transaction_whose_connection_breaks_runs_again_through_pymongo(
 
 
 async def test_a_transaction_whose_commit_is_never_answered_is_told_as_such(store: MongoStore, lean: Lean, monkeypatch: pytest.MonkeyPatch):
-    command = Lean.command
-
-    async def losing(self, question, *codec, **where):
-        if "commitTransaction" in question:
-            raise AutoReconnect("lost")
-        return await command(self, question, *codec, **where)
-
-    monkeypatch.setattr(Lean, "command", losing)
-    monkeypatch.setattr(lean_tx, "AGAIN_SECONDS", (0.001, 0.001))
+    no_commit_is_answered(monkeypatch)
     store.transaction_seconds = 0.2
     with pytest.raises(Refusal) as refused:
         await store.transact(lambda tx: tx.put([change("a")]))
