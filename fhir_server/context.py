@@ -8,6 +8,7 @@ from typing import Any
 
 from fhir_server.query.clauses import Clause
 from fhir_server.settings import Settings
+from fhir_server.sources import Registry
 from fhir_server.store import Store
 
 Resource = dict[str, Any]
@@ -116,6 +117,7 @@ class Context:
     tenant: str = DEFAULT
     operations: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))  # name -> rows: fhir_server.operations.TABLE
     address: str = ""  # of the client, as the connection tells it
+    senders: Registry = field(default_factory=Registry)  # the HL7 v2 sources of this organisation
     admission: Admission | None = None  # None: for the exchange itself, and where consents and labels are not enforced
 
 

@@ -25,7 +25,6 @@ from fhir_server.feed import answers, worker
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.routing import Astray
-from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.validity import check_settings
 from fhir_server.jobs.beside import beside
 from fhir_server.metrics import Metrics, open_metrics
@@ -34,6 +33,7 @@ from fhir_server.mllp.sender import send_block
 from fhir_server.security.tokens import read_issuers
 from fhir_server.serving import Loaded, Shared, part_of
 from fhir_server.settings import Settings
+from fhir_server.sources import load_registry
 from fhir_server.store.mongo.store import open_store
 from fhir_server.tenancy import Tenancy
 from fhir_server.terms import terms_of

@@ -17,7 +17,6 @@ from fhir_server.context import DEFAULT, Context, Grant, Right
 from fhir_server.feed import admin, over_http
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed
-from fhir_server.feed.sources import Registry
 from fhir_server.interactions.routes import route
 from fhir_server.jobs import packages, reindex, seal, terms, trail
 from fhir_server.logs import Access
@@ -28,6 +27,7 @@ from fhir_server.search.shelved import Shelved
 from fhir_server.security.authserver.server import AuthServer, open_server
 from fhir_server.security.tokens import OPEN_GRANT, Issuer, Own, Revocations, Verifier
 from fhir_server.settings import Settings, public_base
+from fhir_server.sources import Registry
 from fhir_server.store.mongo import inbox as mongo_inbox
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore
@@ -103,6 +103,7 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
         record=recorder.note,
         happened=recorder.happened,
         tenant=tenant or DEFAULT,
+        senders=loaded.registry,
         prefix=f"/t/{tenant}" if tenant else "",
         admitted=shared.admitted,
     )

@@ -19,7 +19,6 @@ from fhir_server.feed import worker
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.routing import OWN, Astray, whose
-from fhir_server.feed.sources import Registry, load_registry
 from fhir_server.interactions.validity import check_settings
 from fhir_server.jobs.beside import beside
 from fhir_server.metrics import Metrics, for_tenants, of_tenant
@@ -28,6 +27,7 @@ from fhir_server.security import tenants
 from fhir_server.security.tenants import Tenant
 from fhir_server.security.tokens import read_issuers
 from fhir_server.serving import Loaded, Part, Shared, part_of
+from fhir_server.sources import Registry, load_registry
 from fhir_server.store.mongo import reindexing
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore, open_beside

@@ -20,8 +20,8 @@ from fhir_server.feed import desk
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.outgoing import message_of
-from fhir_server.feed.sources import load_registry
 from fhir_server.mllp.delivery import deliver
+from fhir_server.sources import load_registry
 from fhir_server.store.mongo import inbox as mongo_inbox
 from fhir_server.store.mongo.store import MongoStore
 from mappers.v2 import batch

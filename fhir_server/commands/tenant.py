@@ -12,13 +12,13 @@ from rich.console import Console
 from conformance.spec import load_spec
 from fhir_server.commands import opened
 from fhir_server.commands.opened import DataDir, MongoUri
-from fhir_server.feed.sources import load_registry
 from fhir_server.interactions.validity import check_settings
 from fhir_server.security import tenants
 from fhir_server.security.authserver.outside import read_provider
 from fhir_server.security.tenants import Tenant
 from fhir_server.security.tokens import read_issuers
 from fhir_server.settings import Settings
+from fhir_server.sources import load_registry
 from fhir_server.store.mongo.records import MongoRecords
 from fhir_server.store.mongo.store import MongoStore
 from fhir_server.supervisor import check

@@ -5,8 +5,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from conformance.outcome import Refusal
 from fhir_server.context import Context
@@ -14,20 +12,20 @@ from fhir_server.feed.answers import FieldOf
 from fhir_server.feed.apply import Invalid, Means, Write
 from fhir_server.feed.aside import LARGE_NUMBER, aside
 from fhir_server.feed.intake import Feed
-from fhir_server.feed.sources import Registry, Source
 from fhir_server.interactions import commit
 from fhir_server.interactions.profiles import renew
+from fhir_server.operations.convert_v2 import convert_from, tables_of
 from fhir_server.query.clauses import either
 from fhir_server.search.aliases import attach, renewed
 from fhir_server.search.keys import refers, token_clause
 from fhir_server.security.register import settled
+from fhir_server.sources import Registry, Source
 from fhir_server.store import Stored, Tx
 from fhir_server.store.inbox import Inbox
-from mappers.v2.convert import Conversion, convert, unsupported
+from mappers.v2.convert import Conversion, unsupported
 from mappers.v2.message import Message
 from mappers.v2.problem import Problem
-from mappers.v2.source import Source as MapperSource
-from mappers.v2.tables import Tables, load_tables
+from mappers.v2.tables import Tables
 
 MATCHES = 20  # more than one match is a conflict already
 
@@ -43,27 +41,11 @@ def open_feed(ctx: Context, inbox: Inbox, registry: Registry) -> Feed:
 
 
 def _unsupported(ctx: Context) -> Callable[[Message, Source], Problem | None]:
-    site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
-    return lambda message, source: unsupported(message, _tables(site, source))
+    return lambda message, source: unsupported(message, tables_of(ctx.settings, source))
 
 
 def _converter(ctx: Context) -> Callable[[Message, Source], Conversion]:
-    site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
-
-    def convert_from(message: Message, source: Source) -> Conversion:
-        return convert(message, _tables(site, source), source=_sender(source), to_ucum=ctx.terms.to_ucum)
-
-    return convert_from
-
-
-def _tables(site: Path | None, source: Source) -> Tables:
-    return load_tables(site, extra=(Path(source.tables),) if source.tables else ())
-
-
-@lru_cache(1000)
-def _sender(source: Source) -> MapperSource:
-    """What the mapper needs to know of a source."""
-    return MapperSource(source.name, ZoneInfo(source.zone), source.own_authority, {name.upper(): uri for name, uri in source.authorities.items()})
+    return partial(convert_from, ctx.settings, ctx.terms)
 
 
 def _field_of(tables: Tables) -> FieldOf:
@@ -106,8 +88,7 @@ def _means(ctx: Context, inbox: Inbox, source: Source) -> Means:
         known = own.spec.properties(rtype).get(name)
         return f"{known[0].name}[x]" if known is not None and known[0].choice else name
 
-    site = Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None
-    return Means(inbox, write, lookup, referrers, choice, _field_of(_tables(site, source)))
+    return Means(inbox, write, lookup, referrers, choice, _field_of(tables_of(own.settings, source)))
 
 
 def _draft(ctx: Context, one: Write) -> commit.Draft:

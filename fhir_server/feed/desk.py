@@ -12,7 +12,7 @@ from conformance.outcome import bad_request, conflict, not_found
 from fhir_server.feed import receipt, undo
 from fhir_server.feed.intake import Feed, answer_code, resume
 from fhir_server.feed.receipt import Sender
-from fhir_server.feed.sources import Source, recognise
+from fhir_server.sources import Source, recognise
 from fhir_server.store.inbox import ACCEPTED, STATUSES, Busy, Entry
 from mappers.v2.message import Message, parse
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from conformance.codec import encode
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from mappers.v2.message import Segment
 
 Resource = dict[str, Any]

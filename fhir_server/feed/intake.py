@@ -22,10 +22,10 @@ from fhir_server.feed.answers import COMMIT, FAILURES, Failed
 from fhir_server.feed.apply import Deferred, Means
 from fhir_server.feed.aside import LARGE_BYTES, aside, is_large
 from fhir_server.feed.receipt import Sender
-from fhir_server.feed.sources import Registry, Source, recognise
 from fhir_server.feed.statistics import Statistics
 from fhir_server.feed.work import Mapped, apply_all, check, kind_of, map_message, merges
 from fhir_server.search.aliases import settled
+from fhir_server.sources import Registry, Source, recognise
 from fhir_server.store import Store, Tx
 from fhir_server.store.inbox import ACCEPTED, FAILED, RESENT, REUSED, Busy, Entry, Inbox
 from mappers.v2 import batch

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fhir_server.feed.reconcile import member_key
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from fhir_server.store import Stored
 from mappers.v2.convert import EntryFact, Facts
 from mappers.v2.message import Message, Segment

@@ -22,7 +22,7 @@ from fhir_server.feed.items import Item
 from fhir_server.feed.ledger import KIND as FEED
 from fhir_server.feed.numbers import identity_of
 from fhir_server.feed.rewrite import redirected, rewritten
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from fhir_server.store import Stored
 from fhir_server.store.inbox import Document
 from mappers.v2.message import Message, Segment

@@ -7,7 +7,7 @@ track (`results.py`): sender, filler order number (placer or collection time whe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from mappers.v2.message import Message, Segment
 
 ANCHORS = frozenset({"OBR", "RXA", "TXA"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from fhir_server.feed.identity import MERGED_FIELDS, PATIENT_FIELDS, patient_keys
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from fhir_server.store.inbox import SEPARATOR, Entry
 from mappers.v2.message import Message
 

@@ -7,7 +7,7 @@ own, as without tenants. DECISIONS.md of `security`, "Tenants".
 
 from collections.abc import Iterable, Mapping
 
-from fhir_server.feed.sources import Registry, sends
+from fhir_server.sources import Registry, sends
 from mappers.v2 import batch
 from mappers.v2.message import parse
 

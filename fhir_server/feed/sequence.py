@@ -6,7 +6,7 @@ the expected one in MSA-4. The last number is part of the message's transaction.
 
 from fhir_server.feed.answers import Failed
 from fhir_server.feed.ledger import KIND
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from fhir_server.store import Tx
 from fhir_server.store.inbox import Inbox
 from mappers.v2.message import Message

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fhir_server.feed.sources import Registry
+from fhir_server.sources import Registry
 from fhir_server.store.inbox import FAILED, Inbox
 
 MAX_SOURCES = 500

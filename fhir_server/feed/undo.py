@@ -19,8 +19,8 @@ from fhir_server.feed.ledger import GENERATION, KIND
 from fhir_server.feed.numbers import forgetting, identity_of
 from fhir_server.feed.provenance import merge_provenance
 from fhir_server.feed.rewrite import redirected
-from fhir_server.feed.sources import Source
 from fhir_server.search.aliases import settled
+from fhir_server.sources import Source
 from fhir_server.store import Tx
 from fhir_server.store.inbox import Document
 

@@ -11,8 +11,8 @@ from fhir_server.feed.aside import aside, is_large
 from fhir_server.feed.documents import relate
 from fhir_server.feed.items import Work, items_of
 from fhir_server.feed.merge import also_known, left_out, merge, row_of
-from fhir_server.feed.sources import Source
 from fhir_server.feed.times import event_time, sortable, zone_of
+from fhir_server.sources import Source
 from fhir_server.store import Tx
 from fhir_server.store.inbox import Entry
 from mappers.v2.convert import Conversion, Facts

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from conformance.outcome import Refusal
 from fhir_server.feed import receipt, rewrite, undo
 from fhir_server.feed.intake import Feed, is_gone, resume
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from fhir_server.store.inbox import Busy, Entry
 
 LOG = logging.getLogger("fhir.feed")

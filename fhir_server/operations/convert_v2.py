@@ -2,7 +2,8 @@
 
 POST [base]/$convert-v2 with the message as the body (application/hl7-v2, text/plain), or as a Binary, or as Parameters with `message`
 (valueString, valueBase64Binary or a Binary resource). A message that cannot be mapped is refused with 422 and its problems. Equal messages
-give equal bundles.
+give equal bundles. It is mapped as the feed would map it: with the authorities, the time zone and the tables of the configured source of the client or
+of MSH-3 and MSH-4, whatever is done with messages of unknown senders and of test systems, since nothing is taken in.
 """
 
 import base64
@@ -10,16 +11,20 @@ import binascii
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from conformance.outcome import Issue, Refusal, bad_request, unprocessable
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.operation import Operation
+from fhir_server.security.tokens import OPEN_GRANT
+from fhir_server.settings import Settings
+from fhir_server.sources import Source, spoken_for
 from mappers.v2.batch import split
-from mappers.v2.convert import convert
-from mappers.v2.message import parse
+from mappers.v2.convert import Conversion, convert
+from mappers.v2.message import Message, parse
 from mappers.v2.problem import Problem, failed
-from mappers.v2.source import Source
-from mappers.v2.tables import load_tables
+from mappers.v2.source import Source as MapperSource
+from mappers.v2.tables import Tables, load_tables
 
 URL = "urn:fhir-exchange:OperationDefinition:convert-v2"
 SEVERITY = {"E": "error", "W": "warning", "I": "information"}
@@ -31,18 +36,31 @@ async def convert_v2(ctx: Context, request: Request) -> Reply:
     found = split(raw)
     if len(found.messages) != 1:
         raise bad_request("the body must hold one HL7 v2 message, beginning with MSH")
-    tables = load_tables(Path(ctx.settings.v2_tables) if ctx.settings.v2_tables else None)
-    to_ucum = ctx.terms.to_ucum if ctx.terms is not None else None
-    conversion = convert(parse(found.messages[0]), tables, source=_sender(ctx.source), to_ucum=to_ucum)
+    message = parse(found.messages[0])
+    client = "" if ctx.source == OPEN_GRANT.client else ctx.source
+    source = spoken_for(ctx.senders, message.get("MSH-3"), message.get("MSH-4"), client=client)
+    conversion = convert_from(ctx.settings, ctx.terms, message, source)
     if failed(conversion.problems):
         raise unprocessable(_issue(problem) for problem in conversion.problems)
     return Reply(200, conversion.bundle)
 
 
-@lru_cache(256)
-def _sender(name: str) -> Source:
-    """The same object for the same caller: what mapping remembers hangs on it."""
-    return Source(name)
+def convert_from(settings: Settings, terms: Any, message: Message, source: Source) -> Conversion:
+    """A message mapped by the rules of its source; terms: the terminology, None for none."""
+    to_ucum = terms.to_ucum if terms is not None else None
+    return convert(message, tables_of(settings, source), source=_sender(source), to_ucum=to_ucum)
+
+
+def tables_of(settings: Settings, source: Source) -> Tables:
+    """The mapping tables of a source: ours, the site's, its own."""
+    site = Path(settings.v2_tables) if settings.v2_tables else None
+    return load_tables(site, extra=(Path(source.tables),) if source.tables else ())
+
+
+@lru_cache(1000)
+def _sender(source: Source) -> MapperSource:
+    """What the mapper needs to know of a source; the same object each time, since what mapping remembers hangs on it."""
+    return MapperSource(source.name, ZoneInfo(source.zone), source.own_authority, {name.upper(): uri for name, uri in source.authorities.items()})
 
 
 def _issue(problem: Problem) -> Issue:

@@ -27,6 +27,7 @@ from fhir_server.security.authserver.server import AuthServer
 from fhir_server.security.occurrences import Occurrence
 from fhir_server.security.tokens import Verifier
 from fhir_server.settings import Settings, public_base
+from fhir_server.sources import Registry
 from fhir_server.store import Store
 from fhir_server.web import negotiate
 from fhir_server.web.asgi import App, Headers, Receive, Scope, Send, header_map, respond
@@ -67,6 +68,7 @@ class Services:
     happened: Callable[[Occurrence], None] = lambda one: None  # notes what happened beside resources: sign-ins, requests without a token
     record: Record = lambda ctx, request, reply: None  # notes what was shown, in the audit trail
     tenant: str = DEFAULT
+    senders: Registry = field(default_factory=Registry)  # its HL7 v2 sources
     prefix: str = ""  # of a tenant's paths: '/t/name'
     admitted: list[int] = field(default_factory=lambda: [0])  # requests in work, of all tenants: the limit is the process's
 
@@ -213,6 +215,7 @@ async def _context(services: Services, exchange: Exchange) -> Context:
         tenant=services.tenant,
         operations=TABLE,
         address=exchange.address,
+        senders=services.senders,
         admission=admission,
     )
     return await _admitted(services, ctx, exchange) if admission is None else ctx

@@ -11,7 +11,7 @@ from fhir_server.feed.apply import Means, Write
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.items import targets
 from fhir_server.feed.receipt import Sender
-from fhir_server.feed.sources import Registry, Source, registry
+from fhir_server.sources import Registry, Source, registry
 from fhir_server.store import Change, Stored
 from mappers.v2.convert import convert
 from mappers.v2.message import Message, parse

@@ -17,10 +17,10 @@ from fhir_server.feed.answers import reject
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
-from fhir_server.feed.sources import load_registry
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block
 from fhir_server.settings import Settings
+from fhir_server.sources import load_registry
 from fhir_server.store.mongo.inbox import MongoInbox, prepare
 from fhir_server.store.mongo.store import MongoStore, open_store
 from terminology.service import open_terms

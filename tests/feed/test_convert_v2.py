@@ -2,6 +2,7 @@
 
 import base64
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from conformance.spec import load_spec
 from fhir_server.context import Context, Grant, Reply, Request
 from fhir_server.operations import TABLE
 from fhir_server.settings import Settings
+from fhir_server.sources import registry
 from tests.feed.exchange import adt, pid, pv1
 
 MESSAGE = adt("A01", pid(), pv1())
 
 
-async def ask(res: Any = None, body: bytes = b"") -> Reply:
-    ctx = Context("t", Grant("t", "t", ()), None, load_spec(), None, Settings(), "http://x/fhir", "t", datetime.now(UTC))
+async def ask(res: Any = None, body: bytes = b"", known: Any = None) -> Reply:
+    ctx = Context(
+        "t", Grant("t", "t", ()), None, load_spec(), None, Settings(), "http://x/fhir", "t", datetime.now(UTC), senders=registry(known or {})
+    )
     return await TABLE["convert-v2"][0].handler(ctx, Request("POST", ("$convert-v2",), res=res, body=body))
 
 
@@ -52,3 +56,32 @@ async def test_what_is_no_message_is_refused(res: Any, body: bytes, status: int)
     with pytest.raises(Refusal) as refused:
         await ask(res, body)
     assert refused.value.status == status
+
+
+@pytest.mark.parametrize("proof", [{}, {"certificates": ["lab.example"]}])
+async def test_it_maps_by_the_rules_of_the_configured_source(tmp_path: Path, proof: dict[str, Any]) -> None:
+    """Nothing is stored, so that a source which only a certificate proves may be asked for by its name."""
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "segments" / "PID_Patient.csv").write_text(
+        "field,when,path,as,codes,value\n10,,extension{http://site.example/race}.valueString,string,,\n"
+    )
+    known = {
+        "unknown": "refuse",
+        "sources": [
+            {
+                "name": "ward",
+                "senders": ["ADT|HOSP"],
+                "zone": "America/New_York",
+                "authorities": {"hosp": "urn:oid:1.2.3"},
+                "tables": str(tmp_path),
+                **proof,
+            }
+        ],
+    }
+    message = adt("A01", pid(rest="||R1"), pv1(), at="20240701120000").replace("V1^^^HOSP^VN", "V1^^^^VN")
+    bundle = (await ask(body=message.encode(), known=known)).res
+    found = {entry["resource"]["resourceType"]: entry["resource"] for entry in bundle["entry"]}
+    assert found["Patient"]["identifier"][0]["system"] == "urn:oid:1.2.3"
+    assert {"url": "http://site.example/race", "valueString": "R1"} in found["Patient"]["extension"]
+    assert found["Encounter"]["identifier"][0]["system"] == "urn:fhir-exchange:source:ward"
+    assert bundle["timestamp"].startswith("2024-07-01T12:00:00-04:00")

@@ -9,7 +9,7 @@ import pytest
 from conformance.outcome import unavailable
 from fhir_server.feed.aside import LARGE_SEGMENTS
 from fhir_server.feed.intake import MUCH
-from fhir_server.feed.sources import Source
+from fhir_server.sources import Source
 from mappers.v2.message import Message
 from tests.feed.exchange import Exchange, map_it, obr, obx, oru, pid
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.feed.sources import Source, load_registry, recognise, registry
+from fhir_server.sources import Source, load_registry, recognise, registry
 
 CONFIGURED = registry(
     {

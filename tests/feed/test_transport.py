@@ -6,7 +6,7 @@ import pytest
 
 from fhir_server.feed.intake import answer_code
 from fhir_server.feed.receipt import digest
-from fhir_server.feed.sources import recognise, registry
+from fhir_server.sources import recognise, registry
 from mappers.v2.message import Message, parse
 from mappers.v2.problem import Problem
 from tests.feed.exchange import Exchange, adt, msh, obr, oru, pid

@@ -133,6 +133,14 @@ def recognise(known: Registry, application: str, facility: str, *, certificate: 
     return _unknown(known.unknown, application, facility, frozenset(source.name for source in known.sources))
 
 
+def spoken_for(known: Registry, application: str, facility: str, *, client: str = "") -> Source:
+    """The source whose message this is said to be, also where only a certificate or a client would prove it: for answers that store nothing."""
+    found = recognise(known, application, facility, client=client)
+    if found in known.sources:
+        return found
+    return next((source for source in known.sources if sends(source, application, facility)), found)
+
+
 def sends(source: Source, application: str, facility: str) -> bool:
     """True if a source is configured for this sender by name."""
     for sender in source.senders:
