@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.outcome import Refusal
-from fhir_server.feed import identity, numbers, results, visits
+from fhir_server.feed import apart, identity, numbers, results, visits
 from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
 from fhir_server.feed.aside import LARGE_NUMBER, aside
 from fhir_server.feed.items import Item, Work, linked, targets, without
-from fhir_server.feed.ledger import KIND, Ledger
+from fhir_server.feed.ledger import KIND, Ledger, owned
 from fhir_server.feed.orders import Anchor, anchors, group_key, result_uid
 from fhir_server.feed.provenance import provenance
 from fhir_server.feed.reconcile import Said, reconcile, stamp
@@ -30,7 +30,7 @@ from mappers.v2.problem import Problem
 
 Resource = dict[str, Any]
 SHARED_TYPES = frozenset({"Practitioner", "PractitionerRole", "Organization", "Location", "Device", "Medication", "Substance"})
-OF_SEVERAL = frozenset({"Account", "Coverage"})  # a family shares the number of its account and policy, all members of a plan the plan's
+OF_SEVERAL = frozenset({"Account", "Coverage"})  # a family shares the number of its account and policy
 ENTRY_ID = re.compile(r"[0-9a-f]{24}")  # `receipt.new_id`: it begins with the milliseconds of receipt
 RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
 STATE = KIND
@@ -186,7 +186,8 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
     orders |= {children_key(order) for anchor in found.values() for order in (*anchor.orders, *anchor.parents)}
     stateful = [key for item in items if _has_state(item) for key in item.keys]
     meeting.asked.update(guess for key in stateful if (guess := meeting.means.guesses.get(key)))
-    meeting.states.update(await meeting.ledger.load([key for item in items for key in item.keys], orders | meeting.asked))
+    known = [key for item in items if item.rtype not in apart.TABLE for key in item.keys]
+    meeting.states.update(await meeting.ledger.load(known, orders | meeting.asked))
 
 
 def _has_state(item: Item) -> bool:
@@ -222,10 +223,12 @@ async def _find_patient(meeting: Meeting, item: Item) -> None:
 async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
     for item in items:
         item.res = linked(item.res, meeting.refs)
+    await _own(meeting, [item for item in items if item.rtype in apart.TABLE])
+    for item in items:
         patient = identity.patient_of(item.res)
         ref = ""
         for key in item.keys:
-            ref = ref or await meeting.ledger.find(key, patient)
+            ref = ref or await _named(meeting, item, key, patient)
         if not ref and item.rtype in SHARED_TYPES:
             known = await meeting.means.lookup(meeting.tx, item.rtype, [key.partition("|")[2] for key in item.keys])
             ref = f"{item.rtype}/{known[0]}" if known else ""
@@ -235,10 +238,32 @@ async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
         _settle(meeting, item, ref, patient)
 
 
+async def _own(meeting: Meeting, items: Sequence[Item]) -> None:
+    """Of what is told apart by further numbers, have the keys of its patient at hand."""
+    for item in items:
+        item.numbers = apart.told(item.rtype, item.segment)
+        patient = identity.patient_of(item.res)
+        item.keys = tuple(owned(key, patient) for key in apart.without_numbers(item.keys, item.numbers))
+    await meeting.ledger.load([key for item in items for key in item.keys])
+
+
+async def _named(meeting: Meeting, item: Item, key: str, patient: str) -> str:
+    """The resource that a key means for an item of this patient, '' if there is none yet."""
+    if item.rtype not in apart.TABLE:
+        return await meeting.ledger.find(key, patient)
+    others = {one.ref for one in meeting.work.items if one is not item and one.rtype == item.rtype and one.ref and not _same_said(one, item)}
+    return apart.chosen(item.rtype, await meeting.ledger.rows(key, patient), item.numbers, others)
+
+
+def _same_said(one: Item, other: Item) -> bool:
+    """True if two items of a message with the same identifier are one thing that is said twice."""
+    return one.numbers == other.numbers and (bool(one.numbers) or one.res == other.res)
+
+
 def _settle(meeting: Meeting, item: Item, ref: str, patient: str) -> None:
     meeting.decide(item, ref)
     for key in item.keys:
-        meeting.ledger.keep(key, item.ref, patient)
+        meeting.ledger.keep(key, item.ref, patient, item.numbers)
     if item.rtype in SHARED_TYPES:
         item.digest = results.full_digest(item.res)
         item.write = item.new or not meeting.ledger.same(item.keys[0], meeting.work.source.name, item.digest)
@@ -274,9 +299,11 @@ def _least_bound(meeting: Meeting, pending: Sequence[Item], urls: Collection[str
 
 def _natural(meeting: Meeting, item: Item) -> str:
     """The key by content; equal things of one message that nobody shares are told apart by their order."""
-    key = identity.natural_key(meeting.work.source, linked(item.res, meeting.refs))
+    res = linked(item.res, meeting.refs)
+    key = identity.natural_key(meeting.work.source, res)
     if item.rtype in SHARED_TYPES:
         return key
+    key = owned(key, identity.patient_of(res))
     meeting.seen[key] = meeting.seen.get(key, 0) + 1
     return key if meeting.seen[key] == 1 else f"{key}#{meeting.seen[key]}"
 

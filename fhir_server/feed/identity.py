@@ -158,11 +158,11 @@ def _listed(value: Any) -> list[Any]:
 def natural_key(source: Source, res: Resource) -> str:
     """The key of a resource without identifiers: the elements of `identity.csv` (all of it where the table has no row), in the source.
 
-    Its references must be those of the store already.
+    Its references must be those of the store already. The patient is no part of it: what belongs to one is kept apart for each (`ledger.owned`).
     """
     if res["resourceType"] == "Encounter":  # a visit without a number: known by its beginning, else one per patient and source
         return f"Encounter|{source.name}|~{res.get('period', {}).get('start', 'open')}"
-    told = told_apart_by(res)
+    told = {name: value for name, value in told_apart_by(res).items() if name not in PATIENT_LINKS or not patient_of(res)}
     return f"{res['resourceType']}|{source.name}|~{hashlib.blake2b(encode(told), digest_size=16).hexdigest()}"
 
 

@@ -14,6 +14,7 @@ from mappers.v2.message import Message, Segment
 
 Resource = dict[str, Any]
 NOWHERE: Mapping[tuple[str, str], str] = MappingProxyType({})
+UNTOLD: Mapping[str, str] = MappingProxyType({})
 NOT_STORED = frozenset({"MessageHeader", "Provenance", "Bundle", "OperationOutcome"})  # the inbox and our own Provenance say this better
 
 
@@ -22,7 +23,7 @@ class Item:
     """One resource on its way into the store.
 
     url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls, origins: see `reconcile.Said`; key: the identity key
-    it was found or is kept under; targets: what it refers to, as mapped; linked: all of it is rewritten; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
+    it was found or is kept under; targets: what it refers to, as mapped; numbers: what tells it apart from others of its identifier (`apart`); linked: all of it is rewritten; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
     """
 
     url: str
@@ -41,6 +42,7 @@ class Item:
     withdrawn: tuple[str, ...] = ()
     targets: frozenset[str] = frozenset()
     rtype: str = ""
+    numbers: Mapping[str, str] = field(default_factory=lambda: UNTOLD)
     linked: bool = False
 
     def __post_init__(self) -> None:

@@ -1,12 +1,14 @@
 """The identity documents of one transaction: loaded, matched, extended. Identity documents: {_id: key, tracks, digests}.
 
-tracks: [{ref: 'Patient/1', patient: 'Patient/1' | ''}], one per patient for things that belong to a patient (two patients may have orders
-of the same number); digests: [[source, digest]] of what each source last said of a shared thing (a doctor, a ward), so that saying it again
+tracks: [{ref: 'Patient/1', patient: 'Patient/1' | '', told: numbers of `apart`}], one per patient for things that belong to a patient (two patients may
+have orders of the same number). What has no number of its own (an allergy, a visit without PV1-19), or only one of a plan that thousands share, is kept per
+patient: '@Patient/1|AllergyIntolerance|...'. digests: [[source, digest]] of what each source last said of a shared thing (a doctor, a ward), so that saying it again
 costs nothing. Aliases of merged resources are documents 'alias|Patient/2' {ref: 'Patient/1', g: 7} of the same kind (ref '' after an undo).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from fhir_server.store import Tx
 from fhir_server.store.inbox import Document, Inbox
@@ -14,6 +16,13 @@ from fhir_server.store.inbox import Document, Inbox
 KIND = "feed"  # the one collection of the feed's own documents: identity, aliases, states
 GENERATION = "aliases"  # the document that counts the changes of aliases: {n}
 MAX_CHAIN = 32
+MOST_OWNED = 10_000  # things of one patient without numbers of their own
+UNTOLD: Mapping[str, str] = MappingProxyType({})
+
+
+def owned(key: str, patient: str) -> str:
+    """The key of something that only belongs to a patient, and is none but in its papers: one document for all patients would grow with each."""
+    return f"@{patient}|{key}" if patient else key
 
 
 @dataclass(slots=True, eq=False)
@@ -43,14 +52,13 @@ class Ledger:
 
     async def find(self, key: str, patient: str) -> str:
         """The resource a loaded key names for this patient ('' for things of no patient); '' if there is none yet."""
+        return next((str(row["ref"]) for row in await self.rows(key, patient)), "")
+
+    async def rows(self, key: str, patient: str) -> list[Document]:
+        """All that a loaded key names for this patient, what came from patients that were merged into this one behind its own."""
         tracks = self.documents.get(key, {}).get("tracks", ())
-        for row in tracks:
-            if row["patient"] == patient:
-                return str(row["ref"])
-        for row in tracks:
-            if row["patient"] and await self.alias(row["patient"]) == patient:
-                return str(row["ref"])
-        return ""
+        own = [row for row in tracks if row["patient"] == patient]
+        return own + [row for row in tracks if row["patient"] not in ("", patient) and await self.alias(row["patient"]) == patient]
 
     async def alias(self, ref: str) -> str:
         """The resource that stands for this one after merges: itself if it was never merged."""
@@ -62,11 +70,15 @@ class Ledger:
             ref = str(self.documents[key]["ref"])
         raise RuntimeError("a chain of merges has no end")
 
-    def keep(self, key: str, ref: str, patient: str = "") -> None:
-        """Let a key name this resource."""
+    def keep(self, key: str, ref: str, patient: str = "", told: Mapping[str, str] = UNTOLD) -> None:
+        """Let a key name this resource. told: numbers that tell it apart from others of this key (`apart`)."""
         document = self.documents.setdefault(key, {"_id": key, "tracks": []})
-        if not any(row["ref"] == ref and row["patient"] == patient for row in document["tracks"]):
-            document["tracks"] = [*document["tracks"], {"ref": ref, "patient": patient}]
+        row = next((row for row in document["tracks"] if row["ref"] == ref and row["patient"] == patient), None)
+        if row is None:
+            document["tracks"] = [*document["tracks"], {"ref": ref, "patient": patient, **({"told": dict(told)} if told else {})}]
+            self._touch(key)
+        elif told and (known := {**row.get("told", {}), **told}) != row.get("told"):
+            document["tracks"] = [{**one, "told": known} if one is row else one for one in document["tracks"]]
             self._touch(key)
 
     def same(self, key: str, source: str, digest: str) -> bool:
@@ -95,7 +107,7 @@ class Ledger:
         """Let a key name `new` wherever it named `old`."""
         document = self.documents.setdefault(key, {"_id": key, "tracks": []})
         swapped = [
-            {"ref": new if row["ref"] == old else row["ref"], "patient": new if row["patient"] == old else row["patient"]}
+            {**row, "ref": new if row["ref"] == old else row["ref"], "patient": new if row["patient"] == old else row["patient"]}
             for row in document["tracks"]
         ]
         document["tracks"] = [row for place, row in enumerate(swapped) if row not in swapped[:place]]
@@ -106,6 +118,15 @@ class Ledger:
         if key in self.documents:
             document = self.documents[key]
             document["tracks"] = [{**row, "patient": patient} if row["ref"] == ref else row for row in document["tracks"]]
+            self._touch(key)
+
+    async def hand_over(self, old: str, new: str) -> None:
+        """Let what belongs to one patient be found by the messages of another, who stands for that one from now on."""
+        for row in await self.inbox.beginning(self.tx, KIND, owned("", old), MOST_OWNED):
+            key = owned(row["_id"].removeprefix(owned("", old)), new)
+            await self.load([key])
+            document = self.documents.setdefault(key, {"_id": key, "tracks": []})
+            document["tracks"] = [*document["tracks"], *(track for track in row["tracks"] if track not in document["tracks"])]
             self._touch(key)
 
     async def point(self, retired: str, survivor: str) -> list[str]:

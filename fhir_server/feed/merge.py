@@ -267,6 +267,7 @@ async def _move_keys(meeting: Meeting, survivor: str, retired: str) -> tuple[lis
     for key in keys:
         meeting.ledger.move(key, retired, survivor)
         meeting.ledger.retire(key)
+    await meeting.ledger.hand_over(retired, survivor)
     return keys, await meeting.ledger.point(retired, survivor)
 
 

@@ -139,7 +139,7 @@ async def _restore_keys(means: Means, tx: Tx, merge: Document) -> None:
     documents = await means.inbox.load(tx, KIND, merge["keys"])
     for document in documents.values():
         document["tracks"] = [
-            {"ref": retired if one["ref"] == survivor else one["ref"], "patient": retired if one["patient"] == survivor else one["patient"]}
+            {**one, "ref": retired if one["ref"] == survivor else one["ref"], "patient": retired if one["patient"] == survivor else one["patient"]}
             for one in document["tracks"]
         ]
         document.pop("retired", None)

@@ -121,6 +121,9 @@ class Inbox(Protocol):
     async def find(self, tx: Tx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000, *, after: str = "") -> list[Document]:
         """Documents of feed whose indexed field `name` is one of `values`, by id, those behind `after`."""
 
+    async def beginning(self, tx: Tx | None, kind: str, prefix: str, limit: int) -> list[Document]:
+        """Documents whose id begins like this, in the order of their ids."""
+
     async def save(self, tx: Tx | None, kind: str, documents: Sequence[Document]) -> None:
         """Write these documents whole (each has `_id`), replacing what was there."""
 

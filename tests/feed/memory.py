@@ -214,6 +214,10 @@ class MemoryInbox:
         found = {id: (tx or MemoryTx(self.store)).read(kind, id) for id in ids}
         return {id: copy.deepcopy(row) for id, row in found.items() if row is not None}
 
+    async def beginning(self, tx: Any, kind: str, prefix: str, limit: int) -> list[dict[str, Any]]:
+        rows = (tx or MemoryTx(self.store)).rows(kind)
+        return [copy.deepcopy(row) for id, row in sorted(rows.items()) if id.startswith(prefix)][:limit]
+
     async def find(
         self, tx: MemoryTx | None, kind: str, name: str, values: Sequence[Any], limit: int = 1000, *, after: str = ""
     ) -> list[dict[str, Any]]:

@@ -164,5 +164,7 @@ async def test_a_message_is_traced_only_to_what_it_wrote(inbox: MongoInbox) -> N
 async def test_documents_are_found_by_an_indexed_field(inbox: MongoInbox) -> None:
     await inbox.save(None, "feed", [{"_id": f"k{number}", "tracks": [{"ref": f"Patient/{number % 2}", "patient": ""}]} for number in range(4)])
     assert [row["_id"] for row in await inbox.find(None, "feed", "tracks.ref", ["Patient/1"])] == ["k1", "k3"]
+    assert [row["_id"] for row in await inbox.beginning(None, "feed", "k", 3)] == ["k0", "k1", "k2"]
+    assert [row["_id"] for row in await inbox.beginning(None, "feed", "k1", 3)] == ["k1"]
     await inbox.drop(None, "feed", ["k1"])
     assert [row["_id"] for row in await inbox.find(None, "feed", "tracks.ref", ["Patient/1"])] == ["k3"]

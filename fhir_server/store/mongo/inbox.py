@@ -276,6 +276,12 @@ class MongoInbox:
             wanted: Document = {name: {"$in": list(values)}, **({"_id": {"$gt": after}} if after else {})}
             return await self._rows(tx, {"find": kind, "filter": wanted, "sort": {"_id": 1}, "limit": limit})
 
+    async def beginning(self, tx: Tx | None, kind: str, prefix: str, limit: int) -> list[Document]:
+        """See `Inbox.beginning`."""
+        with _border(tx):
+            wanted = {"_id": {"$gte": prefix, "$lt": prefix[:-1] + chr(ord(prefix[-1]) + 1)}}
+            return await self._rows(tx, {"find": kind, "filter": wanted, "sort": {"_id": 1}, "limit": limit})
+
     async def save(self, tx: Tx | None, kind: str, documents: Sequence[Document]) -> None:
         """See `Inbox.save`."""
         with _border(tx):
