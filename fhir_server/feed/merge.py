@@ -20,6 +20,7 @@ from fhir_server.feed.answers import Failed
 from fhir_server.feed.apply import Deferred, Meeting, Write
 from fhir_server.feed.items import Item
 from fhir_server.feed.ledger import KIND as FEED
+from fhir_server.feed.moved import follow, known_again
 from fhir_server.feed.numbers import identity_of
 from fhir_server.feed.rewrite import redirected, rewritten
 from fhir_server.sources import Source
@@ -401,6 +402,7 @@ async def _act_on_part(
     patient: str,
     owner: str,
 ) -> None:
+    source = meeting.work.source
     known = [await meeting.ledger.find(key, patient) for key in new_keys]
     target = next((one for one in known if one and one != ref), "")
     if operation == "move":
@@ -413,6 +415,7 @@ async def _act_on_part(
         await _grow_old(meeting, writes, target, old_keys, write.res.get("identifier", []))
         aliases = await meeting.ledger.point(ref, target)
         touched = await rewritten(meeting.means, meeting.tx, ref, target, REWRITE_AT_ONCE, writes)
+        await known_again(meeting.ledger, source, [write.res for name in touched if (write := writes.get(name))], patient)
         done = {"keys": list(old_keys), "aliases": aliases, "touched": touched, "before": {"status": write.res.get("status")}}
         await _record(meeting, "merge", target, ref, done)
     else:
@@ -446,4 +449,5 @@ async def _move_part(meeting: Meeting, writes: dict[str, Write], rtype: str, ref
                 touched.append(f"{member.rtype}/{member.rid}")
     for key in old_keys:
         meeting.ledger.reassign(key, ref, patient)
+    meeting.changed.update(await follow(meeting.ledger, meeting.states, touched, owner, patient))
     await _record(meeting, "move part", patient, owner, {"part": ref, "touched": touched, "state": "done"})

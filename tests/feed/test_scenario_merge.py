@@ -264,6 +264,26 @@ async def test_a_moved_visit_takes_its_results_to_the_right_patient() -> None:
     assert len(exchange.all("Encounter")) == 2
 
 
+VISIT = (pv1("V2"), "DG1|1||I10^Hypertension^I10|||A")
+REPORT = (pv1("V2"), obr(), obx("K", "1"))
+
+
+@pytest.mark.parametrize(("event", "former"), [("A45", "2"), ("A42", "1")])
+async def test_what_moved_with_a_visit_is_found_again_when_it_is_sent_again(event: str, former: str) -> None:
+    """A diagnosis is not recorded twice, and a report sent again is no correction of a wrong patient."""
+    exchange = Exchange()
+    await exchange.send(adt("A01", pid("1"), pv1("V1")))
+    await exchange.send(adt("A01", pid(former), *VISIT))
+    await exchange.send(oru(*REPORT, patient=pid(former)))
+    assert await exchange.send(adt(event, pid("1"), mrg(former, visit="V2"), pv1("V2" if event == "A45" else "V1"))) == "AA"
+    await exchange.send(adt("A08", pid("1"), *VISIT))
+    await exchange.send(oru(*REPORT, patient=pid("1")))
+    right = f"Patient/{by_number(exchange, '1')['id']}"
+    for rtype in ("Condition", "Observation", "DiagnosticReport"):
+        assert exchange.one(rtype)["subject"]["reference"] == right
+        assert exchange.one(rtype).get("status") != "entered-in-error"
+
+
 @pytest.mark.parametrize("event", ["A50", "A51"])
 async def test_a_changed_visit_number_stays_on_the_same_visit(event: str) -> None:
     exchange = Exchange()
