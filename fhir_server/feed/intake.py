@@ -21,6 +21,7 @@ from fhir_server.feed import answers, receipt, sequence
 from fhir_server.feed.answers import COMMIT, FAILURES, Failed
 from fhir_server.feed.apply import Deferred, Means
 from fhir_server.feed.aside import LARGE_BYTES, aside, is_large
+from fhir_server.feed.asked import asked, wanted
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.statistics import Statistics
 from fhir_server.feed.work import Mapped, apply_all, check, kind_of, map_message, merges
@@ -135,26 +136,27 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
         return await _unreadable(feed, raw, sender, stored, "wide", replace(message, charset="ascii"))
     source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"), certificate=sender.certificate, client=sender.client)
     feed.statistics.count(source.name, "received")
-    accept, application = message.get("MSH-15").upper(), message.get("MSH-16").upper()
-    enhanced = accept in ("AL", "ER", "SU") or (accept == "NE" and application == "NE")
+    want = asked(message)
     feed.connections[source.name] = sender.connection
-    refused = _refused(feed, message, source) if enhanced else None
-    commit = answers.answer(message, "CA", []) if enhanced else b""
-    owner = "" if enhanced and refused is None else feed.owner
+    refused = _refused(feed, message, source) if want.enhanced else None
+    commit = answers.answer(message, "CA", []) if want.enhanced else b""
+    owner = "" if want.enhanced and refused is None else feed.owner
     made = await aside(len(raw) > LARGE_BYTES, receipt.entry_of, message, raw, source, sender, owner, commit)
     try:
         entry, is_new = await _store(feed, made)
     except Refusal:
         failure = FAILURES["not-stored"]
-        code = COMMIT["AE"] if enhanced else failure.code
-        return _say(feed, source, message, code, [Problem("E", "", failure.condition, failure.text)], accept if enhanced else application)
+        code = COMMIT["AE"] if want.enhanced else failure.code
+        return _say(
+            feed, source, message, code, [Problem("E", "", failure.condition, failure.text)], want.accept if want.enhanced else want.application
+        )
     await stored()
     if refused is not None:
         return await _rejected(feed, entry, is_new, message, source, refused)
-    if enhanced:
-        return await _committed(feed, entry, is_new, message, source, accept)
+    if want.enhanced:
+        return await _committed(feed, entry, is_new, message, source, want.accept)
     answer = await work_out(feed, entry, message, source) if is_new else await _again(feed, entry, message, source)
-    return answer if _wanted(application, answer) else None
+    return answer if _wanted(want.application, answer) else None
 
 
 def _say(feed: Feed, source: Source, message: Message, code: str, problems: Sequence[Problem], condition: str, expected: str = "") -> bytes | None:
@@ -164,9 +166,7 @@ def _say(feed: Feed, source: Source, message: Message, code: str, problems: Sequ
 
 
 def _wanted(condition: str, answer: bytes) -> bool:
-    """MSH-15 or MSH-16 (table 0155): AL always, NE never, ER only errors, SU only successes; empty counts as AL."""
-    accepted = answer_code(answer)[1:] == "A"
-    return condition in ("", "AL") or (condition == "SU" and accepted) or (condition == "ER" and not accepted) or condition not in ("NE", "ER", "SU")
+    return wanted(condition, accepted=answer_code(answer)[1:] == "A")
 
 
 def answer_code(answer: bytes) -> str:
@@ -221,7 +221,7 @@ async def _rejected(feed: Feed, entry: Entry, is_new: bool, message: Message, so
         final = _final(why.failure.status, why.problems, answer, entry, message, ())
         await feed.inbox.finish(None, entry, {**final, "commit": answer, "due": False})
         feed.statistics.count(source.name, why.failure.status)
-    return _say(feed, source, message, code, why.problems, message.get("MSH-15").upper())
+    return _say(feed, source, message, code, why.problems, asked(message).accept)
 
 
 async def _flag_resent(feed: Feed, entry: Entry) -> None:
@@ -379,7 +379,7 @@ def _final(status: str, problems: Sequence[Problem], answer: bytes, entry: Entry
         "answer": answer,
         "refs": refs,
         "done": datetime.now(UTC),
-        "due": bool(entry.commit) and _wanted(message.get("MSH-16").upper() or "NE", answer),
+        "due": bool(entry.commit) and _wanted(asked(message).application, answer),
     }
 
 

@@ -180,7 +180,8 @@ async def test_enhanced_mode_says_ca_at_once_and_the_application_answer_later() 
     assert await worker.deliver(exchange.feed, push, None) == 0
 
 
-async def test_conditions_of_msh_15_and_16_decide_what_is_said() -> None:
+async def test_2_9_3_conditions_of_msh_15_and_16_decide_what_is_said() -> None:
+    """Enhanced mode holds as soon as one of the two is valued; the other, left empty, asks for nothing."""
     exchange = Exchange()
     good, bad = adt("A08", pid(), msh_rest="|||{}|{}"), msh("ZZZ^Z99", rest="|||{}|{}")[0] + "\r"
     said = {
@@ -191,6 +192,14 @@ async def test_conditions_of_msh_15_and_16_decide_what_is_said() -> None:
         ("", ""): ("AA", "AR"),
         ("SU", "NE"): ("CA", "CA"),
         ("ER", "NE"): ("", ""),
+        ("AL", ""): ("CA", "CA"),
+        ("AL", "AL"): ("CA", "CA"),
+        ("NE", ""): ("", ""),
+        ("", "NE"): ("", ""),
+        ("", "AL"): ("AA", "AR"),
+        ("", "SU"): ("AA", ""),
+        ('""', ""): ("AA", "AR"),
+        ("XX", ""): ("AA", "AR"),
     }
     for number, (asked, codes) in enumerate(said.items()):
         for message, code in zip((good, bad), codes):
