@@ -177,6 +177,8 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
     for item in items:
         if item.rtype == "Patient":
             keys = identity.patient_keys(source, item.segment) if item.segment is not None else ()
+            gone = meeting.work.retiring.get(item.segment.index, ()) if item.segment is not None else ()
+            keys = tuple(key for key in keys if key not in gone) or keys
             item.keys = keys or tuple(key for key in [identity.demographic_key(source, item.res)] if key)
         elif item.rtype not in RESULT_TYPES:
             item.keys = identity.identifier_keys(source, item.res)

@@ -108,11 +108,12 @@ def _item_of(meeting: Meeting, segment: Segment) -> Item | None:
 
 
 async def _known(meeting: Meeting, keys: Sequence[str]) -> list[str]:
-    """The patients that these keys name: as the feed knows them, else those that a client stored with the number."""
+    """The patients that these keys name: as the feed knows them, and those that a client stored with a number that the feed does not know."""
     await meeting.ledger.load(keys)
     found = [ref for key in keys for ref in meeting.ledger.refs(key)]
-    if not found and keys:
-        found = [f"Patient/{rid}" for rid in await meeting.means.lookup(meeting.tx, "Patient", [key.partition("|")[2] for key in keys])]
+    unknown = [key.partition("|")[2] for key in keys if not meeting.ledger.refs(key)]
+    if unknown:
+        found += [f"Patient/{rid}" for rid in await meeting.means.lookup(meeting.tx, "Patient", unknown)]
     return list(dict.fromkeys([await meeting.ledger.alias(ref) for ref in found]))
 
 
@@ -125,8 +126,10 @@ async def _patient(meeting: Meeting, writes: dict[str, Write], pair: Pair, opera
     if survivor is None or not keys:
         raise Failed("mapping", [Problem("E", place, "101", "both patients must be named by an identifier that identifies")])
     refs = await _known(meeting, keys)
+    if operation not in ("link", "unlink"):  # numbers that the survivor has already, of an earlier merge or of both patients, name nobody else
+        refs = [ref for ref in refs if ref != survivor.ref] or refs
     if len(refs) > 1:
-        raise Deferred(Problem("E", place, "205", "the identifiers belong to different stored patients"))
+        raise Deferred(Problem("E", place, "205", "the identifiers belong to different stored patients: one at a time can be merged"))
     retired = refs[0] if refs else ""
     if operation in ("link", "unlink"):
         await _link(meeting, writes, survivor.ref, retired, operation, place)
@@ -329,6 +332,14 @@ def also_known(message: Message, source: Source) -> dict[tuple[str, int], tuple[
     return found
 
 
+def retiring(message: Message, source: Source) -> dict[int, frozenset[str]]:
+    """Of a merge: index of a PID -> keys of the number that goes. Where PID-3 lists it beside the one that stays, the latter names the survivor."""
+    row = row_of(message)
+    if row is None or row.patient != "merge":
+        return {}
+    return {pair.pid.index: frozenset(identity.patient_keys(source, pair.mrg, identity.MERGED_FIELDS)) for pair in pairs(message, row)}
+
+
 def visit_field(message: Message) -> str:
     """Where MRG names the visit: MRG-5, or MRG-6 (alternate visit id) in A51."""
     return "6(1)" if message.trigger == "A51" else "5(1)"
@@ -415,7 +426,7 @@ async def _act_on_part(
         await _grow_old(meeting, writes, target, old_keys, write.res.get("identifier", []))
         aliases = await meeting.ledger.point(ref, target)
         touched = await rewritten(meeting.means, meeting.tx, ref, target, REWRITE_AT_ONCE, writes)
-        await known_again(meeting.ledger, source, [write.res for name in touched if (write := writes.get(name))], patient)
+        await known_again(meeting.ledger, source, [writes[name].res for name in touched if name in writes], patient)
         done = {"keys": list(old_keys), "aliases": aliases, "touched": touched, "before": {"status": write.res.get("status")}}
         await _record(meeting, "merge", target, ref, done)
     else:

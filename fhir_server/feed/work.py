@@ -10,7 +10,7 @@ from fhir_server.feed.apply import Applied, Means, Meeting, Write, apply
 from fhir_server.feed.aside import aside, is_large
 from fhir_server.feed.documents import relate
 from fhir_server.feed.items import Work, items_of
-from fhir_server.feed.merge import also_known, left_out, merge, row_of
+from fhir_server.feed.merge import also_known, left_out, merge, retiring, row_of
 from fhir_server.feed.times import event_time, sortable, zone_of
 from fhir_server.sources import Source
 from fhir_server.store import Tx
@@ -38,7 +38,8 @@ class Mapped:
         """Fresh items: a transaction that is retried starts again from what was mapped."""
         at = event_time(self.message, "person", zone_of(self.source.zone), self.received)
         items = items_of(self.bundle, self.facts, self.message, left_out(self.message))
-        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, self.attempt, also_known(self.message, self.source))
+        also, gone = also_known(self.message, self.source), retiring(self.message, self.source)
+        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, self.attempt, also, gone)
 
 
 def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, message: Message, source: Source) -> Mapped:

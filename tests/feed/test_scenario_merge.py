@@ -348,6 +348,54 @@ async def test_one_message_may_merge_several_patients() -> None:
     assert len({row["g"] for row in aliases}) == 2
 
 
+BOTH = "2^^^HOSP^MR~{}^^^HOSP^MR"
+
+
+@pytest.mark.parametrize("other", ["99", "1", "22"])
+async def test_3_4_10_1_mrg_1_lists_numbers_of_one_patient(other: str) -> None:
+    """One of them known and one not, one the survivor's own, or both of the retired patient: it is merged, and all its numbers lead to the survivor."""
+    exchange = await two_patients()
+    await exchange.send(adt("A08", pid("2").replace("2^^^HOSP^MR", BOTH.format("22"))))
+    assert await exchange.send(adt("A40", pid("1"), f"MRG|{BOTH.format(other)}")) == "AA"
+    survivor = by_number(exchange, "1")
+    assert subjects(exchange) == {f"Patient/{survivor['id']}"}
+    await exchange.send(oru(obr("F7"), obx("K", "7"), patient=pid(other)))
+    assert subjects(exchange) == {f"Patient/{survivor['id']}"}
+    assert len(exchange.all("Patient")) == 2
+
+
+async def test_3_4_10_1_after_an_earlier_merge_mrg_1_may_still_list_its_number() -> None:
+    exchange = await two_patients()
+    await exchange.send(adt("A01", pid("3"), pv1("V3")))
+    assert await exchange.send(adt("A40", pid("1"), mrg("2"))) == "AA"
+    assert await exchange.send(adt("A40", pid("1"), f"MRG|{BOTH.format('3')}")) == "AA"
+    assert subjects(exchange) == {f"Patient/{by_number(exchange, '1')['id']}"}
+
+
+@pytest.mark.parametrize("stored", ["feed", "client"])
+async def test_3_4_10_1_numbers_of_two_patients_in_one_mrg_wait_for_a_person(stored: str) -> None:
+    """ "Only one old number can be merged with one new number in a transaction": which of the two charts is meant, nobody can tell. Two groups say it."""
+    exchange = await two_patients()
+    if stored == "client":
+        await stored_by_a_client(exchange, "c3", "3")
+    else:
+        await exchange.send(adt("A01", pid("3"), pv1("V3")))
+    before = exchange.state()
+    assert await exchange.send(adt("A40", pid("1"), f"MRG|{BOTH.format('3')}")) == "AE"
+    assert exchange.inbox.entries()[-1].status == "deferred"
+    assert exchange.state() == before
+    assert await exchange.send(adt("A40", pid("1"), mrg("2"), pid("1"), mrg("3"))) == "AA"
+
+
+async def test_pid_3_of_a_merge_may_list_the_number_that_goes() -> None:
+    exchange = await two_patients()
+    both = pid("1").replace("1^^^HOSP^MR", "1^^^HOSP^MR~2^^^HOSP^MR")
+    assert await exchange.send(adt("A40", both, mrg("2"))) == "AA"
+    assert subjects(exchange) == {f"Patient/{exchange.patient('1')['id']}"}
+    retired = [res for res in exchange.all("Patient") if not res["active"]]
+    assert [link["type"] for link in retired[0]["link"]] == ["replaced-by"]
+
+
 async def test_the_same_number_of_two_hospitals_is_two_people_before_and_after_a_merge() -> None:
     exchange = await two_patients()
     await exchange.send(adt("A08", pid("2", "OTHER^EVE", "19990909", "F", authority="CLINIC"), sender="ADT|CLINIC"))
