@@ -170,3 +170,11 @@ def test_midnight_said_as_24_is_the_next_day(sent: str, date: str | None, time: 
 def test_entries_are_named_alike_each_time() -> None:
     first, second = (mapped("ADT^A01", EVN, "PID|1||7", "PV1|1|I").bundle for _ in range(2))
     assert first == second
+
+
+def test_the_business_phone_of_a_relative_is_one_contact_point() -> None:
+    """NK1-6 is a work number unless XTN.2 says otherwise; its use stands on the number, not beside it."""
+    made = mapped("ADT^A08", "EVN|A08|20240101", "PID|1||1^^^B^MR||A^B", "NK1|1|A^C|SPO|||0302~0303^PRN^CP")
+    points = one(made, "RelatedPerson")["telecom"]
+    assert points == [{"system": "phone", "value": "0302", "use": "work"}, {"system": "phone", "value": "0303", "use": "home"}]
+    assert one(made, "Patient")["contact"][0]["telecom"] == points
