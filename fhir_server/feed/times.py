@@ -57,6 +57,7 @@ def sortable(moment: datetime) -> str:
 def event_time(message: Message, what: str, zone: tzinfo, received: datetime, segment: Segment | None = None) -> datetime:
     """When facts of this kind ('person', 'result', 'order') became true; `segment` is the OBR or ORC concerned. Receipt where nothing is said."""
     header_zone = _offset(message.get("MSH-7.1")) or zone
+    sent = instant(message.get("MSH-7.1"), header_zone)
     for path in TIMES.get((message.code, what)) or TIMES[("*", what)]:
         name, _, field = path.partition("-")
         text = (
@@ -66,8 +67,15 @@ def event_time(message: Message, what: str, zone: tzinfo, received: datetime, se
         )
         moment = instant(text, header_zone)
         if moment is not None:
+            if sent is not None and moment < sent < moment + _precision(text):  # '20240101' said at noon: MSH-7 tells when on that day at the latest
+                moment = sent
             return received if moment > received + AHEAD else moment
     return received
+
+
+def _precision(text: str) -> timedelta:
+    """How long the time lasts that a DTM value names; nothing for years and months, which tell no order of events."""
+    return {8: timedelta(days=1), 10: timedelta(hours=1), 12: timedelta(minutes=1)}.get(len(re.match(r"\d*", text.strip())[0]), timedelta(0))  # type: ignore[index]
 
 
 def _component(path: str) -> str:

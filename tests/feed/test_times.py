@@ -47,6 +47,12 @@ def message(code: str, *segments: str, sent: str = "202405010000") -> bytes:
         (message("ADT^A08", "EVN|A08|20340401"), "person", sortable(RECEIVED)),
         (message("ADT^A08", sent=""), "person", sortable(RECEIVED)),
         (message("ADT^A08", "EVN|A08|202404011200", sent="20240401+0200"), "person", "2024-04-01T10:00:00.000Z"),
+        (message("ADT^A08", "EVN|A08|20240401", sent="20240401093000"), "person", "2024-04-01T09:30:00.000Z"),
+        (message("ADT^A08", "EVN|A08|202404010930", sent="20240401093040"), "person", "2024-04-01T09:30:40.000Z"),
+        (message("ADT^A08", "EVN|A08|202404010930", sent="20240401093140"), "person", "2024-04-01T09:30:00.000Z"),
+        (message("ADT^A08", "EVN|A08|2024", sent="20240401093140"), "person", "2024-01-01T00:00:00.000Z"),
+        (message("ORM^O01", "ORC|NW||||||||20240401093000"), "order", "2024-04-01T09:30:00.000Z"),
+        (message("SIU^S12", "SCH||||||||||^^^20240601"), "order", "2024-05-01T00:00:00.000Z"),
     ],
 )
 def test_the_event_time_is_that_of_the_table(raw: bytes, what: str, expected: str) -> None:
