@@ -20,10 +20,10 @@ from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
 from fhir_server.feed.aside import LARGE_NUMBER, aside
 from fhir_server.feed.items import Item, Work, linked, targets, without
 from fhir_server.feed.ledger import KIND, Ledger, owned
-from fhir_server.feed.orders import Anchor, anchors, group_key, result_uid
+from fhir_server.feed.orders import Anchor, anchors, group_key, last_before, result_uid
 from fhir_server.feed.provenance import provenance
 from fhir_server.feed.reconcile import Said, reconcile, stamp
-from fhir_server.feed.times import event_time, sortable, zone_of
+from fhir_server.feed.times import TIMES, event_time, sortable, zone_of
 from fhir_server.store import Stored, Tx
 from fhir_server.store.inbox import Document, Inbox
 from mappers.v2.problem import Problem
@@ -32,6 +32,7 @@ Resource = dict[str, Any]
 SHARED_TYPES = frozenset({"Practitioner", "PractitionerRole", "Organization", "Location", "Device", "Medication", "Substance"})
 OF_SEVERAL = frozenset({"Account", "Coverage"})  # a family shares the number of its account and policy
 ENTRY_ID = re.compile(r"[0-9a-f]{24}")  # `receipt.new_id`: it begins with the milliseconds of receipt
+ORDER_SEGMENTS = frozenset({"ORC", "OBR", "RXO", "RXE", "RXD", "RXG", "RXA", "TQ1"})
 RESULT_TYPES = frozenset({"Observation", "DiagnosticReport"})
 STATE = KIND
 MOST_GUESSES = 10_000
@@ -231,6 +232,8 @@ async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
         ref = ""
         for key in item.keys:
             ref = ref or await _named(meeting, item, key, patient)
+        if not ref and not patient and item.rtype not in apart.TABLE:
+            ref = _of_one(meeting, item)
         if not ref and item.rtype in SHARED_TYPES:
             known = await meeting.means.lookup(meeting.tx, item.rtype, [key.partition("|")[2] for key in item.keys])
             ref = f"{item.rtype}/{known[0]}" if known else ""
@@ -260,6 +263,12 @@ async def _named(meeting: Meeting, item: Item, key: str, patient: str) -> str:
 def _same_said(one: Item, other: Item) -> bool:
     """True if two items of a message with the same identifier are one thing that is said twice."""
     return one.numbers == other.numbers and (bool(one.numbers) or one.res == other.res)
+
+
+def _of_one(meeting: Meeting, item: Item) -> str:
+    """What the numbers name where a message names no patient (an ORL or ORR without PID) and only one patient has such a number; '' otherwise."""
+    known = {ref for key in item.keys for ref in meeting.ledger.refs(key)}
+    return known.pop() if len(known) == 1 else ""
 
 
 def _settle(meeting: Meeting, item: Item, ref: str, patient: str) -> None:
@@ -542,11 +551,27 @@ def _after(meeting: Meeting, item: Item, current: Resource | None) -> Resource:
 
 def _report_after(meeting: Meeting, item: Item, current: Resource | None, sent: Resource) -> Resource:
     references = [row["reference"] for row in sent.get("result", ()) if not row.get("reference", "").startswith("urn:")]
+    if item.assumed and current is not None:
+        sent = {name: value for name, value in sent.items() if name not in item.assumed or name not in current}
     return results.report(current, sent, references, item.withdrawn, item.older)
 
 
+def _time_of(meeting: Meeting, item: Item) -> str:
+    """The event time that holds for a resource: of what an order brought that of its ORC, else of the message as a whole.
+
+    Many senders repeat the time of the order in every transaction about it; then the message's own time tells which is the later one.
+    """
+    work = meeting.work
+    if item.segment is None or item.segment.name not in ORDER_SEGMENTS or item.rtype in SHARED_TYPES or (work.message.code, "order") not in TIMES:
+        return work.person_time
+    order = last_before(work.message, item.segment.index, ("ORC", "PID"))
+    if order is None:
+        return work.person_time
+    return f"{sortable(event_time(work.message, 'order', zone_of(work.source.zone), work.received, order))}|{work.person_time}"
+
+
 def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Resource) -> Resource:
-    at = stamp(meeting.work.person_time, meeting.work.entry)
+    at = stamp(_time_of(meeting, item), meeting.work.entry)
     state = meeting.states.get(item.ref)
     folded: Resource = {}
     steps: list[Document] = []
@@ -554,14 +579,20 @@ def _reconciled(meeting: Meeting, item: Item, current: Resource | None, sent: Re
         steps = list((state or {}).get("steps", ()))
         if current is not None:
             steps = visits.noticed(current, steps)
-        steps = visits.added(
-            steps, visits.step(meeting.work.message.trigger if meeting.work.message.code == "ADT" else "", at, meeting.work.person_time, sent)
-        )
+        told = {name: value for name, value in sent.items() if name not in item.assumed}
+        event = meeting.work.message.trigger if meeting.work.message.code == "ADT" else ""
+        steps = visits.added(steps, visits.step(event, at, meeting.work.occurred or meeting.work.person_time, told))
         folded = visits.fold(steps)
         sent_class = {"class": sent["class"]} if "class" in sent else {}
         sent = {name: value for name, value in sent.items() if name not in visits.FOLDED}
     said = Said(
-        numbers.current_only(sent, state), meeting.work.source.name, at, item.nulls, lambda name: meeting.means.choice(item.rtype, name), item.origins
+        numbers.current_only(sent, state),
+        meeting.work.source.name,
+        at,
+        item.nulls,
+        lambda name: meeting.means.choice(item.rtype, name),
+        item.origins,
+        item.assumed,
     )
     merged, after = reconcile(current, state, said)
     merged = numbers.with_old(merged, state)

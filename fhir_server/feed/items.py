@@ -22,7 +22,7 @@ NOT_STORED = frozenset({"MessageHeader", "Provenance", "Bundle", "OperationOutco
 class Item:
     """One resource on its way into the store.
 
-    url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls, origins: see `reconcile.Said`; key: the identity key
+    url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls, origins, assumed: see `reconcile.Said`; key: the identity key
     it was found or is kept under; targets: what it refers to, as mapped; numbers: what tells it apart from others of its identifier (`apart`); linked: all of it is rewritten; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
     """
 
@@ -44,6 +44,7 @@ class Item:
     rtype: str = ""
     numbers: Mapping[str, str] = field(default_factory=lambda: UNTOLD)
     linked: bool = False
+    assumed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Look at the resource once."""
@@ -58,7 +59,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); attempt: how often the entry was taken up; also_known: (type, segment index) -> further keys that find it; retiring: index of a PID -> keys that do not name its patient, since they are merged into it."""
+    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); occurred: when its event happened, as precisely as it says (FHIR dateTime: EVN-6, else EVN-2, MSH-7); attempt: how often the entry was taken up; also_known: (type, segment index) -> further keys that find it; retiring: index of a PID -> keys that do not name its patient, since they are merged into it."""
 
     entry: str
     message: Message
@@ -69,6 +70,7 @@ class Work:
     attempt: int = 1
     also_known: Mapping[tuple[str, int], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     retiring: Mapping[int, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    occurred: str = ""
 
 
 def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozenset[str] = frozenset()) -> list[Item]:
@@ -83,7 +85,7 @@ def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozens
             items.append(Item(url, res))
         else:
             segment = _segment(message, res["resourceType"], fact)
-            items.append(Item(url, res, segment, fact.nulls, origins=origins_of(res, fact.origins)))
+            items.append(Item(url, res, segment, fact.nulls, origins=origins_of(res, fact.origins), assumed=fact.assumed))
     used = {target for item in items for target in item.targets}
     items = [item for item in items if item.segment is None or item.segment.name not in ("MSH", "SFT") or item.url in used]
     for item in items:

@@ -8,7 +8,8 @@ per url; where no field is told, the kind of an item is its slot (`telecom@home`
 
 - single elements: the newest contribution of any source wins; `""` takes back only the source's own;
 - lists (identifiers, phones, names): each source's items stand beside the others'; a source replaces and deletes only its own;
-- what a FHIR client wrote counts as the contribution `~fhir`, as new as the version it was found in.
+- what a FHIR client wrote counts as the contribution `~fhir`, as new as the version it was found in;
+- what R4 requires and no message told yet is assumed (`~assumed`): older than anything that is said, and gone when something is.
 
 State document (kind `feed`): {_id: 'Patient/1', sources: {source: {slot: {at: stamp, first: stamp, value: JSON text or None}}}}.
 """
@@ -24,6 +25,7 @@ from conformance.codec import decode_value, encode
 Resource = dict[str, Any]
 State = dict[str, Any]
 FHIR = "~fhir"
+ASSUMED = "~assumed"
 UNTOLD: Mapping[tuple[str, str], str] = MappingProxyType({})
 APART = frozenset({"resourceType", "id", "meta", "implicitRules", "text"})
 
@@ -33,7 +35,7 @@ class Said:
     """What one message says of one resource.
 
     stamp: sortable text, event time then receipt (`stamp`); nulls: elements or slots emptied by `""` ('gender', 'telecom@PID.13');
-    choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]'); origins: (list element, `member_key`) -> the field that gave the item. A message that is mapped again (same stamp) takes back what it said
+    choice: JSON name -> element name ('deceasedBoolean' -> 'deceased[x]'); origins: (list element, `member_key`) -> the field that gave the item; assumed: elements of res that the message does not tell. A message that is mapped again (same stamp) takes back what it said
     before and does not say now.
     """
 
@@ -43,6 +45,7 @@ class Said:
     nulls: Collection[str] = ()
     choice: Callable[[str], str] = str
     origins: Mapping[tuple[str, str], str] = field(default_factory=lambda: UNTOLD)
+    assumed: Collection[str] = ()
 
 
 def stamp(event_time: str, entry: str) -> str:
@@ -74,7 +77,20 @@ def reconcile(current: Resource | None, state: State | None, said: Said) -> tupl
             _merge_single(merged, slot, sources, said.choice)
     for element, items in before.items():
         _merge_list(merged, element, items, sources)
+    for name in said.assumed:
+        if name in said.res:
+            _assume(merged, name, said, sources)
     return merged, {"sources": sources}
+
+
+def _assume(merged: Resource, name: str, said: Said, sources: dict[str, dict[str, Any]]) -> None:
+    """Put an element that R4 requires where nothing is known of it."""
+    value = said.res[name]
+    slot = name if isinstance(value, list) else said.choice(name.removeprefix("_"))
+    if all(said.choice(one.removeprefix("_")) != slot for one in merged):
+        merged[name] = value
+        text = encode(value if isinstance(value, list) else {name: value}).decode()
+        sources.setdefault(ASSUMED, {})[slot] = {"at": "", "first": "", "value": text}
 
 
 def _given(slots: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -90,7 +106,7 @@ def _slots(said: Said, own: Collection[str]) -> dict[str, Any]:
     """Slot -> list of items, or fragment of JSON names for a single element, or None where the sender emptied it."""
     slots: dict[str, Any] = {}
     for name, value in said.res.items():
-        if name in APART:
+        if name in APART or name in said.assumed:
             continue
         if isinstance(value, list):
             for number, item in enumerate(value):
@@ -220,7 +236,8 @@ def _merge_list(merged: Resource, element: str, before: list[Any], sources: Mapp
             if key not in chosen or chosen[key][0] < contribution["at"]:
                 chosen[key] = (contribution["at"], item)
     explained = chosen.keys() | {item_key(element, item) for item in before}
-    result = [item for _, item in chosen.values()]
+    assumed = {item_key(element, item) for item in _items(sources.get(ASSUMED, {}).get(element))}
+    result = [item for key, (_, item) in chosen.items() if key not in assumed] or [item for _, item in chosen.values()]
     result += [item for item in merged.get(element, ()) if item_key(element, item) not in explained]
     if result:
         merged[element] = result

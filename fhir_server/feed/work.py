@@ -39,7 +39,8 @@ class Mapped:
         at = event_time(self.message, "person", zone_of(self.source.zone), self.received)
         items = items_of(self.bundle, self.facts, self.message, left_out(self.message))
         also, gone = also_known(self.message, self.source), retiring(self.message, self.source)
-        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, self.attempt, also, gone)
+        occurred = self.facts.event_time if self.message.code == "ADT" else ""
+        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, self.attempt, also, gone, occurred)
 
 
 def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, message: Message, source: Source) -> Mapped:

@@ -36,7 +36,8 @@ class EntryFact:
 
     `nulls`: top-level elements that the sender emptied with `""` and that the resource does not have, of a list that several fields fill only
     the members of the field ('telecom@PID.13', 'extension@URL'); `time`: the event time that holds for it (FHIR dateTime), '' if the message
-    says none; `origins`: list element -> for each of its members the field that gave it ('PID.13'), '' if none alone did.
+    says none; `origins`: list element -> for each of its members the field that gave it ('PID.13'), '' if none alone did; `assumed`: elements of
+    the resource that the message does not tell (tables/defaults.csv): what is known of them already stays.
     """
 
     full_url: str
@@ -46,6 +47,7 @@ class EntryFact:
     segments: tuple[int, ...]
     time: str
     origins: Mapping[str, tuple[str, ...]]
+    assumed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,9 @@ def _event_time(run: Run) -> str:
 
 def _fact(draft: Draft, event_time: str) -> EntryFact:
     nulls = frozenset(name for name in draft.nulls if name not in draft.res) if draft.nulls else _NONE
-    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, tuple(draft.segments), draft.time or event_time, _origins(draft))
+    assumed = frozenset(draft.assumed) if draft.assumed else _NONE
+    time, segments = draft.time or event_time, tuple(draft.segments)
+    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, segments, time, _origins(draft), assumed)
 
 
 def _origins(draft: Draft) -> Mapping[str, tuple[str, ...]]:

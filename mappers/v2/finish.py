@@ -59,7 +59,7 @@ def finish(run: Run) -> list[Draft]:
     for draft in kept:
         rows = defaults.get(draft.res["resourceType"])
         if rows:
-            _fill(draft.res, rows)
+            _fill(draft, rows)
         repair.repair(run, draft)
     return kept
 
@@ -99,11 +99,14 @@ def _key(res: Element) -> Any:
     return repr({name: value for name, value in res.items() if name != "id"})
 
 
-def _fill(res: Element, rows: Iterable[Default]) -> None:
+def _fill(draft: Draft, rows: Iterable[Default]) -> None:
+    res = draft.res
     for row in rows:
         for node in _nodes(res, row.path) if row.path else (res,):
             if row.known.isdisjoint(node):
                 node[row.names[0]] = json.loads(row.value)
+                if node is res:
+                    draft.assumed.add(row.names[0])
 
 
 def _nodes(node: Element, path: tuple[str, ...]) -> Iterator[Element]:

@@ -93,6 +93,7 @@ def _organization(run: Run, draft: Draft, res: Element) -> None:
                 del member["use"]
     if "name" not in res and "identifier" not in res:
         res["name"] = "unknown"
+        draft.assumed.add("name")
 
 
 _MEDICATIONS = frozenset({"medicationCodeableConcept", "medicationReference"})
@@ -114,6 +115,7 @@ def _appointment(run: Run, draft: Draft, res: Element) -> None:
     for name in ("start", "end"):
         if name not in res:
             res[f"_{name}"] = _UNKNOWN
+            draft.assumed.add(f"_{name}")
 
 
 def _occurrence(run: Run, draft: Draft, res: Element) -> None:

@@ -20,7 +20,8 @@ ToUcum = Callable[[str], str | None]
 class Draft:
     """A resource in the making. `refs` are the Reference objects that point to it; `segment` the segment that first made it;
 
-    `time` the event time of its order, '' if it has none; `origins` (list, member, 'PID.13'): which field gave a member of a list that several fill.
+    `time` the event time of its order, '' if it has none; `origins` (list, member, 'PID.13'): which field gave a member of a list that several fill;
+    `assumed`: elements that R4 requires and the message does not tell.
     """
 
     res: Element
@@ -32,6 +33,7 @@ class Draft:
     segments: list[int] = field(default_factory=list)
     shared: bool = False
     time: str = ""
+    assumed: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from mappers.v2.source import Source as MapperSource
 from mappers.v2.tables import Tables, load_tables
 from tests.feed.memory import MemoryInbox, MemoryStore, MemoryTx
 
-CHOICE = re.compile(r"(deceased|multipleBirth|effective|value|onset|abatement|performed|occurrence)[A-Z]")
+CHOICE = re.compile(r"(deceased|multipleBirth|effective|value|onset|abatement|performed|occurrence|medication)[A-Z]")
 
 
 @cache

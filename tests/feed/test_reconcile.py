@@ -129,3 +129,15 @@ def test_many_slots_of_one_list_are_merged_in_one_pass() -> None:
     merged, state = reconcile(merged, state, Said(many, "a", stamp("2024-01-02T00:00:00.000Z", "2")))
     assert time.process_time() - begun < 2.0
     assert sorted(merged["extension"], key=str) == sorted(many["extension"], key=str)
+
+
+def test_what_is_assumed_stands_until_something_is_said_and_again_when_that_is_taken_back() -> None:
+    assumed = Said(
+        {"resourceType": "Coverage", "status": "active", "payor": [{"display": "unknown"}]}, "a", stamp("5", "5"), assumed=("status", "payor")
+    )
+    payer = {"reference": "Organization/1"}
+    told = Said({"resourceType": "Coverage", "status": "cancelled", "payor": [payer]}, "a", stamp("1", "1"))
+    for order in ((assumed, told), (told, assumed)):
+        assert after(*order) == {"status": "cancelled", "payor": [payer]}
+    taken = Said({"resourceType": "Coverage"}, "a", stamp("6", "6"), nulls=("status", "payor"))
+    assert after(assumed, told, taken) == {"status": "active", "payor": [{"display": "unknown"}]}

@@ -327,3 +327,15 @@ async def test_what_was_kept_by_use_before_fields_told_it_apart_is_replaced_by_i
     exchange.store.tables.of("feed")[name] = state
     await exchange.send(adt("A08", pid(rest="|||||555-9^PRN^PH")))
     assert {row["value"] for row in exchange.one("Patient")["telecom"]} == {"555-9", "555-2"}
+
+
+async def test_a_transfer_that_is_told_later_counts_from_when_it_happened_as_precisely_as_it_says() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A01", pid(), pv1(), evn="20240101"))
+    await exchange.send(adt("A02", pid(), pv1(place="ICU^1^1"), evn="20240102100000||||20240102083000"))
+    visit = exchange.one("Encounter")
+    assert visit["period"] == {"start": "2024-01-01"}
+    assert [row["period"] for row in visit["location"]] == [
+        {"start": "2024-01-01", "end": "2024-01-02T08:30:00+00:00"},
+        {"start": "2024-01-02T08:30:00+00:00"},
+    ]
