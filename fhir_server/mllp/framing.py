@@ -6,7 +6,8 @@ start again. What they meant is decided here, the same way wherever the stream h
 
 - FS ends a block if CR, LF or VT follows, or if nothing follows for a moment (`quiet`); an FS before any other byte is content.
 - VT directly before `MSH`, `FHS` or `BHS` inside a block starts a new one: the old one ended at its last FS, or else was cut off (`Broken`).
-- Bytes between blocks are noise: counted, never interpreted; CR, LF, blanks and NUL are not even noise.
+- Bytes between blocks are noise: counted, never interpreted; CR, LF, blanks and NUL are not even noise, nor is a VT that another one follows.
+- A line that begins with MSH between blocks is one whose VT was lost: its sender waits for an answer, so that it is `Broken`, not noise.
 - A block beyond the limit is skipped to its end without being kept; its first bytes are reported so that it can be answered.
 """
 
@@ -16,6 +17,10 @@ from dataclasses import dataclass
 VT, FS, CR, LF = 0x0B, 0x1C, 0x0D, 0x0A
 HEAD = 4096  # bytes of a block kept to answer it when the block itself is not kept
 RESTART = re.compile(rb"\x0b(?:MSH|FHS|BHS)")
+START = re.compile(rb"\x0b|(?<![^\r\n])MSH")  # of a block, where the bytes begin a line; else:
+START_WITHIN = re.compile(rb"\x0b|(?<=[\r\n])MSH")
+HALF = re.compile(rb"(?<![^\r\n])MS?\Z")  # may become such a line
+HALF_WITHIN = re.compile(rb"(?<=[\r\n])MS?\Z")
 MARKS = re.compile(rb"[\x0b\x1c]")
 FILLER = bytes((CR, LF, 0x20, 0x09, 0x00))
 
@@ -29,7 +34,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A block without an end (`cut-off`) or beyond the limit (`too-large`): its size in bytes and its first bytes."""
+    """A block without an end (`cut-off`), without a start (`no-start`) or beyond the limit (`too-large`): its size in bytes and its first bytes."""
 
     reason: str
     head: bytes
@@ -62,6 +67,8 @@ class Framer:
         self._ended = -1  # place of the last FS that was taken for content
         self._skipped = 0  # bytes of an oversized block that are no longer kept
         self._inside = False
+        self._started = True  # False within a block that has no VT
+        self._new_line = True  # the next byte outside of a block begins a line
 
     @property
     def inside(self) -> bool:
@@ -99,18 +106,32 @@ class Framer:
         events = self.quiet()
         if self._inside:
             self._abandon(len(self._buffer), events)
+        self._drop_noise(len(self._buffer), events)
         return events
 
     def _step_outside(self, events: list[Event]) -> bool:
-        start = self._buffer.find(VT)
-        noise = bytes(self._buffer if start < 0 else self._buffer[:start]).translate(None, FILLER)
-        if noise:
-            events.append(Noise(len(noise)))
-        del self._buffer[: len(self._buffer) if start < 0 else start + 1]
-        if start < 0:
+        found = (START if self._new_line else START_WITHIN).search(self._buffer)
+        half = None if found else (HALF if self._new_line else HALF_WITHIN).search(self._buffer)
+        end = found.start() if found else half.start() if half else len(self._buffer)
+        started = found is not None and self._buffer[end] == VT
+        self._drop_noise(end, events)
+        if found is None:
             return False
+        self._started = started
+        del self._buffer[: 1 if self._started else 0]
         self._inside, self._scan, self._ended, self._skipped = True, 0, -1, 0
         return True
+
+    def _drop_noise(self, end: int, events: list[Event]) -> None:
+        """Leave out what stands before `end`, which is no block."""
+        if not end:
+            return
+        noise = bytes(self._buffer[:end])
+        self._new_line = noise[-1] in (CR, LF)
+        meant = len(noise.translate(None, FILLER))
+        if meant:
+            events.append(Noise(meant))
+        del self._buffer[:end]
 
     def _step_inside(self, events: list[Event]) -> bool:
         mark = MARKS.search(self._buffer, self._scan)
@@ -147,6 +168,8 @@ class Framer:
         content = bytes(self._buffer[:end])
         if self._skipped or end > self._limit:
             events.append(Broken("too-large", content[:HEAD], self._skipped + end))
+        elif not self._started:
+            events.append(Broken("no-start", content[:HEAD], end))
         else:
             events.append(Frame(content.rstrip(b"\x1c")))
         self._leave(consumed)
@@ -159,13 +182,18 @@ class Framer:
             self._finish(ended, place, events)
             events.append(Noise(rest))
             return
-        reason = "too-large" if self._skipped else "cut-off"
+        if not self._buffer[:place].translate(None, FILLER):
+            events.append(Noise(1))  # a VT without a block
+            self._leave(place)
+            return
+        reason = "too-large" if self._skipped else "cut-off" if self._started else "no-start"
         events.append(Broken(reason, bytes(self._buffer[: min(place, HEAD)]), self._skipped + place))
         self._leave(place)
 
     def _leave(self, consumed: int) -> None:
         del self._buffer[:consumed]
         self._inside, self._scan, self._ended, self._skipped = False, 0, -1, 0
+        self._started = self._new_line = True
 
     def _shrink(self) -> bool:
         """Keep only the head and the unread tail of a block beyond the limit; always False: more bytes are needed."""

@@ -49,7 +49,14 @@ def merged(events: list[Event]) -> list[Event]:
         (wrap(b"a\x1cb"), [Frame(b"a\x1cb")]),
         (wrap(b"a\x0bb"), [Frame(b"a\x0bb")]),
         (wrap(b"a\x1c\x1c"), [Frame(b"a")]),
-        (b"MSH|no frame\r", [Noise(11)]),
+        (b"xMSH|noise\r", [Noise(10)]),
+        (b"\x0b\x0ba\x1c\r", [Frame(b"\x0ba")]),
+        (b"\x0b\r\n" + wrap(MESSAGE), [Noise(1), Frame(MESSAGE)]),
+        (b"\x0b", [Noise(1)]),
+        (MESSAGE, [Broken("no-start", MESSAGE, len(MESSAGE))]),
+        (wrap(b"a") + MESSAGE + b"\x1c\r" + wrap(b"b"), [Frame(b"a"), Broken("no-start", MESSAGE, len(MESSAGE)), Frame(b"b")]),
+        (b"x\r\n" + MESSAGE + wrap(MESSAGE), [Noise(1), Broken("no-start", MESSAGE, len(MESSAGE)), Frame(MESSAGE)]),
+        (b"MS" + wrap(b"a") + b"M", [Noise(2), Frame(b"a"), Noise(1)]),
     ],
 )
 def test_each_shape_of_stream_gives_its_blocks_at_every_split(stream: bytes, expected: list[Event]) -> None:
@@ -60,7 +67,7 @@ def test_each_shape_of_stream_gives_its_blocks_at_every_split(stream: bytes, exp
 
 
 @given(
-    st.lists(st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\n", b"MSH", b"M", b"\x0bMSH", b"x" * 9, b" ", b"\x1c\r"]), max_size=40),
+    st.lists(st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\n", b"MSH", b"M", b"\x0bMSH", b"S", b"H", b"x" * 9, b" ", b"\x1c\r"]), max_size=40),
     st.integers(1, 40),
     st.randoms(),
 )

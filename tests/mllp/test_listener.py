@@ -113,6 +113,16 @@ async def test_a_block_beyond_the_limit_and_a_cut_off_one_are_answered() -> None
         await until(lambda: opened.counts["closed:end"] == 1)
 
 
+async def test_a_message_without_the_start_of_a_block_is_not_left_without_an_answer() -> None:
+    async with door(mllp_read_seconds=0.2) as opened:
+        client = await Client.to(opened.port)
+        assert await client.ask(b"MSH|1\x1c\r") == b"no:no-start:MSH"
+        assert await client.ask(b"MSH|1\r") == b"no:no-start:MSH"
+        assert await client.answer() == b"<end>"
+        await until(lambda: opened.counts["closed:read-timeout"] == 1)
+        assert opened.counts["broken:no-start"] == 2
+
+
 async def test_silence_within_a_block_is_answered_and_closed_and_an_idle_connection_is_closed() -> None:
     async with door(mllp_read_seconds=0.1, mllp_idle_seconds=0.3) as opened:
         client = await Client.to(opened.port)
