@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from fhir_server.feed.identity import MERGED_FIELDS, PATIENT_FIELDS, patient_keys
 from fhir_server.sources import Source
 from fhir_server.store.inbox import SEPARATOR, Entry
+from mappers.v2.escape import Delimiters
 from mappers.v2.message import Message
 
 MAX_ORDER_KEYS = 16
@@ -38,14 +39,25 @@ def digest(message: Message) -> str:
     """What a resend has in common with the first: everything but MSH-7, MSH-13 and trailing delimiters."""
     marks = message.delimiters
     trailing = marks.component + marks.subcomponent + marks.repetition + " "
+    inner = (marks.component + marks.repetition, marks.subcomponent + marks.repetition, marks.subcomponent + marks.component)
     hashed = hashlib.sha256()
     for segment in message.segments:
         fields = segment.fields
         if segment.name == "MSH":
             fields = ["MSH", *("" if number in (7, 13) else text for number, text in enumerate(fields) if number > 2)]
+        if any(pair in segment.line for pair in inner):
+            fields = [_trimmed(text, marks) for text in fields]
         line = marks.field.join([text.rstrip(trailing) for text in fields])
         hashed.update(line.rstrip(marks.field).encode("utf-8", "surrogatepass") + b"\r")
     return hashed.hexdigest()
+
+
+def _trimmed(text: str, marks: Delimiters) -> str:
+    """A field without the delimiters at the end of its components and repetitions."""
+    repetitions = text.split(marks.repetition)
+    return marks.repetition.join(
+        marks.component.join(part.rstrip(marks.subcomponent) for part in one.split(marks.component)).rstrip(marks.component) for one in repetitions
+    )
 
 
 def entry_of(message: Message, raw: bytes, source: Source, sender: Sender, owner: str, commit: bytes = b"") -> Entry:

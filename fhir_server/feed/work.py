@@ -19,6 +19,8 @@ from mappers.v2.convert import Conversion, Facts
 from mappers.v2.message import Message
 from mappers.v2.problem import Problem, failed
 
+PROCESSING = frozenset({"", "P", "T", "D", "N"})  # table 0103, https://terminology.hl7.org/CodeSystem/v2-0103 (N: education, since 2.9)
+
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
@@ -64,6 +66,8 @@ def check(message: Message, source: Source) -> None:
         raise Failed("no-control-id", [Problem("E", "MSH^1^10", "101", "MSH-10 (message control id) is missing")])
     if source.policy:
         raise Failed("unknown-source" if source.policy == "defer" else "refused-source")
+    if message.processing_id not in PROCESSING and message.processing_id not in source.processing:
+        raise Failed("processing", [Problem("E", "MSH^1^11", "202", "MSH-11 (processing id) is not a code of table 0103")])
     if failed(list(message.problems)):
         header = any(problem.severity == "E" and problem.location.startswith("MSH") for problem in message.problems)
         raise Failed("header" if header else "parse", message.problems)

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from mappers.v2 import escape
+from mappers.v2 import charset, escape
 from mappers.v2.escape import Delimiters
 from mappers.v2.message import Message, Segment
-from mappers.v2.problem import CONDITIONS, Problem
+from mappers.v2.problem import CONDITIONS, ERROR, Problem
 
 _VERSION = re.compile(r"2\.(\d+)")
 CODES = ("AA", "AE", "AR", "CA", "CE", "CR")
@@ -29,8 +29,9 @@ def build(message: Message, code: str, problems: Sequence[Problem], *, control_i
         raise ValueError(f"no acknowledgement code: {code}")
     marks = message.delimiters
     minor = minor_version(message)
-    lines = [_msh(message, control_id, now, minor), _msa(message, code, problems, minor, expected_sequence)]
-    listed = [problem for problem in problems if problem.severity != "I" or code[1] != "A"][:MAX_ERRORS]
+    first = sorted(problems, key=lambda problem: problem.severity != ERROR)  # what the message fails for stands before what is worth a look
+    lines = [_msh(message, control_id, now, minor), _msa(message, code, first, minor, expected_sequence)]
+    listed = [problem for problem in first if problem.severity != "I" or code[1] != "A"][:MAX_ERRORS]
     if listed:
         lines += [_err(problem, marks) for problem in listed] if minor >= 5 else [_old_err(listed, marks)]
     return "".join(line.rstrip(marks.field) + "\r" for line in lines).encode(message.charset, "replace")
@@ -81,12 +82,13 @@ def _msh(message: Message, control_id: str, now: datetime, minor: int) -> str:
     marks, header = message.delimiters, message.header
     row = [""] * 22
     row[0], row[1] = "MSH", marks.encoding_characters
-    for ours, theirs in ((2, 5), (3, 6), (4, 3), (5, 4), (10, 11), (11, 12), (16, 17), (17, 18)):
+    for ours, theirs in ((2, 5), (3, 6), (4, 3), (5, 4), (10, 11), (11, 12), (16, 17)):
         row[ours] = _raw(header, theirs)
     row[6] = stamp(now)
     row[8] = _type(message, minor)
     row[9] = escape.encode(control_id, marks)
     row[10] = row[10] or "P"
+    row[17] = _charset(message)
     row[11] = row[11] or "2.5"
     return marks.field.join(row).rstrip(marks.field)
 
@@ -97,6 +99,12 @@ def _type(message: Message, minor: int) -> str:
         return "ACK"
     parts = ["ACK", trigger, "ACK"] if minor >= 4 else ["ACK", trigger]
     return message.delimiters.component.join(parts)
+
+
+def _charset(message: Message) -> str:
+    """MSH-18 of the answer: that of the message, empty where it names 16- or 32-bit units and the answer is not made of them."""
+    declared = _raw(message.header, 18)
+    return "" if charset.codec_of(declared) in charset.UNITS and not message.charset.startswith(tuple(charset.UNITS)) else declared
 
 
 def _raw(header: Segment | None, number: int) -> str:
@@ -110,9 +118,14 @@ def _msa(message: Message, code: str, problems: Sequence[Problem], minor: int, e
 
 
 def _err(problem: Problem, marks: Delimiters) -> str:
-    place = problem.location.replace("^", marks.component)
+    place = _place(problem.location).replace("^", marks.component)
     text = escape.encode(problem.text, marks)
     return marks.field.join(["ERR", "", place, _condition(problem, marks, marks.component), problem.severity, "", "", "", text])
+
+
+def _place(location: str) -> str:
+    """ERR-2: an ERL names which segment of its name is meant, also where it is missing. HL7 v2.8 chapter 2A, 2A.3.28"""
+    return f"{location}^1" if location and "^" not in location else location
 
 
 def _condition(problem: Problem, marks: Delimiters, between: str) -> str:
@@ -124,6 +137,6 @@ def _old_err(problems: Sequence[Problem], marks: Delimiters) -> str:
     """ERR-1 of 2.1-2.4 (ELD): segment ^ sequence ^ field ^ code & text & HL70357, repeating."""
     rows = []
     for problem in problems:
-        place = [*problem.location.split("^"), "", "", ""][:3]
+        place = [*_place(problem.location).split("^"), "", "", ""][:3]
         rows.append(marks.component.join([*place, _condition(problem, marks, marks.subcomponent)]))
     return marks.field.join(["ERR", marks.repetition.join(rows)])

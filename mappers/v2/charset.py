@@ -20,7 +20,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_UNITS = frozenset({"utf-16", "utf-32"})
+UNITS = frozenset({"utf-16", "utf-32"})
 # Escape sequences \C2842\ and \M2442\ switch the character set as ESC and these bytes do: HL7 v2.8 chapter 2, 2.7.2
 _SWITCH = re.compile(rb"\\[CM]((?:[2-7][0-9A-Fa-f]){2,3})\\")
 _WIDE = ((b"M\0\0\0S\0\0\0", "utf-32-le"), (b"\0\0\0M\0\0\0S", "utf-32-be"), (b"M\0S\0", "utf-16-le"), (b"\0M\0S", "utf-16-be"))
@@ -28,19 +28,25 @@ _WIDE = ((b"M\0\0\0S\0\0\0", "utf-32-le"), (b"\0\0\0M\0\0\0S", "utf-32-be"), (b"
 
 @cache
 def names() -> dict[str, str]:
-    """Table 0211 code (upper case) -> Python codec."""
+    """Code of table 0211, or another name that senders give a character set, without punctuation and in upper case -> Python codec."""
     path = Path(__file__).parent / "tables" / "charsets.csv"
     with path.open(encoding="utf-8", newline="") as rows:
-        return {row["code"]: row["codec"] for row in csv.DictReader(rows)}
+        return {_plain(row["code"]): row["codec"] for row in csv.DictReader(rows)}
+
+
+def _plain(code: str) -> str:
+    return "".join(char for char in code.upper() if char.isalnum())
 
 
 def codec_of(declared: str) -> str | None:
-    """The Python codec for the text of MSH-18 (repetitions already separated by '~'), None if no code of it is known."""
-    codes = [code.strip().upper() for code in declared.split("~") if code.strip()]
-    found = [codec for codec in (names().get(code) for code in codes) if codec]
+    """The Python codec for the text of MSH-18 (repetitions already separated by '~'), None if no code of it is known.
+
+    Where ASCII stands beside another set, that one is meant: it holds ASCII, and tells what the other bytes are.
+    """
+    found = [codec for code in declared.split("~") if (codec := names().get(_plain(code)))]
     if any(codec.startswith("iso2022") for codec in found):
         return "iso2022_jp_2"
-    return found[0] if found else None
+    return next((codec for codec in found if codec != "ascii"), found[0] if found else None)
 
 
 def hinted(hint: str) -> str | None:
@@ -50,7 +56,7 @@ def hinted(hint: str) -> str | None:
         with suppress(LookupError):
             name = codecs.lookup(hint).name
             found = next((codec for codec in names().values() if codecs.lookup(codec).name == name), None)
-    return None if found in _UNITS else found
+    return None if found in UNITS else found
 
 
 def wide(raw: bytes) -> str | None:
@@ -85,7 +91,7 @@ def decode(raw: bytes, hint: str | None = None) -> tuple[str, str, list[Problem]
     if not declared:
         return _undeclared(raw, hint)
     codec = codec_of(declared)
-    if codec is None or codec in _UNITS:  # bytes of 16- or 32-bit units would have been found out above
+    if codec is None or codec in UNITS:  # bytes of 16- or 32-bit units would have been found out above
         text, used, _ = _undeclared(raw, hint)
         why = "the character set of MSH-18 is not known" if codec is None else "MSH-18 names 16- or 32-bit units, which the bytes are not"
         return text, used, [Problem(WARNING, "MSH^1^18", "103", f"{why}; read as {used}")]

@@ -66,6 +66,7 @@ async def test_a_declared_but_untrue_wide_charset_is_read_as_what_it_is() -> Non
     answer = await exchange.answer(adt("A08", pid("1", "SMITH^JOHN"), msh_rest="||||||UNICODE UTF-16"), transport="mllp") or b""
     assert b"MSA|AA" in answer
     assert answer.count(b"ERR||MSH^1^18|103") == 1
+    assert parse(answer).get("MSH-18") == "", "an answer of plain bytes does not say that it is UTF-16"
     assert exchange.one("Patient")["name"][0]["family"] == "SMITH"
 
 
@@ -94,11 +95,29 @@ async def test_a_message_of_a_million_parts_is_refused_at_once(patient: str) -> 
     assert b"198^" in answer
 
 
+async def test_a_processing_id_that_is_none_is_rejected_and_those_of_table_0103_are_kept_out_of_production() -> None:
+    exchange = Exchange()
+    for sent, said, status in (
+        ("X", b"MSA|AR", "parse-error"),
+        ("T", b"MSA|AA", "excluded"),
+        ("D^A", b"MSA|AA", "excluded"),
+        ("N", b"MSA|AA", "excluded"),
+    ):
+        answer = await exchange.answer(adt("A08", pid("1")).replace("|P|2.5.1", f"|{sent}|2.5.1")) or b""
+        assert said in answer
+        assert b"ERR||MSH^1^11|202^" in answer
+        assert exchange.inbox.entries()[-1].status == status
+    assert exchange.all("Patient") == []
+
+
 def test_a_digest_takes_linear_time_and_ignores_trailing_delimiters_and_times() -> None:
     header, _ = msh("ADT^A08", control="1", at="20240101")
     plain = parse(f"{header}\rPID|1||7^^^H||A^B\r".encode())
     again = parse((header.replace("|20240101|", "|20250101|") + "||\rPID|1||7^^^H&^~||A^B^^||\r").encode())
     assert digest(plain) == digest(again)
+    several = [parse(f"{header}\rPID|1||7^^^H{end}~8^^^I&J{end}||A{end}\r".encode()) for end in ("", "&", "^", "^^&^", "&&")]
+    assert len({digest(one) for one in several}) == 1, "delimiters at the end of a component or repetition say nothing either"
+    assert len({digest(parse(f"{header}\rPID|1||{text}\r".encode())) for text in ("7~8", "7~~8", "~7~8", "7^8", "7&8", "7")}) == 6
     begun = time.perf_counter()
     digest(parse(f"{header}\rPID|1||7||A{'^ ' * 500_000}x\r".encode()))
     assert time.perf_counter() - begun < 2
@@ -137,7 +156,7 @@ async def test_a_message_without_the_segment_it_is_about_is_an_error(raw: str, s
     exchange = Exchange()
     answer = await exchange.answer(raw) or b""
     assert b"MSA|AE" in answer
-    assert b"ERR||" + segment + b"|100^" in answer
+    assert b"ERR||" + segment + b"^1|100^" in answer
     assert exchange.store.versions() == 0
 
 

@@ -64,6 +64,15 @@ def test_msa_3_and_err_1_before_2_5() -> None:
     assert reply.get("ERR-1.4.1") == "101"
 
 
+@pytest.mark.parametrize(("version", "told"), [(b"2.3", "PID-3 is missing"), (b"2.5", "")])
+def test_what_a_message_fails_for_is_said_before_what_is_worth_a_look(version: bytes, told: str) -> None:
+    many = [Problem("W", "MSH^1^18", "103", "charset")] * 300
+    reply = answer(ONE.replace(b"2.5", version), "AE", [*many, PROBLEM, Problem("E", "PV1", "100", "PV1 is missing")])
+    assert reply.get("MSA-3") == told
+    first, second = ("ERR-2.1", "ERR(2)-2.2") if version == b"2.5" else ("ERR-1.1", "ERR-1(2).2")
+    assert (reply.get(first), reply.get(second)) == ("PID", "1"), "and a missing segment has its occurrence too"
+
+
 @pytest.mark.parametrize("raw", [b"", b"junk", b"MSH|", b"MSH|^~\\&|\xff\xfe"])
 def test_even_broken_bytes_get_an_answer(raw: bytes) -> None:
     reply = answer(raw, "AR", [Problem("E", "", "100", "no MSH")])

@@ -56,6 +56,13 @@ def test_escapes_are_decoded_once(sent: str, read: str) -> None:
         ("~ISO IR87", "iso2022_jp", "山田太郎"),
         ("KS X 1001", "euc_kr", "홍길동"),
         ("BIG-5", "big5", "許功蓋"),
+        ("ASCII~8859/5", "iso8859_5", "Иванов"),
+        ("ISO IR6~8859/1", "latin_1", "Müller"),
+        ("iso-8859-2", "iso8859_2", "Dvořák"),
+        ("ISO_IR 144", "iso8859_5", "Иванов"),
+        ("ISO IR 87", "iso2022_jp", "山田太郎"),
+        ("GB18030", "gb18030", "张三"),
+        ("windows-1250", "cp1250", "Dvořák"),
     ],
 )
 def test_charset_of_msh_18(code: str, codec: str, text: str) -> None:
