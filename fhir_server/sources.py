@@ -15,6 +15,8 @@ from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from mappers.v2.message import Message
+
 NOTHING: Mapping[str, str] = MappingProxyType({})
 UNKNOWN_POLICIES = ("own", "default", "defer", "refuse")
 # Identifier types (HL7 table 0203) that name one patient within their authority; accounts, visits and insurance numbers never do.
@@ -25,7 +27,7 @@ PATIENT_TYPES = ("", "MR", "MRN", "PI", "PT", "PNT", "EPI", "EMPI", "MPI")
 class Source:
     """One configured sender.
 
-    name: how it is called everywhere, [A-Za-z0-9._-]; senders: 'MSH-3|MSH-4' pairs, '*' for any; certificates: names of client
+    name: how it is called everywhere, [A-Za-z0-9._-]; senders: 'MSH-3|MSH-4' pairs, '*' for any, 'LAB' also for 'LAB^1.2.3^ISO'; certificates: names of client
     certificates; clients: OAuth client ids; zone: IANA name for times without offset; authority: system for identifiers without an
     assigning authority; authorities: namespace id in upper case -> system; patient_types: identifier types that identify a patient, best first;
     owns: elements only this source may write, per type ('Patient.address'); snapshots: a report lists all its results, missing ones are
@@ -76,8 +78,13 @@ def load_registry(path: str) -> Registry:
     return registry(data)
 
 
-def registry(data: Mapping[str, Any]) -> Registry:
+def registry(data: Any) -> Registry:
     """The registry of a decoded configuration. Raises ValueError naming the source and key that is wrong."""
+    if not isinstance(data, dict) or not isinstance(data.get("sources", []), list):
+        raise ValueError("sources: the file holds one object, with a list 'sources'")
+    for key in data:
+        if key not in ("unknown", "sources"):
+            raise ValueError(f"sources: '{key}' is not known; known are unknown, sources")
     unknown = data.get("unknown", "own")
     if unknown not in UNKNOWN_POLICIES:
         raise ValueError(f"sources: 'unknown' must be one of {', '.join(UNKNOWN_POLICIES)}")
@@ -88,23 +95,38 @@ def registry(data: Mapping[str, Any]) -> Registry:
     return Registry(sources, unknown)
 
 
-def _source(row: Mapping[str, Any]) -> Source:
-    name = str(row.get("name", ""))
+def _source(row: Any) -> Source:
+    name = str(row.get("name", "")) if isinstance(row, dict) else ""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise ValueError("sources: every source needs a 'name' of letters, digits, '.', '_' and '-'")
-    known = {one.name: one for one in fields(Source) if one.name != "policy"}
+    known = {one.name: getattr(Source(name), one.name) for one in fields(Source) if one.name != "policy"}
     for key in row:
         if key not in known:
             raise ValueError(f"sources: {name}: '{key}' is not known; known are {', '.join(known)}")
-    values = {key: _value(value) for key, value in row.items()}
-    source = Source(**values)
+        if not _fits(row[key], known[key]):
+            raise ValueError(f"sources: {name}: '{key}' must be {_kind(known[key])}")
+    source = Source(**{key: _value(value) for key, value in row.items()})
     _check(source)
     return source
 
 
+def _fits(value: Any, example: Any) -> bool:
+    """True if a value of the configuration is of the kind of the default; a text is no list, although it can be looked into like one."""
+    if isinstance(example, tuple):
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if isinstance(example, Mapping):
+        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    return type(value) is type(example) and not (isinstance(value, int) and value < 0)
+
+
+def _kind(example: Any) -> str:
+    kinds = ((tuple, "a list of texts"), (Mapping, "an object of texts"), (bool, "true or false"), (int, "a number, 0 or more"))
+    return next((text for kind, text in kinds if isinstance(example, kind)), "a text")
+
+
 def _value(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(str(one) for one in value)
+        return tuple(value)
     return MappingProxyType(dict(value)) if isinstance(value, dict) else value
 
 
@@ -113,6 +135,8 @@ def _check(source: Source) -> None:
         raise ValueError(f"sources: {source.name}: 'conflict' must be defer or accept")
     if any(sender.count("|") != 1 for sender in source.senders):
         raise ValueError(f"sources: {source.name}: 'senders' are 'MSH-3|MSH-4' pairs")
+    if source.answer_to and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}", source.answer_to):
+        raise ValueError(f"sources: {source.name}: 'answer_to' is 'host:port'")
     try:
         ZoneInfo(source.zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
@@ -141,13 +165,16 @@ def spoken_for(known: Registry, application: str, facility: str, *, client: str 
     return next((source for source in known.sources if sends(source, application, facility)), found)
 
 
+def sender_of(message: Message) -> tuple[str, str]:
+    """MSH-3 and MSH-4, their components parted by '^' whatever the message parts them by."""
+    application, facility = (message.get(f"MSH-{number}").replace(message.delimiters.component, "^").strip() for number in (3, 4))
+    return application, facility
+
+
 def sends(source: Source, application: str, facility: str) -> bool:
-    """True if a source is configured for this sender by name."""
-    for sender in source.senders:
-        wanted_application, _, wanted_facility = sender.partition("|")
-        if wanted_application in ("*", application) and wanted_facility in ("*", facility):
-            return True
-    return False
+    """True if a source is configured for this sender by name: by the whole of MSH-3 and MSH-4, or by their namespace ids alone (HD.1)."""
+    applications, facilities = (("*", whole, whole.partition("^")[0]) for whole in (application, facility))
+    return any(one.partition("|")[0] in applications and one.partition("|")[2] in facilities for one in source.senders)
 
 
 @lru_cache(maxsize=10_000)

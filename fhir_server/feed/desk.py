@@ -12,7 +12,7 @@ from conformance.outcome import bad_request, conflict, not_found
 from fhir_server.feed import receipt, undo
 from fhir_server.feed.intake import Feed, answer_code, resume
 from fhir_server.feed.receipt import Sender
-from fhir_server.sources import Source, recognise
+from fhir_server.sources import Source, recognise, sender_of
 from fhir_server.store.inbox import ACCEPTED, STATUSES, Busy, Entry
 from mappers.v2.message import Message, parse
 
@@ -89,7 +89,7 @@ def _source_of(feed: Feed, entry: Entry, edited: Message) -> Source:
     for source in feed.registry.sources:
         if source.name == entry.source and (source.certificates or source.clients):
             return source
-    return recognise(feed.registry, edited.get("MSH-3"), edited.get("MSH-4"))
+    return recognise(feed.registry, *sender_of(edited))
 
 
 async def _again(feed: Feed, entry: Entry) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fhir_server.feed.receipt import Sender
 from fhir_server.feed.statistics import Statistics
 from fhir_server.feed.work import Mapped, apply_all, check, kind_of, map_message, merges
 from fhir_server.search.aliases import settled
-from fhir_server.sources import Registry, Source, recognise
+from fhir_server.sources import Registry, Source, recognise, sender_of
 from fhir_server.store import Store, Tx
 from fhir_server.store.inbox import ACCEPTED, FAILED, RESENT, REUSED, Busy, Entry, Inbox
 from mappers.v2 import batch
@@ -134,7 +134,7 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
         return None
     if sender.transport == "mllp" and message.charset.startswith(("utf-16", "utf-32")):
         return await _unreadable(feed, raw, sender, stored, "wide", replace(message, charset="ascii"))
-    source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"), certificate=sender.certificate, client=sender.client)
+    source = recognise(feed.registry, *sender_of(message), certificate=sender.certificate, client=sender.client)
     feed.statistics.count(source.name, "received")
     want = asked(message)
     feed.connections[source.name] = sender.connection
@@ -398,7 +398,7 @@ async def resume(feed: Feed, entry: Entry) -> bytes:
     message = await aside(len(entry.raw) > LARGE_BYTES, parse, entry.raw)
     source = next((one for one in feed.registry.sources if one.name == entry.source), None)
     if source is None:
-        source = recognise(feed.registry, message.get("MSH-3"), message.get("MSH-4"))
+        source = recognise(feed.registry, *sender_of(message))
     return await work_out(feed, entry, message, source)
 
 

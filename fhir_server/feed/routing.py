@@ -7,7 +7,7 @@ own, as without tenants. DECISIONS.md of `security`, "Tenants".
 
 from collections.abc import Iterable, Mapping
 
-from fhir_server.sources import Registry, sends
+from fhir_server.sources import Registry, sender_of, sends
 from mappers.v2 import batch
 from mappers.v2.message import parse
 
@@ -36,7 +36,7 @@ def whose(registries: Registries, raw: bytes, certificate: str = "") -> str:
 
 def _by_sender(registries: Registries, raw: bytes) -> str:
     message = parse(raw)
-    application, facility = message.get("MSH-3"), message.get("MSH-4")
+    application, facility = sender_of(message)
     return _only(name for name, one in registries.items() if name != OWN and _claims(one, application, facility)) or OWN
 
 

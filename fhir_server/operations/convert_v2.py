@@ -18,7 +18,7 @@ from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.operation import Operation
 from fhir_server.security.tokens import OPEN_GRANT
 from fhir_server.settings import Settings
-from fhir_server.sources import Source, spoken_for
+from fhir_server.sources import Source, sender_of, spoken_for
 from mappers.v2.batch import split
 from mappers.v2.convert import Conversion, convert
 from mappers.v2.message import Message, parse
@@ -38,7 +38,7 @@ async def convert_v2(ctx: Context, request: Request) -> Reply:
         raise bad_request("the body must hold one HL7 v2 message, beginning with MSH")
     message = parse(found.messages[0])
     client = "" if ctx.source == OPEN_GRANT.client else ctx.source
-    source = spoken_for(ctx.senders, message.get("MSH-3"), message.get("MSH-4"), client=client)
+    source = spoken_for(ctx.senders, *sender_of(message), client=client)
     conversion = convert_from(ctx.settings, ctx.terms, message, source)
     if failed(conversion.problems):
         raise unprocessable(_issue(problem) for problem in conversion.problems)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server.sources import Source, load_registry, recognise, registry
+from fhir_server.sources import Source, load_registry, recognise, registry, sender_of
+from mappers.v2.message import parse
 
 CONFIGURED = registry(
     {
@@ -56,11 +57,32 @@ def test_unknown_senders_stay_apart() -> None:
         ({"name": "a", "senders": ["LAB"]}, "pairs"),
         ({"name": "a", "zone": "Mars/Base"}, "zone"),
         ({"name": "a", "conflict": "maybe"}, "conflict"),
+        ({"name": "a", "certificates": "engine.example"}, "'certificates' must be a list of texts"),
+        ({"name": "a", "senders": "LAB|HOSP"}, "'senders' must be a list"),
+        ({"name": "a", "authorities": ["HOSP"]}, "'authorities' must be an object"),
+        ({"name": "a", "sequence": "yes"}, "'sequence' must be true or false"),
+        ({"name": "a", "silent_minutes": "5"}, "'silent_minutes' must be a number"),
+        ({"name": "a", "silent_minutes": -5}, "'silent_minutes' must be a number"),
+        ({"name": "a", "zone": 1}, "'zone' must be a text"),
+        ({"name": "a", "answer_to": "host"}, "host:port"),
+        ("a", "name"),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_name(row: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         registry({"sources": [row]})
+
+
+@pytest.mark.parametrize("data", [[], {"source": []}, {"sources": {}}, "x"])
+def test_a_configuration_of_another_shape_is_refused(data: Any) -> None:
+    with pytest.raises(ValueError, match="sources"):
+        registry(data)
+
+
+@pytest.mark.parametrize("header", ["MSH|^~\\&|LAB^1.2.3^ISO|HOSP^4.5.6^ISO", "MSH|$~\\&|LAB$1.2.3$ISO|CLINIC", "MSH|^~\\&|LAB |HOSP"])
+def test_a_sender_is_recognised_by_the_namespace_ids_of_its_names(header: str) -> None:
+    assert recognise(CONFIGURED, *sender_of(parse(f"{header}|||20240101||ADT^A08|1|P|2.5\r".encode()))).name == "lab1"
+    assert recognise(CONFIGURED, "LAB^1.2.3^ISO", "OTHER^4.5.6^ISO").policy == "defer"
 
 
 def test_a_registry_is_read_from_a_file(tmp_path: Path) -> None:
