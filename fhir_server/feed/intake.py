@@ -42,6 +42,7 @@ MUCH = 1000  # segments of a message that may be too much for one transaction: i
 ATTEMPTS = 3
 REPEATS = 20  # how often a message that was taken (CA) is tried while the store fails, before it waits for a person
 PUT_OFF_SECONDS = 1.0
+MOST_CONNECTIONS = 1000  # of a source, and sources with one, that are remembered for later answers
 SILENT_CODES = frozenset({"ACK", "MCF"})  # answers are never answered
 
 
@@ -79,8 +80,28 @@ class Feed:
     writing: bool = False
     unsupported: Callable[[Message, Source], Problem | None] = nothing_wrong
     settled: Callable[[Iterable[str]], Awaitable[None]] = at_once  # returns when what was written of these types counts everywhere
-    connections: dict[str, str] = field(default_factory=dict)  # source name -> its latest MLLP connection
+    connections: dict[str, dict[str, None]] = field(default_factory=dict)  # source name -> its MLLP connections to this process, the latest last
+    answered: asyncio.Event = field(default_factory=asyncio.Event)  # set when a later answer may be due
     settle_seconds: float = 65.0  # the longest that a write may take which began before a merge
+
+    def remember(self, source: str, connection: str) -> None:
+        """A message of the source came over this MLLP connection ('' for none). Only so many are remembered: unknown senders may give any name."""
+        if not connection:
+            return
+        latest = self.connections.pop(source, {})
+        latest.pop(connection, None)
+        latest[connection] = None
+        self.connections[source] = latest
+        for crowded in (latest, self.connections):
+            if len(crowded) > MOST_CONNECTIONS:
+                del crowded[next(iter(crowded))]
+
+    def forget(self, source: str, connection: str) -> None:
+        """This connection is no more."""
+        latest = self.connections.get(source, {})
+        latest.pop(connection, None)
+        if not latest:
+            self.connections.pop(source, None)
 
 
 class Behind(Exception):
@@ -137,7 +158,7 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
     source = recognise(feed.registry, *sender_of(message), certificate=sender.certificate, client=sender.client)
     feed.statistics.count(source.name, "received")
     want = asked(message)
-    feed.connections[source.name] = sender.connection
+    feed.remember(source.name, sender.connection)
     refused = _refused(feed, message, source) if want.enhanced else None
     commit = answers.answer(message, "CA", []) if want.enhanced else b""
     owner = "" if want.enhanced and refused is None else feed.owner
@@ -154,7 +175,7 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
     if refused is not None:
         return await _rejected(feed, entry, is_new, message, source, refused)
     if want.enhanced:
-        return await _committed(feed, entry, is_new, message, source, want.accept)
+        return await _committed(feed, entry, is_new, message, source, sender)
     answer = await work_out(feed, entry, message, source) if is_new else await _again(feed, entry, message, source)
     return answer if _wanted(want.application, answer) else None
 
@@ -230,16 +251,20 @@ async def _flag_resent(feed: Feed, entry: Entry) -> None:
         await feed.inbox.mark(entry.id, {"flags": (*entry.flags, RESENT)})
 
 
-async def _committed(feed: Feed, entry: Entry, is_new: bool, message: Message, source: Source, accept: str) -> bytes | None:
+async def _committed(feed: Feed, entry: Entry, is_new: bool, message: Message, source: Source, sender: Sender) -> bytes | None:
     """Enhanced mode: the message is stored, say so; the background worker does the rest."""
+    want = asked(message)
     if not is_new:
         feed.statistics.count(source.name, "duplicate")
         if entry.status in FAILED and await feed.inbox.take(entry.id, "", None, datetime.now(UTC)) is not None:
             await _flag_resent(feed, entry)
+        elif entry.status in ACCEPTED and entry.answer and _wanted(want.application, entry.answer):  # who sends it again waits for both answers
+            await feed.inbox.mark(entry.id, {"due": True, "until": None, "connection": sender.connection})
+            feed.answered.set()
     feed.wake.set()
     feed.statistics.count(source.name, "answer:CA")
     answer = entry.commit if answer_code(entry.commit) == "CA" else answers.answer(message, "CA", [])  # it was rejected before
-    return answer if _wanted(accept, answer) else None
+    return answer if _wanted(want.accept, answer) else None
 
 
 async def _again(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
@@ -302,6 +327,8 @@ async def work_out(feed: Feed, entry: Entry, message: Message, source: Source) -
         if not settled:
             await _give_up(feed, entry, message, cancelled=not isinstance(sys.exception(), Exception))
     feed.statistics.count(source.name, f"answer:{answer_code(answer)}")
+    if entry.commit:
+        feed.answered.set()
     return answer
 
 
@@ -379,7 +406,8 @@ def _final(status: str, problems: Sequence[Problem], answer: bytes, entry: Entry
         "answer": answer,
         "refs": refs,
         "done": datetime.now(UTC),
-        "due": bool(entry.commit) and _wanted(asked(message).application, answer),
+        "due": bool(entry.commit) and answer_code(entry.answer) != "AA" and _wanted(asked(message).application, answer),
+        "until": None,
     }
 
 

@@ -5,13 +5,13 @@ answers, and references still to be rewritten after merges. Any number of proces
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conformance.outcome import Refusal
 from fhir_server.feed import receipt, rewrite, undo
 from fhir_server.feed.intake import Feed, is_gone, resume
+from fhir_server.feed.later import Later, Push, Send
 from fhir_server.sources import Source
 from fhir_server.store.inbox import Busy, Entry
 
@@ -21,18 +21,16 @@ IDLE_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
 SWEEP_SECONDS = 5.0
 LOOK_SECONDS = 10.0
-Push = Callable[[str, bytes], Awaitable[bool]]  # (MLLP connection id, block) -> it was sent
-Send = Callable[[str, bytes], Awaitable[bool]]  # ('host:port', block) -> the other end took it
 
 
 async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: Send | None = None) -> None:
     """Work until `stop` is set; what is in work then is finished first."""
-    heart, look = asyncio.create_task(_heartbeat(feed)), asyncio.create_task(_look(feed))
+    beside = [asyncio.create_task(one) for one in (_heartbeat(feed), _look(feed), Later(feed, push, send).run(stop))]
     sweep = Sweep()
     try:
         while not stop.is_set():
             try:
-                busy = await step(feed, push, send)
+                busy = await step(feed)
                 await sweep.step(feed)
             except Refusal as refusal:
                 LOG.warning("background work waits for the store", extra={"fields": {"status": refusal.status}})
@@ -40,7 +38,7 @@ async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: S
             if not busy:
                 await _pause(feed, stop)
     finally:
-        for task in (heart, look):
+        for task in beside:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -70,12 +68,11 @@ async def _look(feed: Feed) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def step(feed: Feed, push: Push | None = None, send: Send | None = None) -> bool:
-    """One round of everything; True if there was something to do."""
+async def step(feed: Feed) -> bool:
+    """One round of everything but later answers; True if there was something to do."""
     worked = await work_once(feed)
-    delivered = await deliver(feed, push, send)
     rewritten = await rewrite_once(feed)
-    return bool(worked or delivered or rewritten)
+    return bool(worked or rewritten)
 
 
 async def work_once(feed: Feed, limit: int = PARALLEL) -> int:
@@ -122,29 +119,6 @@ async def _give_up(feed: Feed, entry: Entry) -> None:
     problem = {"severity": "E", "code": "207", "place": "", "text": "the message could not be processed"}
     with contextlib.suppress(Busy, Refusal):
         await feed.inbox.finish(None, entry, {"status": "store-error", "problems": (problem,), "done": datetime.now(UTC)})
-
-
-async def deliver(feed: Feed, push: Push | None, send: Send | None, limit: int = 20) -> int:
-    """Send application answers that are due: to the source's own address, else over a connection it has open here; how many were sent."""
-    sent = 0
-    for entry in await feed.inbox.search({"due": True}, limit=limit, newest_first=False):
-        source = next((one for one in feed.registry.sources if one.name == entry.source), Source(entry.source))
-        if await _deliver_one(feed, source, entry, push, send):
-            await feed.inbox.mark(entry.id, {"due": False})
-            feed.statistics.count(entry.source, "delivered")
-            sent += 1
-    return sent
-
-
-async def _deliver_one(feed: Feed, source: Source, entry: Entry, push: Push | None, send: Send | None) -> bool:
-    if source.answer_to:
-        return send is not None and await send(source.answer_to, entry.answer)
-    if push is None:
-        return False
-    for connection in dict.fromkeys([entry.connection, feed.connections.get(source.name, "")]):
-        if connection and await push(connection, entry.answer):
-            return True
-    return False
 
 
 @dataclass(slots=True)

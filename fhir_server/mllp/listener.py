@@ -65,11 +65,16 @@ class Door:
             self.observe(what, number)
 
     async def push(self, connection: str, content: bytes) -> bool:
-        """Send a block that answers nothing just received (a later application ACK); False if that connection is gone."""
+        """Send a block that answers nothing just received (a later application ACK); False if that connection is gone, or does not read."""
         writer = self.writers.get(connection)
         if writer is None or writer.is_closing():
             return False
-        return await _write(self, writer, content)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            if await _write(self, writer, content):
+                return True
+            self.note("closed:not-read")
+            writer.transport.abort()
+        return False
 
     async def close(self, grace: float = 15.0) -> None:
         """Accept no more; let blocks in work be answered for up to `grace` seconds, then close every connection."""

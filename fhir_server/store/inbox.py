@@ -106,11 +106,14 @@ class Inbox(Protocol):
     async def finish(self, tx: Tx | None, entry: Entry, changes: Mapping[str, Any]) -> None:
         """Set fields (status, answer, refs ...) of an entry that this owner and attempt hold; raises Busy if they no longer do."""
 
+    async def claim_due(self, id: str, until: datetime, now: datetime) -> bool:
+        """Take it upon this process to send a due answer, until then; False if it is not due any more, or another process does."""
+
     async def mark(self, id: str, changes: Mapping[str, Any]) -> None:
         """Set fields of an entry whoever holds it (due, flags, status of an edited one)."""
 
     async def search(self, filters: Mapping[str, Any], *, after: str = "", limit: int = 50, newest_first: bool = True) -> list[Entry]:
-        """Entries by source, status, control_id, event, order, ref, due, received_ge, received_lt; without their bytes."""
+        """Entries by source (or several), status, control_id, event, order, ref, due, received_ge, received_lt; without their bytes."""
 
     async def summary(self, since: datetime) -> list[Document]:
         """Per source and status: count, oldest and newest receipt, and `recent`, how many were received since."""

@@ -180,13 +180,20 @@ class MemoryInbox:
         else:
             change(tx)
 
+    async def claim_due(self, id: str, until: datetime, now: datetime) -> bool:
+        entry = self.store.tables.of("inbox")[id]
+        if not entry.due or (entry.until is not None and entry.until >= now):
+            return False
+        await self.mark(id, {"until": until})
+        return True
+
     async def mark(self, id: str, changes: Mapping[str, Any]) -> None:
         self._now(lambda tx: tx.write("inbox", id, replace(tx.read("inbox", id), **changes)))
 
     async def search(self, filters: Mapping[str, Any], *, after: str = "", limit: int = 50, newest_first: bool = True) -> list[Entry]:
         rows = sorted(self.entries(), key=lambda entry: entry.id, reverse=newest_first)
         plain = {name: value for name, value in filters.items() if name in ("source", "status", "event", "control_id", "due", "origin")}
-        rows = [one for one in rows if all(getattr(one, name) == value for name, value in plain.items())]
+        rows = [one for one in rows if all(getattr(one, name) in (value if isinstance(value, list) else [value]) for name, value in plain.items())]
         if "order" in filters:
             rows = [one for one in rows if filters["order"] in one.order]
         if "ref" in filters:

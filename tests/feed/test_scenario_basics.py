@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conformance.outcome import unavailable
-from fhir_server.feed import worker
+from fhir_server.feed import later, worker
 from fhir_server.feed.receipt import SEPARATOR
 from mappers.v2.message import parse
 from tests.feed.exchange import Exchange, adt, msh, obr, obx, oru, pid, pv1
@@ -153,8 +153,6 @@ async def test_a_batch_is_answered_by_a_batch() -> None:
 
 
 async def test_enhanced_mode_says_ca_at_once_and_the_application_answer_later() -> None:
-    from fhir_server.feed import worker
-
     exchange = Exchange()
     pushed: list[tuple[str, bytes]] = []
 
@@ -169,15 +167,19 @@ async def test_enhanced_mode_says_ca_at_once_and_the_application_answer_later() 
     assert await exchange.answer(message, connection="c1") == answer
     assert await worker.work_once(exchange.feed) == 1
     assert len(exchange.all("Patient")) == 1
-    assert await worker.deliver(exchange.feed, push, None) == 1
+    answers = later.Later(exchange.feed, push)
+    assert await answers.step() == 1
     assert pushed[0][0] == "c1"
     assert parse(pushed[0][1]).get("MSA-1") == "AA"
-    assert await worker.deliver(exchange.feed, push, None) == 0
-    assert await exchange.answer(message, connection="c1") == answer
+    assert await answers.step() == 0
+    assert await exchange.answer(message, connection="c2") == answer
+    assert await answers.step() == 1
+    assert pushed[1] == ("c2", pushed[0][1]), "who sends again waits for both answers"
+    assert await answers.step() == 0
     quiet = adt("A08", pid(), msh_rest="|||AL|NE")
     assert parse(await exchange.answer(quiet)).get("MSA-1") == "CA"
     await worker.work_once(exchange.feed)
-    assert await worker.deliver(exchange.feed, push, None) == 0
+    assert await answers.step() == 0
 
 
 async def test_2_9_3_conditions_of_msh_15_and_16_decide_what_is_said() -> None:

@@ -37,7 +37,7 @@ INDEXES = [
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="status"),
     IndexModel([("source", ASCENDING), ("_id", DESCENDING)], name="source"),
     IndexModel([("refs", ASCENDING)], name="refs"),
-    IndexModel([("due", ASCENDING), ("_id", ASCENDING)], name="due", partialFilterExpression={"due": True}),
+    IndexModel([("source", ASCENDING), ("_id", ASCENDING)], name="answers", partialFilterExpression={"due": True}),
 ]
 
 
@@ -226,6 +226,12 @@ class MongoInbox:
             if matched != 1:
                 raise Busy
 
+    async def claim_due(self, id: str, until: datetime, now: datetime) -> bool:
+        """See `Inbox.claim_due`."""
+        with surfaced():
+            free = {"_id": id, "due": True, "$or": [{"until": None}, {"until": {"$lt": now}}]}
+            return (await self.database["inbox"].update_one(free, {"$set": {"until": until}})).matched_count == 1
+
     async def mark(self, id: str, changes: Mapping[str, Any]) -> None:
         """See `Inbox.mark`."""
         with surfaced():
@@ -237,6 +243,8 @@ class MongoInbox:
             wanted: Document = {
                 name: value for name, value in filters.items() if name in ("source", "status", "event", "control_id", "order", "due", "origin")
             }
+            if not isinstance(wanted.get("source", ""), str):
+                wanted["source"] = {"$in": list(wanted["source"])}
             if "ref" in filters:
                 # one ref within both bounds: without $elemMatch one ref above and another below would do
                 wanted["refs"] = {"$elemMatch": {"$gte": filters["ref"] + "/_history/", "$lt": filters["ref"] + "/_history0"}}
@@ -246,6 +254,8 @@ class MongoInbox:
             if after:
                 wanted["_id"] = {"$lt" if newest_first else "$gt": after}
             found = self.database["inbox"].find(wanted, WITHOUT_RAW).sort("_id", DESCENDING if newest_first else ASCENDING).limit(limit)
+            if wanted.get("due") is True:
+                found = found.hint("answers")  # the planner would go through all messages of the source
             return [_entry(row) for row in await found.to_list()]
 
     async def summary(self, since: datetime) -> list[Document]:
