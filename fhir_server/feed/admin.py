@@ -27,9 +27,9 @@ class Row:
     handler: Handler
 
 
-def _filters(query: Query) -> dict[str, Any]:
+def _filters(query: Query, paging: tuple[str, ...] = ("after", "limit")) -> dict[str, Any]:
     """Filters of the query; times as ISO 8601. Raises Refusal 400."""
-    filters: dict[str, Any] = {name: value for name, value in query.items() if name not in ("after", "limit")}
+    filters: dict[str, Any] = {name: value for name, value in query.items() if name not in paging}
     for name in ("received_ge", "received_lt"):
         if name in filters:
             try:
@@ -61,9 +61,11 @@ async def _resubmit(feed: Feed, path: Mapping[str, str], query: Query, body: byt
 
 
 async def _replay(feed: Feed, path: Mapping[str, str], query: Query, body: bytes, who: str) -> Any:
-    if query.get("resource"):
+    if "resource" in query:
+        if set(query) != {"resource"}:
+            raise bad_request("'resource' is given alone: all its messages are replayed")
         return await desk.replay_resource(feed, query["resource"])
-    return await desk.replay(feed, _filters(query), after=query.get("after", ""))
+    return await desk.replay(feed, _filters(query, ("after",)), after=query.get("after", ""))
 
 
 async def _messages(feed: Feed, path: Mapping[str, str], query: Query, body: bytes, who: str) -> Any:

@@ -13,10 +13,12 @@ from fhir_server.feed import receipt, undo
 from fhir_server.feed.intake import Feed, answer_code, resume
 from fhir_server.feed.receipt import Sender
 from fhir_server.sources import Source, recognise, sender_of
-from fhir_server.store.inbox import ACCEPTED, STATUSES, Busy, Entry
+from fhir_server.store.inbox import ACCEPTED, RESUBMITTED, STATUSES, Busy, Entry
 from mappers.v2.message import Message, parse
 
 LISTED = ("id", "source", "application", "facility", "control_id", "event", "status", "size", "attempt", "transport", "peer", "flags", "origin")
+FILTERS = frozenset({"source", "status", "event", "control_id", "ref", "origin", "received_ge", "received_lt"})
+REPLAYED = ("processed", "warning")
 REPLAY_PAGE = 200
 
 
@@ -33,26 +35,29 @@ def row(entry: Entry) -> dict[str, Any]:
 
 
 async def listed(feed: Feed, filters: Mapping[str, Any], *, after: str = "", limit: int = 50) -> list[dict[str, Any]]:
-    """Entries, newest first, by source, status, event, control_id, ref, received_ge, received_lt. Raises Refusal 400 for an unknown filter."""
-    known = {"source", "status", "event", "control_id", "ref", "origin", "received_ge", "received_lt"}
+    """Entries, newest first, by FILTERS. Raises Refusal 400 for an unknown filter."""
+    _check(filters)
+    return [row(entry) for entry in await feed.inbox.search(filters, after=after, limit=max(1, min(limit, 1000)))]
+
+
+def _check(filters: Mapping[str, Any]) -> None:
+    """Raises Refusal 400 for a filter that the inbox does not have: left out, it would mean every message."""
     for name in filters:
-        if name not in known:
-            raise bad_request(f"the inbox has no filter '{name}'")
+        if name not in FILTERS:
+            raise bad_request(f"the inbox has no filter '{name}'; there are {', '.join(sorted(FILTERS))}")
     if "status" in filters and filters["status"] not in STATUSES:
         raise bad_request(f"'status' is one of {', '.join(sorted(STATUSES))}")
-    return [row(entry) for entry in await feed.inbox.search(filters, after=after, limit=min(limit, 1000))]
 
 
 async def show(feed: Feed, id: str) -> dict[str, Any]:
     """One entry with its message as text (in its own charset) and the answers. Raises Refusal 404."""
     entry = await _entry(feed, id)
-    message = parse(entry.raw)
-    text = entry.raw.decode(message.charset, "replace").replace("\r\n", "\r").replace("\r", "\n")
+    charset = receipt.read(entry).charset
     return {
         **row(entry),
-        "message": text,
-        "answer_text": entry.answer.decode("utf-8", "replace"),
-        "commit_text": entry.commit.decode("utf-8", "replace"),
+        "message": entry.raw.decode(charset, "replace").replace("\r\n", "\r").replace("\r", "\n"),
+        "answer_text": entry.answer.decode(charset, "replace"),
+        "commit_text": entry.commit.decode(charset, "replace"),
     }
 
 
@@ -75,7 +80,7 @@ async def resubmit(feed: Feed, id: str, edited: bytes | None = None, who: str = 
         return await _again(feed, entry)
     message = parse(edited)
     source = _source_of(feed, entry, message)
-    made = receipt.entry_of(message, edited, source, Sender(transport="resubmit", address=who), feed.owner)
+    made = receipt.entry_of(message, edited, source, Sender(transport=RESUBMITTED, address=who), feed.owner)
     copy = replace(made, flags=("edited",), origin=entry.id, order=tuple(dict.fromkeys([*made.order, *entry.order])))
     kept, is_new = (await feed.inbox.receive([copy]))[0]
     if not is_new and kept.status in ACCEPTED:
@@ -97,7 +102,7 @@ async def _again(feed: Feed, entry: Entry) -> dict[str, Any]:
     taken = await feed.inbox.take(entry.id, feed.owner, now + receipt.LEASE, now)
     if taken is None:
         raise conflict("somebody is at work on this message")
-    return await _finished(feed, taken)
+    return await _finished(feed, replace(taken, transport=RESUBMITTED))
 
 
 async def _finished(feed: Feed, entry: Entry) -> dict[str, Any]:
@@ -109,17 +114,26 @@ async def replay(feed: Feed, filters: Mapping[str, Any], *, after: str = "") -> 
     """Derive resources again from accepted entries that match, oldest first, with the tables of today; one page, as rows.
 
     Every message keeps the stamp of its first processing, so an old one does not regress what newer ones said. Go on with `after` = the
-    last id until the answer is empty.
+    last id until the answer is empty. Raises Refusal 400 for an unknown filter.
     """
-    done = []
-    for entry in await feed.inbox.search(filters, after=after, limit=REPLAY_PAGE, newest_first=False):
-        if entry.status not in ("processed", "warning"):
-            continue
-        now = datetime.now(UTC)
-        taken = await feed.inbox.take(entry.id, feed.owner, now + receipt.LEASE, now, accepted=True)
-        if taken is not None:
-            done.append(await _finished(feed, taken))
+    _check(filters)
+    done: list[dict[str, Any]] = []
+    while not done:  # a page of messages that were never accepted is not the end
+        page = await feed.inbox.search(filters, after=after, limit=REPLAY_PAGE, newest_first=False)
+        if not page:
+            break
+        after = page[-1].id
+        for entry in page:
+            if entry.status in REPLAYED:
+                done += await _replayed(feed, entry)
     return done
+
+
+async def _replayed(feed: Feed, entry: Entry) -> list[dict[str, Any]]:
+    """One accepted entry derived again; nothing where somebody is at work on it."""
+    now = datetime.now(UTC)
+    taken = await feed.inbox.take(entry.id, feed.owner, now + receipt.LEASE, now, accepted=True)
+    return [await _finished(feed, taken)] if taken is not None else []
 
 
 async def replay_resource(feed: Feed, ref: str) -> list[dict[str, Any]]:
@@ -129,10 +143,7 @@ async def replay_resource(feed: Feed, ref: str) -> list[dict[str, Any]]:
     while True:
         page = await feed.inbox.search({"ref": ref}, after=after, limit=REPLAY_PAGE, newest_first=False)
         for entry in page:
-            now = datetime.now(UTC)
-            taken = await feed.inbox.take(entry.id, feed.owner, now + receipt.LEASE, now, accepted=True)
-            if taken is not None:
-                done.append(await _finished(feed, taken))
+            done += await _replayed(feed, entry)
         if len(page) < REPLAY_PAGE:
             return done
         after = page[-1].id

@@ -162,7 +162,7 @@ async def _receive_one(feed: Feed, raw: bytes, sender: Sender, stored: Callable[
     refused = _refused(feed, message, source) if want.enhanced else None
     commit = answers.answer(message, "CA", []) if want.enhanced else b""
     owner = "" if want.enhanced and refused is None else feed.owner
-    made = await aside(len(raw) > LARGE_BYTES, receipt.entry_of, message, raw, source, sender, owner, commit)
+    made = await aside(len(raw) > LARGE_BYTES, receipt.entry_of, message, raw, source, sender, owner, commit, charset)
     try:
         entry, is_new = await _store(feed, made)
     except Refusal:
@@ -230,6 +230,8 @@ def _refused(feed: Feed, message: Message, source: Source) -> Failed | None:
         check(message, source)
     except Failed as failed:
         return failed if failed.failure.code == "AR" else None
+    if sequence.opens(source, message):
+        return None
     problem = feed.unsupported(message, source)
     return Failed(kind_of([problem]), [problem]) if problem is not None else None
 
@@ -355,14 +357,14 @@ async def _give_up(feed: Feed, entry: Entry, message: Message, *, cancelled: boo
         failure = FAILURES["failure"]
         problems = [Problem("E", "", failure.condition, failure.text)]
         answer = answers.answer(message, failure.code, problems)
-        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, message, ()))
+        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, message, entry.refs))
 
 
 async def _processed(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
     mapped = await aside(is_large(message), map_message, feed.convert, entry, message, source)
     if mapped.excluded:
         answer = answers.answer(message, "AA", mapped.problems)
-        await feed.inbox.finish(None, entry, _final("excluded", mapped.problems, answer, entry, message, ()))
+        await feed.inbox.finish(None, entry, _final("excluded", mapped.problems, answer, entry, message, entry.refs))
         feed.statistics.count(source.name, "excluded")
         return answer
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
@@ -387,7 +389,7 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> t
     problems = list(mapped.problems)
     if REUSED in entry.flags:
         problems.append(Problem("W", "MSH^1^10", "205", "this control id was used before for another message"))
-    expected = await sequence.check(feed.inbox, tx, mapped.source, mapped.message)
+    expected = await sequence.check(feed.inbox, tx, mapped.source, mapped.message, entry)
     applied = await apply_all(feed.mean(mapped.source), tx, mapped)
     problems += applied.problems
     answer = answers.answer(mapped.message, "AA", problems, expected)
@@ -423,7 +425,7 @@ async def _wait_for(feed: Feed, earlier: Entry) -> None:
 
 async def resume(feed: Feed, entry: Entry) -> bytes:
     """Work on an entry taken from the inbox (after a crash, in enhanced mode, on replay)."""
-    message = await aside(len(entry.raw) > LARGE_BYTES, parse, entry.raw)
+    message = await aside(len(entry.raw) > LARGE_BYTES, receipt.read, entry)
     source = next((one for one in feed.registry.sources if one.name == entry.source), None)
     if source is None:
         source = recognise(feed.registry, *sender_of(message))
@@ -450,7 +452,7 @@ async def _failed(feed: Feed, entry: Entry, message: Message, source: Source, er
     LOG.warning("message not accepted", extra={"fields": {"source": source.name, "entry": entry.id, "status": failure.status, "code": failure.code}})
     feed.statistics.count(source.name, failure.status)
     try:
-        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, message, ()))
+        await feed.inbox.finish(None, entry, _final(failure.status, problems, answer, entry, message, entry.refs))
     except Refusal:
         LOG.warning("the failure could not be stored; the message is taken up again when its lease ends", extra={"fields": {"entry": entry.id}})
     return answer

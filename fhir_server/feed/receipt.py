@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from fhir_server.feed.identity import MERGED_FIELDS, PATIENT_FIELDS, patient_keys
+from fhir_server.feed.sequence import link_key
 from fhir_server.sources import Source
 from fhir_server.store.inbox import SEPARATOR, Entry
 from mappers.v2.escape import Delimiters
-from mappers.v2.message import Message
+from mappers.v2.message import Message, parse
 
 MAX_ORDER_KEYS = 16
 LEASE = timedelta(seconds=20)
+CHARSET = "charset"  # in Entry.extra
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # 'now' for taking over what a dead process holds
 _COUNTER = itertools.count(int.from_bytes(os.urandom(2), "big"))
 
@@ -60,8 +62,9 @@ def _trimmed(text: str, marks: Delimiters) -> str:
     )
 
 
-def entry_of(message: Message, raw: bytes, source: Source, sender: Sender, owner: str, commit: bytes = b"") -> Entry:
-    """The inbox entry of a message just received; the process `owner` holds it ('': nobody yet). commit: the answer that it was stored."""
+def entry_of(message: Message, raw: bytes, source: Source, sender: Sender, owner: str, commit: bytes = b"", charset: str | None = None) -> Entry:
+    """The inbox entry of a message just received; the process `owner` holds it ('': nobody yet). commit: the answer that it was stored; charset: what the
+    transport said of its bytes."""
     now = datetime.now(UTC)
     received = now.replace(microsecond=now.microsecond // 1000 * 1000)
     application, facility, control_id = (message.get(f"MSH-{number}") for number in (3, 4, 10))
@@ -86,12 +89,19 @@ def entry_of(message: Message, raw: bytes, source: Source, sender: Sender, owner
         owner=owner,
         until=received + LEASE if owner else None,
         commit=commit,
+        extra={CHARSET: charset} if charset else {},
     )
 
 
+def read(entry: Entry) -> Message:
+    """The message of a stored entry, as it was read when it came."""
+    return parse(entry.raw, entry.extra.get(CHARSET))
+
+
 def order_keys(message: Message, source: Source) -> tuple[str, ...]:
-    """Keys of all patients a message concerns: messages that share one are worked on in order of receipt."""
-    keys: dict[str, None] = {}
+    """Keys of all patients a message concerns, and of its numbered link: messages that share one are worked on in order of receipt."""
+    link = link_key(source, message)
+    keys: dict[str, None] = {link: None} if link else {}
     for segment in message.segments:
         if segment.name in ("PID", "MRG"):
             keys.update(dict.fromkeys(patient_keys(source, segment, PATIENT_FIELDS if segment.name == "PID" else MERGED_FIELDS)))

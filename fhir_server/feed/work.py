@@ -11,6 +11,7 @@ from fhir_server.feed.aside import aside, is_large
 from fhir_server.feed.documents import relate
 from fhir_server.feed.items import Work, items_of
 from fhir_server.feed.merge import also_known, left_out, merge, retiring, row_of
+from fhir_server.feed.sequence import opens
 from fhir_server.feed.times import event_time, sortable, zone_of
 from fhir_server.sources import Source
 from fhir_server.store import Tx
@@ -51,6 +52,8 @@ def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, 
     if source.processing and message.processing_id not in source.processing:
         note = Problem("W", "MSH^1^11", "202", "kept, but not processed: the processing id is not one of production")
         return Mapped(entry.id, message, source, {}, Facts("", ()), (*message.problems, note), entry.received, excluded=True)
+    if opens(source, message):
+        return Mapped(entry.id, message, source, {}, Facts("", ()), (), entry.received, attempt=entry.attempt)
     conversion = convert(message, source)
     problems = tuple(conversion.problems)  # those of the message's form among them
     if failed(list(problems)):
@@ -68,7 +71,7 @@ def check(message: Message, source: Source) -> None:
         raise Failed("unknown-source" if source.policy == "defer" else "refused-source")
     if message.processing_id not in PROCESSING and message.processing_id not in source.processing:
         raise Failed("processing", [Problem("E", "MSH^1^11", "202", "MSH-11 (processing id) is not a code of table 0103")])
-    if failed(list(message.problems)):
+    if failed(list(message.problems)) and not opens(source, message):
         header = any(problem.severity == "E" and problem.location.startswith("MSH") for problem in message.problems)
         raise Failed("header" if header else "parse", message.problems)
 

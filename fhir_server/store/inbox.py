@@ -24,6 +24,7 @@ FAILED = frozenset({"parse-error", "mapping-error", "store-error", "deferred"})
 SEPARATOR = "\x1f"  # between the parts of an entry's key
 REUSED = "control-id-reused"  # flag: the sender gave this control id to another message before
 RESENT = "resent"  # flag: it came again after it was not accepted
+RESUBMITTED = "resubmit"  # transport of a message that an operator sends again
 STATUSES = frozenset({"received", "replaced"}) | ACCEPTED | FAILED
 
 

@@ -1,6 +1,7 @@
 """The inbox as a person works with it."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from fhir_server.feed import admin, desk, worker
 from fhir_server.feed.over_http import hl7v2
 from fhir_server.feed.statistics import alerts
 from mappers.v2.message import Message, parse
+from mappers.v2.problem import Problem
 from tests.feed.exchange import Exchange, adt, map_it, obr, obx, oru, pid, pv1
 
 
@@ -90,6 +92,42 @@ async def test_replay_after_a_mapping_change_derives_again_and_does_not_regress(
     exchange.feed.convert = map_it
     await ask(exchange, "POST", "replay", {"resource": f"Patient/{patient['id']}"})
     assert exchange.state() == before
+
+
+async def test_a_replay_by_an_unknown_filter_is_refused_and_a_page_of_failed_messages_is_not_its_end() -> None:
+    exchange = Exchange()
+    for number in range(desk.REPLAY_PAGE + 1):
+        await exchange.send(f"MSH|^~\\&|A|B|C|D|20240101||ADT^A08|C{number}|P|2.5\r")
+    await exchange.send(adt("A01", pid(), pv1()))
+    for query in ({"sorce": "A.B"}, {"limit": "5"}, {"resource": "Patient/1", "source": "A.B"}, {"status": "lost"}):
+        with pytest.raises(Refusal):
+            await ask(exchange, "POST", "replay", query)
+    (row,) = await ask(exchange, "POST", "replay")
+    assert (row["event"], row["attempt"]) == ("ADT^A01", 2)
+    assert await ask(exchange, "POST", "replay", {"after": row["id"]}) == []
+
+
+async def test_a_replay_that_fails_forgets_nothing_of_what_the_message_wrote() -> None:
+    exchange = Exchange()
+    await exchange.send(adt("A01", pid(), pv1()))
+    before = (await ask(exchange, "GET", "inbox"))[0]["resources"]
+
+    def broken(message: Message, source: Any) -> Any:
+        return replace(map_it(message, source), problems=(Problem("E", "PID^1", "207", "a site table is wrong"),))
+
+    exchange.feed.convert = broken
+    (row,) = await ask(exchange, "POST", "replay")
+    assert (row["status"], row["resources"]) == ("mapping-error", before)
+
+
+async def test_what_the_transport_said_of_the_bytes_is_known_later() -> None:
+    exchange = Exchange()
+    body = adt("A08", pid(name="ИВАНОВ^ИВАН"), sender="ЛАБ|HOSP", msh_rest="|||AL|AL").encode("iso8859_5")
+    await hl7v2(exchange.feed, body, {"content-type": "application/hl7-v2; charset=iso-8859-5"})
+    await worker.work_once(exchange.feed)
+    assert exchange.one("Patient")["name"][0]["family"] == "ИВАНОВ"
+    shown = await ask(exchange, "GET", f"inbox/{exchange.inbox.entries()[0].id}")
+    assert all("ЛАБ" in shown[name] for name in ("message", "answer_text", "commit_text"))
 
 
 async def test_messages_and_resources_are_traced_both_ways() -> None:

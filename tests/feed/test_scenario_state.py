@@ -5,6 +5,9 @@ import random
 
 import pytest
 
+from fhir_server.feed import desk, worker
+from mappers.v2.message import parse
+from mappers.v2.problem import Problem
 from tests.feed.exchange import Exchange, adt, obr, obx, oru, pid, pv1
 
 FULL = pid(rest="|||1 Main St^^Town^ST^12345||555-1^PRN^PH|555-2^WPN^PH")
@@ -260,14 +263,47 @@ async def test_a_child_before_its_parent_in_one_message_and_of_another_patient()
 
 
 async def test_the_sequence_number_protocol_refuses_gaps_and_says_what_is_expected() -> None:
-    from mappers.v2.message import parse
-
-    exchange = Exchange({"sources": [{"name": "adt", "senders": ["ADT|HOSP"], "sequence": True}]})
+    exchange = Exchange(NUMBERED)
     said = []
     for number in ("1", "2", "4", "3", "0", "-1", "9"):
         answer = parse(await exchange.answer(adt("A08", pid(), msh_rest=f"|{number}")))
         said.append((answer.get("MSA-1"), answer.get("MSA-4")))
     assert said == [("AA", "2"), ("AA", "3"), ("AE", "3"), ("AA", "4"), ("AA", "4"), ("AA", "1"), ("AA", "10")]
+
+
+NUMBERED = {"sources": [{"name": "adt", "senders": ["ADT|HOSP"], "sequence": True}]}
+
+
+@pytest.mark.parametrize("header", ["||^|O1|P|2.1|0\r", "||ADT^A08^ADT_A01|O1|P|2.7|0\r", "||^|O1|P|2.5|-1|||AL|AL\r"])
+async def test_a_link_is_opened_by_a_message_without_content(header: str) -> None:
+    exchange = Exchange(NUMBERED)
+    exchange.feed.unsupported = lambda message, source: Problem("E", "MSH^1^9", "200", "the message type has no mapping")
+    answer = parse(await exchange.answer(f"MSH|^~\\&|ADT|HOSP|X|Y|20240101{header}") or b"")
+    while await worker.work_once(exchange.feed):
+        answer = parse(exchange.inbox.entries()[0].answer)
+    assert (answer.get("MSA-1"), answer.get("MSA-4"), list(answer.all("ERR"))) == ("AA", "1", [])
+    assert exchange.inbox.entries()[0].status == "processed"
+    other = parse(await exchange.answer(f"MSH|^~\\&|NO|LINK|X|Y|20240101{header}") or b"")
+    assert other.get("MSA-1") in ("AR", "AE", "CR"), "elsewhere such a message says nothing"
+
+
+async def test_the_messages_of_a_numbered_link_are_worked_on_in_order_whoever_they_are_about() -> None:
+    exchange = Exchange(NUMBERED)
+    for number in range(1, 13):
+        assert await exchange.send(adt("A08", pid(str(number)), msh_rest=f"|{number}||AL|AL")) == "CA"
+    while await worker.work_once(exchange.feed):
+        pass
+    assert [entry.status for entry in exchange.inbox.entries()] == ["processed"] * 12
+
+
+async def test_what_an_operator_replays_or_sends_again_has_had_its_turn_on_the_link() -> None:
+    exchange = Exchange(NUMBERED)
+    for number in (1, 2, 4, 3):
+        await exchange.send(adt("A08", pid(str(number)), msh_rest=f"|{number}"))
+    assert [entry.status for entry in exchange.inbox.entries()] == ["processed", "processed", "store-error", "processed"]
+    assert [row["status"] for row in await desk.replay(exchange.feed, {"source": "adt"})] == ["processed"] * 3
+    assert (await desk.resubmit(exchange.feed, exchange.inbox.entries()[2].id))["status"] == "processed"
+    assert await exchange.send(adt("A08", pid("4"), msh_rest="|4")) == "AA", "the link goes on where it stood"
 
 
 async def test_an_embedded_document_is_kept_once_and_not_in_the_feed_s_own_state() -> None:
