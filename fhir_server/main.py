@@ -21,7 +21,7 @@ import uvloop
 from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server import logs
-from fhir_server.feed import answers, worker
+from fhir_server.feed import answers, later, worker
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.routing import Astray
@@ -83,7 +83,7 @@ async def _serve(loaded: Loaded, uri: str, listener: socket.socket, measured: Pa
 
 
 @contextlib.asynccontextmanager
-async def _mllp(settings: Settings, feed: Feed, tenancy: Tenancy, metrics: Metrics) -> AsyncIterator[worker.Push | None]:
+async def _mllp(settings: Settings, feed: Feed, tenancy: Tenancy, metrics: Metrics) -> AsyncIterator[later.Push | None]:
     """The MLLP door and the feed's background worker, stopped after what is in work is finished; the function that sends later answers."""
 
     async def handle(block: bytes, peer: Peer, stored: Stored) -> bytes | None:

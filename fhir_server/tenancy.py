@@ -15,7 +15,7 @@ from typing import Any
 from conformance.outcome import Refusal
 from conformance.shelf import installed
 from conformance.spec import Spec
-from fhir_server.feed import worker
+from fhir_server.feed import later, worker
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.routing import OWN, Astray, whose
@@ -67,7 +67,7 @@ class Tenancy:
     store: MongoStore
     uri: str
     shared: Shared
-    push: worker.Push | None = None
+    push: later.Push | None = None
     branches: dict[str, Branch] = field(default_factory=dict)
     registries: dict[str, Registry | None] = field(default_factory=dict)
     held: dict[str, Opened] = field(default_factory=dict)
