@@ -6,6 +6,7 @@ HL7 v2.8 chapter 2, 2.9.2 and tables 0008, 0155.
 """
 
 import csv
+import itertools
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 from conformance.outcome import Issue
 from mappers.v2 import ack
-from mappers.v2.batch import Batch
+from mappers.v2.batch import Batch, Group
 from mappers.v2.message import Message, Segment, parse
 from mappers.v2.problem import Problem, erl
 
@@ -64,11 +65,25 @@ def answer(message: Message, code: str, problems: Sequence[Problem], expected: s
     return ack.build(message, code, problems, control_id=new_control_id(), now=datetime.now(UTC), expected_sequence=expected)
 
 
-def batched(given: Sequence[bytes], asked: Batch) -> bytes:
-    """A response batch (for a file: in a response file) around these answers; one that says in BTS-1 how many it holds and holds others is told so."""
-    note = "" if asked.counted in (None, len(asked.messages)) else f"BTS-1 says {asked.counted} messages, {len(asked.messages)} came"
-    now = datetime.now(UTC)
-    return ack.batch(given, asked.batch_header, asked.file_header, now=now, control_id=new_control_id(), note=note, codec=asked.codec)
+def batched(given: Sequence[bytes | None], asked: Batch) -> bytes:
+    """What answers a batch, several, or a file of them: for each a response batch with the answers to its messages (given, None where a sender wants none).
+
+    One that says in BTS-1 or FTS-1 how many it holds and holds others is told so.
+    """
+    now, rest = datetime.now(UTC), iter(given)
+    batches = []
+    for group in asked.groups or ([] if asked.file_header else [Group()]):
+        inside = [one for one in itertools.islice(rest, group.size) if one is not None]
+        note = _miscounted("BTS-1", group.counted, group.size, "messages")
+        batches.append(ack.batch(inside, group.header or asked.file_header, now=now, control_id=new_control_id(), note=note, codec=asked.codec))
+    if not asked.file_header and len(batches) == 1:
+        return batches[0]
+    note = _miscounted("FTS-1", asked.files_counted, len(batches), "batches")
+    return ack.file(batches, asked.file_header, now=now, control_id=new_control_id(), note=note, codec=asked.codec)
+
+
+def _miscounted(field: str, said: int | None, came: int, what: str) -> str:
+    return "" if said in (None, came) else f"{field} says {said} {what}, {came} came"
 
 
 def reject(head: bytes, reason: str) -> bytes | None:

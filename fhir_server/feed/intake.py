@@ -121,13 +121,13 @@ async def receive(
 ) -> bytes | None:
     """Take one body (a message, or a batch) and give the bytes to answer, None for no answer."""
     split = await aside(len(raw) > LARGE_BYTES, batch.split, raw)
-    if not split.messages and split.counted != 0:  # BTS|0 says itself that there is nothing to take
+    if not split.messages and not split.empty:
         return await _unreadable(feed, raw, sender, stored)
     if len(split.messages) == 1 and not split.batched:
         return await _receive_one(feed, split.messages[0], sender, stored, charset)
     given = [await _receive_one(feed, piece, sender, nothing_more, charset) for piece in split.messages]
     await stored()
-    return answers.batched([answer for answer in given if answer is not None], split)
+    return answers.batched(given, split)
 
 
 async def _unreadable(

@@ -16,7 +16,6 @@ from mappers.v2.problem import CONDITIONS, ERROR, Problem
 _VERSION = re.compile(r"2\.(\d+)")
 CODES = ("AA", "AE", "AR", "CA", "CE", "CR")
 MAX_ERRORS = 200
-_BOM = "".encode("utf-16")
 
 
 def build(message: Message, code: str, problems: Sequence[Problem], *, control_id: str, now: datetime, expected_sequence: str = "") -> bytes:
@@ -42,20 +41,24 @@ def unreadable(problems: Sequence[Problem], *, control_id: str, now: datetime) -
     return build(Message((), Delimiters(), "utf-8", (), str), "AR", problems, control_id=control_id, now=now)
 
 
-def batch(
-    answers: Sequence[bytes], header: str, file_header: str = "", *, now: datetime, control_id: str, note: str = "", codec: str = "latin_1"
-) -> bytes:
-    """A response batch around acknowledgements, in a response file where a file is answered. HL7 v2.8 chapter 2, 2.10.3.
+def batch(answers: Sequence[bytes], header: str, *, now: datetime, control_id: str, note: str = "", codec: str = "latin_1") -> bytes:
+    """A response batch around acknowledgements. HL7 v2.8 chapter 2, 2.10.3.
 
-    header, file_header: the raw BHS and FHS that are answered ('' if there was none), decoded by `codec`; note: comment of BTS-2.
+    header: the raw BHS (else FHS) that is answered ('' if there was none), decoded by `codec`; note: comment of BTS-2.
     """
-    mark, top = _response_header("BHS", header or file_header, now, control_id)
-    ends = f"BTS{mark}{len(answers)}" + (f"{mark}{note}" if note else "") + "\r"
-    if file_header:
-        _, file_top = _response_header("FHS", file_header, now, control_id)
-        top, ends = file_top + top, ends + f"FTS{mark}1\r"
-    body = b"".join(answer.removeprefix(_BOM) for answer in answers) if codec == "utf-16" else b"".join(answers)
-    return top.encode(codec, "replace") + body + ends.encode(codec, "replace").removeprefix(_BOM if codec == "utf-16" else b"")
+    return _around("BHS", "BTS", answers, header, now, control_id, note, codec)
+
+
+def file(batches: Sequence[bytes], header: str, *, now: datetime, control_id: str, note: str = "", codec: str = "latin_1") -> bytes:
+    """A response file around response batches; header: the raw FHS that is answered; note: comment of FTS-2."""
+    return _around("FHS", "FTS", batches, header, now, control_id, note, codec)
+
+
+def _around(first: str, last: str, inner: Sequence[bytes], header: str, now: datetime, control_id: str, note: str, codec: str) -> bytes:
+    mark, top = _response_header(first, header, now, control_id)
+    end = f"{last}{mark}{len(inner)}" + (f"{mark}{note}" if note else "") + "\r"
+    order_mark = "".encode(codec)  # only at the very beginning
+    return top.encode(codec, "replace") + b"".join(one.removeprefix(order_mark) for one in (*inner, end.encode(codec, "replace")))
 
 
 def _response_header(name: str, header: str, now: datetime, control_id: str) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """Batches: FHS/BHS ... BTS/FTS around messages -> the bytes of each message, untouched. HL7 v2.8 chapter 2, 2.10.3."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from mappers.v2 import charset
 
@@ -10,18 +11,40 @@ _START_TEXT = re.compile(r"(?:^|[\r\n\x0b])[ \t]*(?=(?:FHS|BHS|MSH|BTS|FTS)[^A-Z
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The pieces of a body: `messages` (bytes of each, from MSH on) and the raw header and trailer lines ('' if absent).
+class Group:
+    """One batch: its raw header line ('' if absent), how many messages it holds, and what BTS-1 says, None where it says nothing; ended: BTS was there."""
 
-    `counted` is what BTS-1 says, None where it is absent; `batched` is True if any batch segment was there.
+    header: str = ""
+    size: int = 0
+    counted: int | None = None
+    ended: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """True for a whole batch that holds nothing, as it says."""
+        return self.ended and not self.size and not self.counted
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The pieces of a body: `messages` (bytes of each, from MSH on), the batches they stand in, one after the other, and the raw FHS line ('' if absent).
+
+    `batched` is True if any batch segment was there; `closed` if the file's end was; `files_counted` is what FTS-1 says of the number of batches.
     """
 
     messages: tuple[bytes, ...]
+    groups: tuple[Group, ...]
     file_header: str
-    batch_header: str
-    counted: int | None
     batched: bool
+    closed: bool = False
+    files_counted: int | None = None
     codec: str = "latin_1"  # of the header lines: they were read by it, and are answered in it
+
+    @property
+    def empty(self) -> bool:
+        """True for a whole batch or file without messages."""
+        nothing = not self.groups and self.closed and not self.files_counted
+        return not self.messages and (nothing or (bool(self.groups) and all(group.empty for group in self.groups)))
 
 
 def split(raw: bytes) -> Batch:
@@ -31,8 +54,28 @@ def split(raw: bytes) -> Batch:
     heads = [(_head(piece, codec), piece) for piece in pieces]
     messages = tuple(piece for head, piece in heads if head.startswith("MSH"))
     rest = [head for head, _ in heads if head[:3] in ("FHS", "BHS", "BTS", "FTS")]
-    trailer = next((head for head in rest if head.startswith("BTS")), "")
-    return Batch(messages, _first(rest, "FHS"), _first(rest, "BHS"), _count(trailer), bool(rest), codec or "latin_1")
+    trailer = _first(rest, "FTS")
+    groups = tuple(_groups(head for head, _ in heads))
+    return Batch(messages, groups, _first(rest, "FHS"), bool(rest), bool(trailer), _count(trailer), codec or "latin_1")
+
+
+def _groups(heads: Iterable[str]) -> Iterator[Group]:
+    """The batches of a body by its lines; a header that nothing follows is none, nor is an end that nothing comes before."""
+    current: Group | None = None
+    for head in heads:
+        name = head[:3]
+        if name in ("BHS", "FHS", "FTS"):
+            if current is not None and current.size:
+                yield current
+            current = Group(head) if name == "BHS" else None
+        elif name == "MSH":
+            current = current or Group()
+            current = replace(current, size=current.size + 1)
+        elif name == "BTS" and current is not None:
+            yield replace(current, counted=_count(head), ended=True)
+            current = None
+    if current is not None and (current.size or current.header):
+        yield current
 
 
 def _cut(raw: bytes) -> list[bytes]:

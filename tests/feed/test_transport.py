@@ -189,6 +189,27 @@ async def test_an_empty_batch_is_answered_by_one_a_truncated_one_is_not() -> Non
         assert await exchange.send(cut_off) == "AR"
 
 
+async def test_every_batch_of_a_file_is_answered_by_one_of_its_own() -> None:
+    exchange = Exchange()
+    first, second = (f"BHS|^~\\&|LAB|HOSP|X|Y|20240101||||B{number}\r" for number in (1, 2))
+    body = "FHS|^~\\&|LAB|HOSP|X|Y|20240101||||F1\r" + first + adt("A08", pid("1")) + "BTS|1\r"
+    body += second + adt("A08", pid("2"), control="SECOND") + adt("A08", pid("3"), msh_rest="|||NE|NE") + "BTS|2\rFTS|3\r"
+    lines = (await exchange.answer(body) or b"").decode().split("\r")
+    assert [line[:3] for line in lines] == ["FHS", "BHS", "MSH", "MSA", "BTS", "BHS", "MSH", "MSA", "BTS", "FTS", ""]
+    assert [line.split("|")[11] for line in lines if line[1:3] == "HS"] == ["F1", "B1", "B2"]
+    assert len({line.split("|")[10] for line in lines if line[1:3] == "HS"}) == 3
+    assert lines[7] == "MSA|AA|SECOND"
+    assert lines[4:9:4] + lines[9:10] == ["BTS|1", "BTS|1", "FTS|2|FTS-1 says 3 batches, 2 came"]
+
+
+async def test_a_file_in_utf_32_has_one_byte_order_mark() -> None:
+    exchange = Exchange()
+    body = "FHS|^~\\&|A\rBHS|^~\\&|A\r" + adt("A08", pid("1")) + "BTS|1\rFTS|1\r"
+    answer = await exchange.answer(body.encode("utf-32"), transport="http") or b""
+    assert answer.decode("utf-32").count("\ufeff") == 0
+    assert [line[:3] for line in answer.decode("utf-32").split("\r")] == ["FHS", "BHS", "MSH", "MSA", "BTS", "FTS", ""]
+
+
 async def test_a_wide_batch_is_answered_in_its_own_charset() -> None:
     exchange = Exchange()
     body = "BHS|^~\\&|LAB|HOSP|X|Y|20240101||||B7\r" + adt("A08", pid("1")) + adt("A08", pid("2")) + "BTS|2\r"

@@ -21,8 +21,48 @@ def test_one_message_is_a_batch_of_one() -> None:
 def test_file_and_batch_segments_are_taken_off() -> None:
     cut = batch.split(b"FHS|^~\\&|F\rBHS|^~\\&|A|B|C|D|2024||||77\r" + ONE + TWO + b"BTS|2\rFTS|1\r")
     assert cut.messages == (ONE, TWO)
-    assert (cut.counted, cut.batched) == (2, True)
-    assert cut.batch_header.startswith("BHS")
+    assert (cut.batched, cut.closed, cut.files_counted) == (True, True, 1)
+    assert cut.groups == (batch.Group("BHS|^~\\&|A|B|C|D|2024||||77", 2, 2, ended=True),)
+
+
+@pytest.mark.parametrize(
+    ("lines", "sizes"),
+    [
+        ("F B1 M T1 B2 M M T2 E2", [("B1", 1, 1), ("B2", 2, 2)]),
+        ("F M M E", [("", 2, None)]),
+        ("M M", [("", 2, None)]),
+        ("F F B1 B2 M T1 T1 E E", [("B2", 1, 1)]),
+        ("B1 M B2 M", [("B1", 1, None), ("B2", 1, None)]),
+        ("B1 T0 B2 M T1", [("B1", 0, 0), ("B2", 1, 1)]),
+        ("B1 M T1 M", [("B1", 1, 1), ("", 1, None)]),
+        ("T1 M", [("", 1, None)]),
+    ],
+)
+def test_every_batch_of_a_file_is_known_by_itself(lines: str, sizes: list[tuple[str, int, int | None]]) -> None:
+    names = {"F": "FHS|^~\\&", "B": "BHS|^~\\&|||||||||", "T": "BTS|", "E": "FTS|", "M": ONE.decode().strip("\r")}
+    body = "\r".join(names[one[0]] + one[1:] for one in lines.split())
+    cut = batch.split(body.encode())
+    assert [(f"B{group.header[-1:]}".rstrip("B"), group.size, group.counted) for group in cut.groups] == sizes
+    assert sum(group.size for group in cut.groups) == len(cut.messages)
+
+
+@pytest.mark.parametrize(
+    ("body", "empty"),
+    [
+        ("BHS|^~\\&\rBTS|0\r", True),
+        ("BHS|^~\\&\rBTS\r", True),
+        ("FHS|^~\\&\rBHS|^~\\&\rBTS|\rFTS|1\r", True),
+        ("FHS|^~\\&\rFTS|0\r", True),
+        ("FHS|^~\\&\rFTS|2\r", False),
+        ("FHS|^~\\&\r", False),
+        ("BHS|^~\\&\r", False),
+        ("BHS|^~\\&\rBTS|2\r", False),
+        ("FHS|^~\\&\rBHS|^~\\&\r", False),
+        ("", False),
+    ],
+)
+def test_a_batch_without_messages_is_whole_if_it_ends_and_says_nothing_else(body: str, empty: bool) -> None:
+    assert batch.split(body.encode()).empty == empty
 
 
 def test_wide_batches() -> None:
@@ -32,8 +72,9 @@ def test_wide_batches() -> None:
 
 def test_a_response_batch_counts_and_swaps() -> None:
     out = batch.split(ack.batch([ONE, TWO], "BHS|^~\\&|A|B|C|D|2024||||77", now=NOW, control_id="9"))
-    assert len(out.messages) == out.counted == 2
-    assert out.batch_header == "BHS|^~\\&|C|D|A|B|20240102030405+0000||||9|77"
+    (group,) = out.groups
+    assert len(out.messages) == group.counted == 2
+    assert group.header == "BHS|^~\\&|C|D|A|B|20240102030405+0000||||9|77"
 
 
 def answer(raw: bytes, code: str, problems: list[Problem]) -> message.Message:
