@@ -90,11 +90,19 @@ def _write(folder: Path, wanted: Mapping[str, Sequence[str]]) -> None:
     kept = {*now["systems"], *wanted["systems"]}
     for path in folder.iterdir():
         left = path.name.endswith(NEW) or (MARK in path.name and path.name not in kept)
-        if left and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+        if left and _age(path) > LEFT_SECONDS:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was changed; 0 where another load has given it its name meanwhile."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def read_systems(folder: Path) -> Mapping[str, tuple[System, ...]]:

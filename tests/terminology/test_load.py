@@ -443,6 +443,14 @@ def test_the_same_release_loaded_twice_at_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data").glob("loinc-*"))) == 1
 
 
+def test_work_that_another_load_has_just_named_is_no_error(tmp_path: Path) -> None:
+    source, data = write_loinc(tmp_path), tmp_path / "data"
+    data.mkdir()
+    (data / "loinc-2.98.0a1b2c3d.new").symlink_to(data / "gone")  # seen in the folder, not there when looked at
+    (name,) = load("loinc", [source], data)
+    assert shelf.contents(data)["systems"] == [name]
+
+
 def test_what_a_killed_load_left_goes_with_a_later_one(tmp_path: Path) -> None:
     source, data = write_loinc(tmp_path), tmp_path / "data"
     for name, age in (("loinc-2.99.0a1b2c3d.new", 7200), ("loinc-2.98.0a1b2c3d.new", 10)):
