@@ -158,6 +158,7 @@ class _Walk:
     def walk(self) -> list[Link]:
         run = self.run
         for segment in run.message.segments:
+            segment.split()
             rows = self._place(segment)
             self.scope.note(segment)
             if segment.name in _TIMED:

@@ -47,7 +47,7 @@ class Segment:
     def __getattr__(self, name: str) -> Any:
         """`fields` and `present`, made when first asked for: called only while the slot is empty."""
         if name == "present":
-            self.present = [(number, raw) for number, raw in enumerate(self.fields) if raw]
+            self.split()
             return self.present
         if name != "fields":
             raise AttributeError(name)
@@ -56,6 +56,14 @@ class Segment:
             parts.insert(1, self.delimiters.field)
         self.fields = parts
         return parts
+
+    def split(self) -> None:
+        """Make `fields` and `present` at once: who reads all of a segment saves the detour of a slot that is still empty."""
+        parts = self.line.split(self.delimiters.field)
+        if self.name in _HEADERS:
+            parts.insert(1, self.delimiters.field)
+        self.fields = parts
+        self.present = [(number, raw) for number, raw in enumerate(parts) if raw]
 
     def text(self, number: int) -> str:
         """Raw text of a field, '' if absent."""

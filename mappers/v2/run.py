@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mappers.v2 import times
@@ -16,7 +16,6 @@ Translate = Callable[[str, str], list[Element]]
 ToUcum = Callable[[str], str | None]
 
 
-@dataclass(slots=True, eq=False)
 class Draft:
     """A resource in the making. `refs` are the Reference objects that point to it; `segment` the segment that first made it;
 
@@ -24,16 +23,19 @@ class Draft:
     `assumed`: elements that R4 requires and the message does not tell.
     """
 
-    res: Element
-    url: str
-    segment: Segment
-    refs: list[Element] = field(default_factory=list)
-    nulls: set[str] = field(default_factory=set)
-    origins: list[tuple[str, Element, str]] = field(default_factory=list)
-    segments: list[int] = field(default_factory=list)
-    shared: bool = False
-    time: str = ""
-    assumed: set[str] = field(default_factory=set)
+    __slots__ = ("assumed", "nulls", "origins", "refs", "res", "segment", "segments", "shared", "time", "url")
+
+    def __init__(self, res: Element, url: str, segment: Segment, time: str = "") -> None:
+        self.res = res
+        self.url = url
+        self.segment = segment
+        self.refs: list[Element] = []
+        self.nulls: set[str] = set()
+        self.origins: list[tuple[str, Element, str]] = []
+        self.segments: list[int] = []
+        self.shared = False
+        self.time = time
+        self.assumed: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class Run:
         made: Element = {"resourceType": rtype}
         if res:
             made.update(res)
-        return Draft(made, url, self.segment, time=self.order_time)
+        return Draft(made, url, self.segment, self.order_time)
 
     def keep(self, draft: Draft) -> Draft:
         """Make a draft an entry of the bundle."""
