@@ -97,6 +97,7 @@ def convert(
         return Conversion(_bundle([]), [*problems, *absent], Facts("", ()), ())
     run = Run(message, tables, source, translate, to_ucum)
     authority.learn(run)
+    run.recall()
     links = _Walk(run, structure, tables).walk()
     for link in links:
         finish.link(run, link.draft, link.target, link.scope, link.refs)

@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/location.html
 
 from typing import Any
 
-from mappers.v2 import authority
+from mappers.v2 import authority, recall
 from mappers.v2.message import NULL
 from mappers.v2.place import At
 from mappers.v2.run import Draft, Element, Run
@@ -19,13 +19,20 @@ _LEVELS = ((4, "si", "Site"), (7, "bu", "Building"), (8, "lvl", "Level"), (1, "w
 def location(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@location: content of the innermost Location of a PL; the larger ones become entries of their own."""
     key = ("PL", raw)
-    if key not in run.cache:
-        mark = run.marks[level] if level < 3 else ""
-        parts = (raw.split(mark) if mark else [raw]) + [""] * 12
-        run.cache[key] = _chain(run, [("" if part == NULL else part) for part in parts], level), _unsaid(run, parts)
-    found: Element | None
-    found, run.unsaid = run.cache[key]
-    return found
+    found: tuple[Element | None, bool] | None = run.cache.get(key)
+    if found is None:
+        places, unsaid = recall.element(run, "PL", lambda: _read(run, raw, level), raw, level)
+        found = run.cache[key] = _chain(run, places), unsaid
+    run.unsaid = found[1]
+    return found[0]
+
+
+def _read(run: Run, raw: str, level: int) -> list[tuple[str, Element]]:
+    """The places of a PL, from large to small: the way to each, what it is ('partOf' is to be filled); notes what they leave out."""
+    mark = run.marks[level] if level < 3 else ""
+    parts = (raw.split(mark) if mark else [raw]) + [""] * 12
+    run.unsaid = _unsaid(run, parts)
+    return _places(run, [("" if part == NULL else part) for part in parts], level)
 
 
 def _unsaid(run: Run, parts: list[str]) -> bool:
@@ -43,10 +50,23 @@ def _unsaid(run: Run, parts: list[str]) -> bool:
     )
 
 
-def _chain(run: Run, parts: list[str], level: int) -> Element | None:
+def _chain(run: Run, places: list[tuple[str, Element]]) -> Element | None:
+    """All but the innermost become entries; each is part of the one before."""
     outer: Draft | None = None
-    way: list[str] = []
     made: Element | None = None
+    way = ""
+    for here, place in places:
+        if made is not None:
+            outer = _kept(run, made, way)
+        way, made = here, place
+        if outer is not None:
+            made["partOf"] = run.refer(outer)
+    return made
+
+
+def _places(run: Run, parts: list[str], level: int) -> list[tuple[str, Element]]:
+    found: list[tuple[str, Element]] = []
+    way: list[str] = []
     facility = authority.system(run, *authority.parts(run, parts[3], level + 1)) if parts[3] else ""
     for number, kind, display in _LEVELS:
         raw = parts[number - 1]
@@ -54,15 +74,15 @@ def _chain(run: Run, parts: list[str], level: int) -> Element | None:
         text = name[0] or name[1]
         if not text:
             continue
-        if made is not None:
-            outer = _kept(run, made, tuple(way))
         way.append(text)
         made = _one(run, text, way, kind, display, facility)
-        if outer is not None:
-            made["partOf"] = run.refer(outer)
-    if made is None:
-        return {"name": run.text(parts[8])} if run.text(parts[8]) else None
-    return _details(run, made, parts, level)
+        if found:
+            made["partOf"] = {}
+        found.append(("/".join(way), made))
+    if not found:
+        return [("", {"name": run.text(parts[8])})] if run.text(parts[8]) else []
+    _details(run, found[-1][1], parts, level)
+    return found
 
 
 def _one(run: Run, text: str, way: list[str], kind: str, display: str, facility: str) -> Element:
@@ -76,8 +96,8 @@ def _one(run: Run, text: str, way: list[str], kind: str, display: str, facility:
     }
 
 
-def _kept(run: Run, made: Element, way: tuple[str, ...]) -> Draft:
-    key = ("PL.part", "/".join(way))
+def _kept(run: Run, made: Element, way: str) -> Draft:
+    key = ("PL.part", way)
     found: Draft | None = run.cache.get(key)
     if found is None:
         found = run.cache[key] = run.keep(run.draft("Location", made))
@@ -85,7 +105,7 @@ def _kept(run: Run, made: Element, way: tuple[str, ...]) -> Draft:
     return found
 
 
-def _details(run: Run, made: Element, parts: list[str], level: int) -> Element:
+def _details(run: Run, made: Element, parts: list[str], level: int) -> None:
     description = run.text(parts[8])
     if description:
         made["description"] = description
@@ -102,7 +122,6 @@ def _details(run: Run, made: Element, parts: list[str], level: int) -> Element:
             authority.system(run, *authority.parts(run, parts[10], level + 1)) if parts[10] else ""
         )
         made["identifier"].append({"system": system, **more} if system else more)
-    return made
 
 
 def of_ndl(run: Run, raw: str, place: At, level: int) -> Element | None:

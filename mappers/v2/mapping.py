@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mappers.v2 import purity, recall
 from mappers.v2.condition import compile_condition
 from mappers.v2.functions import FUNCTIONS, Codes, Convert
 from mappers.v2.message import NULL, Segment, content
-from mappers.v2.path import Slots, clone, slots_of, steps, writer
+from mappers.v2.path import Slots, slots_of, steps, writer
 from mappers.v2.place import At, Scope
 from mappers.v2.run import Draft, Element, Run
 from mappers.v2.tables import ELSEWHERE, Row, Tables
@@ -22,7 +23,6 @@ from mappers.v2.values import LEAVES, Leaf
 # types whose equal content within a message is one resource from the start
 _INTERNED = frozenset({"Practitioner", "Organization", "Location", "Device"})
 _TIMED = frozenset({"dateTime", "instant", "date"})
-_PURE = frozenset({"@concept", "@table_code", "@coding", "@code", "@code_or_sent", "@bound", "@unit", "@alternate", "@untranslated"})
 _JOINING = frozenset({"@joined", "@observation_value", "@components", "@document_text"})
 # (run, raw text, place, level, element, slots) -> True if something of the message was written; constants tell nothing
 Plan = Callable[[Run, str, At, int, Element, Slots], bool]
@@ -184,10 +184,14 @@ def _named(tables: Tables, row: Row, name: str, codes: Codes | None) -> Convert:
         if make is None:
             raise ValueError(f"{row.file}: field {row.field}: no function {name}")
         made = make(codes)
-        return _remembered(made, name, codes) if name in _PURE else made
+        if name in purity.PURE:
+            return recall.by_settings(made)
+        return recall.by_message(made) if name in purity.SENDERLY else made
     if "[" in name:
         found = datatype(tables, name.casefold())
-        return _cached(found, name) if steps(row.path)[-1].rtype in _INTERNED else found
+        if steps(row.path)[-1].rtype in _INTERNED:
+            return _cached(found, name, follows=purity.follows(tables, name.casefold()))
+        return found
     if name in _TIMED:
         return _timed(LEAVES[name], name)
     leaf = LEAVES.get(name or "string")
@@ -213,31 +217,6 @@ def _timed(leaf: Leaf, name: str) -> Convert:
     return timed
 
 
-def _remembered(convert: Convert, name: str, codes: Codes | None) -> Convert:
-    """A pure conversion whose values are kept per sender: the same few codes come again and again. Findings are never skipped."""
-    number = id(convert)
-
-    def remembered(run: Run, raw: str, place: At, level: int) -> Any:
-        memo = run.memo
-        if memo is None or "\\" in raw:
-            return convert(run, raw, place, level)
-        key = (number, raw, level)
-        known = memo.get(key)
-        if known is None:
-            findings, before = len(run.unmapped) + len(run.problems), run.unsaid
-            run.unsaid = False
-            known = convert(run, raw, place, level), run.unsaid
-            run.unsaid = before
-            if len(raw) <= 500 and len(run.unmapped) + len(run.problems) == findings:
-                memo[key] = known
-        value, unsaid = known
-        if unsaid:
-            run.unsaid = True
-        return clone(value) if type(value) is dict else value
-
-    return remembered
-
-
 def _labelled(label: str) -> Convert:
     """@label:X[1]: a reference to the resource that has the label here."""
 
@@ -248,14 +227,20 @@ def _labelled(label: str) -> Convert:
     return refer
 
 
-def _cached(convert: Convert, name: str) -> Convert:
-    """The same raw text gives the same element, once per message: what path.py makes one resource of."""
+def _cached(convert: Convert, name: str, *, follows: bool) -> Convert:
+    """The same raw text gives the same element, once per message: what path.py makes one resource of. `follows`: its content is known from message to message."""
+    number = id(convert)
 
     def cached(run: Run, raw: str, place: At, level: int) -> Any:
         key = (name, raw)
-        if key not in run.cache:
-            run.cache[key] = convert(run, raw, place, level), run.unsaid
-        value, run.unsaid = run.cache[key]
+        found = run.cache.get(key)
+        if found is None:
+            if follows:
+                found = recall.element(run, number, lambda: convert(run, raw, place, level), raw, level)
+            else:
+                found = convert(run, raw, place, level), run.unsaid
+            run.cache[key] = found
+        value, run.unsaid = found
         return value
 
     return cached

@@ -49,27 +49,28 @@ class Unmapped:
     location: str
 
 
-# what is remembered of pure conversions (codes, units) per sender, from message to message: at most so many senders and values
-MAX_SENDERS, MAX_VALUES = 256, 20_000
-Memo = dict[tuple[int, str, int], Any]
+# what is remembered of pure conversions (codes, units) per sender, from message to message: at most so many senders, values, and sets of authorities
+MAX_SENDERS, MAX_VALUES, MAX_CLOCKS, MAX_KNOWN = 256, 20_000, 32, 4_000
+Memo = dict[tuple[int | str, str, int], Any]
+Memos = dict[tuple[str, frozenset[tuple[str, str]]], Memo]
 
 
-def _memo(tables: Any, source: Source, translate: Translate | None, to_ucum: ToUcum | None) -> Memo:
-    """The memo that goes with these very settings; a strong reference keeps the source's id from being used again.
+def _memo(tables: Any, source: Source, translate: Translate | None, to_ucum: ToUcum | None) -> tuple[Memo, Memos]:
+    """The memo that goes with these very settings, and those by clock and authorities; a strong reference keeps the source's id from being used again.
 
     The functions themselves are part of the key, not their ids: a method is another object each time it is asked for.
     """
-    memos: dict[tuple[int, Translate | None, ToUcum | None], tuple[Source, Memo]] = tables.memos
+    memos: dict[tuple[int, Translate | None, ToUcum | None], tuple[Source, Memo, Memos]] = tables.memos
     key = (id(source), translate, to_ucum)
     found = memos.get(key)
     if found is None:
         if len(memos) >= MAX_SENDERS:
             memos.clear()
-        found = memos[key] = (source, {})
-    memo = found[1]
+        found = memos[key] = (source, {}, {})
+    _, memo, of_messages = found
     if len(memo) > MAX_VALUES:
         memo.clear()
-    return memo
+    return memo, of_messages
 
 
 class Run:
@@ -82,6 +83,7 @@ class Run:
     __slots__ = (
         "authorities",
         "cache",
+        "clock",
         "component",
         "decode",
         "drafts",
@@ -89,6 +91,7 @@ class Run:
         "field",
         "header",
         "interned",
+        "known",
         "landed",
         "leftover",
         "linked",
@@ -121,7 +124,8 @@ class Run:
         self.header = message.header or message.segments[0]
         self.escape = message.delimiters.escape or "\x00"
         self.marks = (message.delimiters.component, message.delimiters.subcomponent, "")
-        self.zone = times.zone_of(message.get("MSH-7.1"), source.zone)
+        self.clock = times.fixed(message.get("MSH-7.1"))
+        self.zone = times.zone_of(self.clock, source.zone)
         self.names = {segment.name for segment in message.segments}
         lines = "\r".join([source.name, *(segment.line for segment in message.segments)])
         digest = hashlib.blake2b(lines.encode("utf-8", "replace"), digest_size=16).hexdigest()
@@ -134,7 +138,8 @@ class Run:
         self.authorities: dict[str, str] = {}
         self.linked: set[tuple[str, str, str]] = set()
         self.order_time = ""
-        self.memo = _memo(tables, source, translate, to_ucum) if message.delimiters == Delimiters() else None
+        self.memo: Memo | None = None
+        self.known: Memo | None = None
         self.landed: set[int] = set()
         self.leftover: dict[int, list[str]] = {}
         self.unsaid = False
@@ -143,6 +148,19 @@ class Run:
         self.repetition = 0
         self.component = 0
         self.number = 0
+
+    def recall(self) -> None:
+        """Find what is known of the sender, and of messages with this clock and these authorities (which are learned before)."""
+        if self.message.delimiters != Delimiters():
+            return
+        self.memo, memos = _memo(self.tables, self.source, self.translate, self.to_ucum)
+        key = (self.clock, frozenset(self.authorities.items()))
+        known = memos.get(key)
+        if known is None or len(known) > MAX_KNOWN:
+            if len(memos) >= MAX_CLOCKS:
+                memos.clear()
+            known = memos[key] = {}
+        self.known = known
 
     def at(self) -> str:
         """The ERL of where the mapper stands."""

@@ -16,11 +16,16 @@ _TM = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?(?:[+-]\d{4})
 Zone = Callable[[datetime], str]
 
 
-def zone_of(header_time: str, zone: ZoneInfo) -> Zone:
-    """naive local time -> offset '+01:00': fixed by MSH-7 where that has one, else by the sender's zone at that time."""
-    fixed = _offset(_parts(header_time.strip())[7]) if _parts(header_time.strip()) else ""
-    if fixed:
-        return lambda _: fixed
+def fixed(header_time: str) -> str:
+    """The offset of MSH-7, '+01:00' or 'Z'; '' where it has none."""
+    parts = _parts(header_time.strip())
+    return _offset(parts[7]) if parts else ""
+
+
+def zone_of(clock: str, zone: ZoneInfo) -> Zone:
+    """naive local time -> offset '+01:00': `clock` where MSH-7 fixed it (see `fixed`), else by the sender's zone at that time."""
+    if clock:
+        return lambda _: clock
     return lambda local: _of_zone(local, zone)
 
 
