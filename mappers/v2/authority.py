@@ -15,6 +15,9 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 _URL = re.compile(r"(?:https?|urn|ftp|tag):\S+$", re.IGNORECASE)
 
 
+LONG = 48  # characters before 'ISO' that are compared with what was seen
+
+
 def parts(run: Run, raw: str, level: int) -> tuple[str, str, str]:
     """Namespace id, universal id, its type, of a raw HD."""
     mark = run.marks[level] if level < 3 else ""
@@ -31,12 +34,15 @@ def learn(run: Run) -> None:
         line = segment.line
         at = line.find("ISO", 4)
         while at > 0:
-            if line[at - 1] == sub or line[at - 1] == component:
+            before = line[max(at - LONG, 0) : at]
+            if before not in seen and (before[-1] == sub or before[-1] == component):
                 start = max(line.rfind(component, 0, at - 1), line.rfind(sub, 0, at - 1)) + 1
                 universal = line[start : at - 1]
                 if universal not in seen:
                     seen.add(universal)
                     _learned(run, line[max(line.rfind(mark, 0, start - 1) for mark in others if mark) + 1 : start - 1], universal)
+                if at - start < LONG:
+                    seen.add(before)  # the universal id is all in it: the same again tells nothing new
             at = line.find("ISO", at + 3)
 
 

@@ -86,14 +86,15 @@ def convert(
     translate(system, code) -> further Codings for a code; to_ucum(unit text) -> UCUM code or None.
     """
     problems = list(message.problems)
-    structure = tables.structure_for(message.code, message.trigger)
-    refused = unsupported(message, tables) or _too_much(message)
+    code, trigger = message.code, message.trigger
+    structure = tables.structure_for(code, trigger)
+    refused = (unsupported(message, tables) if structure is None or message.header is None else None) or _too_much(message)
     if structure is None or refused is not None:
         return Conversion(_bundle([]), [*problems, *([refused] if refused else [])], Facts("", ()), ())
-    needed = required().get(f"{message.code}^{message.trigger}", required().get(message.code, ()))
+    needed = required().get(f"{code}^{trigger}", required().get(code, ()))
     missing = [segment for segment in needed if message.nth(segment) is None]
     if missing:
-        absent = [Problem(ERROR, name, "100", f"{message.code} messages need the segment {name}, which is missing") for name in missing]
+        absent = [Problem(ERROR, name, "100", f"{code} messages need the segment {name}, which is missing") for name in missing]
         return Conversion(_bundle([]), [*problems, *absent], Facts("", ()), ())
     run = Run(message, tables, source, translate, to_ucum)
     authority.learn(run)

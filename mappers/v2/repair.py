@@ -8,6 +8,7 @@ from typing import Any
 from mappers.v2.problem import WARNING, Problem, erl
 from mappers.v2.run import Draft, Element, Run
 
+_PAIRED = frozenset({"denominator", "end", "high", "numerator"})  # one of these at least has each pair that rules compare
 # types whose maps make no nested periods or ranges and nothing empty, of which a message may have hundreds
 _SHALLOW = frozenset({"Observation", "DiagnosticReport", "Location", "MessageHeader", "Provenance"})
 
@@ -19,7 +20,7 @@ def repair(run: Run, draft: Draft) -> None:
         for name in ("effectivePeriod", "valuePeriod", "valueRange"):
             if name in res:
                 _walk(run, draft, {name: res[name]})
-    else:
+    elif _suspect(res):
         _walk(run, draft, res)
     for rule in _RULES.get(res["resourceType"], ()):
         rule(run, draft, res)
@@ -27,6 +28,22 @@ def repair(run: Run, draft: Draft) -> None:
 
 def _note(run: Run, draft: Draft, text: str) -> None:
     run.problems.append(Problem(WARNING, erl(draft.segment.name, draft.segment.occurrence), "199", text))
+
+
+def _suspect(node: Element) -> bool:
+    """True if an element has a part that `_walk` may have to mend: most have none, and looking is quicker than walking."""
+    for value in node.values():
+        kind = type(value)
+        if kind is dict:
+            if not value or not _PAIRED.isdisjoint(value) or _suspect(value):
+                return True
+        elif kind is list:
+            if not value:
+                return True
+            for member in value:
+                if not member or (type(member) is dict and _suspect(member)):
+                    return True
+    return "repeat" in node
 
 
 def _walk(run: Run, draft: Draft, node: Element) -> None:
