@@ -14,11 +14,11 @@ from mappers.v2 import purity, recall
 from mappers.v2.condition import compile_condition
 from mappers.v2.functions import FUNCTIONS, Codes, Convert
 from mappers.v2.message import NULL, Segment, content
-from mappers.v2.path import Slots, slots_of, steps, writer
+from mappers.v2.path import Slots, plain, slots_of, steps, writer
 from mappers.v2.place import At, Scope
 from mappers.v2.run import Draft, Element, Run
 from mappers.v2.tables import ELSEWHERE, Row, Tables
-from mappers.v2.values import LEAVES, Leaf
+from mappers.v2.values import LEAVES, Leaf, string
 
 # types whose equal content within a message is one resource from the start
 _INTERNED = frozenset({"Practitioner", "Organization", "Location", "Device"})
@@ -140,6 +140,20 @@ def _plan(tables: Tables, row: Row) -> Plan:
     write = writer(row.path)
     convert = _convert(tables, row)
     tells = not row.value and not row.convert.startswith("@label:")
+    name = plain(row.path)
+    if name and not row.when:
+
+        def simple(run: Run, raw: str, place: At, level: int, root: Element, slots: Slots) -> bool:
+            value = convert(run, raw, place, level)
+            if value is None:
+                return False
+            if type(value) is dict and name in root:
+                write(run, root, slots, value)
+            else:
+                root[name] = value
+            return tells
+
+        return simple
     if not row.when:
 
         def always(run: Run, raw: str, place: At, level: int, root: Element, slots: Slots) -> bool:
@@ -199,6 +213,8 @@ def _named(tables: Tables, row: Row, name: str, codes: Codes | None) -> Convert:
         raise ValueError(f"{row.file}: field {row.field}: no conversion {name}")
     if codes is not None:
         return FUNCTIONS["code"](codes)
+    if leaf is string:
+        return string
     return lambda run, raw, place, level: leaf(run, raw)
 
 

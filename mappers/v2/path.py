@@ -20,6 +20,7 @@ from mappers.v2.run import Draft, Element, Run
 
 Slots = dict[str, Any]
 Writer = Callable[[Run, Element, Slots, Any], None]
+Into = Callable[[Run, Element, Slots], Element]
 _STEP = re.compile(
     r"(?P<name>_?[A-Za-z][A-Za-z0-9]*|\$this|\$value)(?:\[(?P<slot>\w+)\])?(?:\{(?P<url>[^}]*)\})?(?:\((?P<rtype>[A-Z]\w+)\))?(?P<joined>\+$)?(?:\.|$)"
 )
@@ -57,13 +58,16 @@ def slots_of(text: str) -> tuple[str, ...]:
 
 
 def writer(text: str) -> Writer:
-    """A closure (run, root, slots, value) that writes at the path."""
-    found = steps(text)
-    *before, last = found
+    """A closure (run, root, slots, value) that writes at the path; the commonest shapes of paths have closures of their own."""
+    *before, last = steps(text)
     end = _end(last)
     if not before:
         return end
     walk = [_into(step) for step in before]
+    if len(walk) == 1 and _is_plain(last):
+        return _into_plain(walk[0], last.name, end)
+    if len(walk) == 2:
+        return _into_two(walk[0], walk[1], end)
 
     def write(run: Run, root: Element, slots: Slots, value: Any) -> None:
         node = root
@@ -74,14 +78,42 @@ def writer(text: str) -> Writer:
     return write
 
 
-def _into(step: Step) -> Callable[[Run, Element, Slots], Element]:
+def plain(text: str) -> str:
+    """The element's name where a path is no more than that, '' else."""
+    first, *more = steps(text)
+    return "" if more or not _is_plain(first) else first.name
+
+
+def _is_plain(step: Step) -> bool:
+    return not (step.slot or step.url or step.rtype or step.joined or step.name == "$this")
+
+
+def _into_plain(into: Into, name: str, end: Writer) -> Writer:
+    def write(run: Run, root: Element, slots: Slots, value: Any) -> None:
+        node = into(run, root, slots)
+        if type(value) is dict and name in node:
+            end(run, node, slots, value)
+        else:
+            node[name] = value
+
+    return write
+
+
+def _into_two(outer: Into, inner: Into, end: Writer) -> Writer:
+    def write(run: Run, root: Element, slots: Slots, value: Any) -> None:
+        end(run, inner(run, outer(run, root, slots), slots), slots, value)
+
+    return write
+
+
+def _into(step: Step) -> Into:
     name, rtype = step.name, step.rtype
     if name == "$this":
         return lambda run, node, slots: node
     if rtype:
         return lambda run, node, slots: _resource(run, node, slots, step)
     if step.slot or step.url:
-        return lambda run, node, slots: _member(node, slots, step)
+        return _member(step)
 
     def single(run: Run, node: Element, slots: Slots) -> Element:
         found: Element | None = node.get(name)
@@ -92,13 +124,17 @@ def _into(step: Step) -> Callable[[Run, Element, Slots], Element]:
     return single
 
 
-def _member(node: Element, slots: Slots, step: Step) -> Element:
-    found: Element | None = slots.get(step.key)
-    if found is None:
-        found = {"url": step.url} if step.url else {}
-        node.setdefault(step.name, []).append(found)
-        slots[step.key] = found
-    return found
+def _member(step: Step) -> Into:
+    name, key, url = step.name, step.key, step.url
+
+    def member(run: Run, node: Element, slots: Slots) -> Element:
+        found: Element | None = slots.get(key)
+        if found is None:
+            found = slots[key] = {"url": url} if url else {}
+            node.setdefault(name, []).append(found)
+        return found
+
+    return member
 
 
 def _resource(run: Run, node: Element, slots: Slots, step: Step) -> Element:

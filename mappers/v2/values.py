@@ -33,8 +33,8 @@ def first(run: Run, raw: str) -> str:
     return run.text(head)
 
 
-def string(run: Run, raw: str) -> str | None:
-    """All of the text; delimiters at its ends are no part of it."""
+def string(run: Run, raw: str, place: object = None, level: int = 0) -> str | None:
+    """All of the text; delimiters at its ends are no part of it. Takes what any conversion is given, as the commonest of all: place and level say nothing to it."""
     component, sub, _ = run.marks
     if raw and (raw[-1] == component or raw[-1] == sub):
         raw = raw.rstrip(component + sub)
