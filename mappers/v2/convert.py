@@ -167,7 +167,11 @@ class _Walk:
                 run.order_time = times.date_time(segment.get("22.1"), run.zone) or "" if segment.name == "OBR" else ""
             self.at = At(run, segment, self.scope)
             run.landed, run.leftover = set(), {}
-            drafts = [draft for row in rows if (draft := self._apply(row, segment)) is not None]
+            drafts = []
+            for row in rows:
+                draft = self._apply(row, segment)
+                if draft is not None:
+                    drafts.append(draft)
             self._keep_rest(segment, drafts)
         for scope in self.scopes:
             scope.inner.clear()  # a circle of parents and children would keep all of the message until the collector comes
@@ -176,10 +180,10 @@ class _Walk:
     def _keep_rest(self, segment: Segment, drafts: list[Draft]) -> None:
         """What no row took goes, as text, into an extension named by the field's XML name (urn:hl7-org:v2xml:PV1.22): nothing is lost."""
         run = self.run
-        ignored, name, marks = self.tables.ignored, segment.name, segment.delimiters
         landed, leftover = run.landed, run.leftover
+        ignored, name, marks = self.tables.ignored, segment.name, segment.delimiters
         for number, raw in segment.present:
-            if (number in landed and number not in leftover) or not number or (name, number) in ignored:
+            if (number in landed and not (leftover and number in leftover)) or not number or (name, number) in ignored:
                 continue
             if number not in leftover and len(raw) > 2 and self._told(segment, raw):
                 continue
@@ -253,14 +257,14 @@ class _Walk:
         if row.source:
             return self._apply_other(row, table, segment, found)
         if found is not None and maker is not None and (maker[0] != segment.name or maker[1] == segment.index):
-            apply_segment(run, table, segment, found, self.scope)
+            apply_segment(run, table, segment, found, self.at)
             if found.segments[-1] != segment.index:
                 found.segments.append(segment.index)
             draft = found
         else:
             run.segment = segment
             draft = run.draft(row.target.partition("[")[0])
-            if not apply_segment(run, table, segment, draft, self.scope) and not draft.nulls:
+            if not apply_segment(run, table, segment, draft, self.at) and not draft.nulls:
                 return None
             run.keep(draft)
             home.publish(row.target, draft)
@@ -276,7 +280,7 @@ class _Walk:
             return None
         landed, leftover = run.landed, run.leftover
         run.landed, run.leftover = set(), {}
-        apply_segment(run, table, read, found, self.scope)
+        apply_segment(run, table, read, found, At(run, read, self.scope))
         run.landed, run.leftover, run.segment = landed, leftover, segment
         self._link(row, found)
         return found
@@ -306,14 +310,13 @@ def _event_time(run: Run) -> str:
 def _fact(draft: Draft, event_time: str) -> EntryFact:
     nulls = frozenset(name for name in draft.nulls if name not in draft.res) if draft.nulls else _NONE
     assumed = frozenset(draft.assumed) if draft.assumed else _NONE
+    origins = _origins(draft) if draft.origins else _UNTOLD
     time, segments = draft.time or event_time, tuple(draft.segments)
-    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, segments, time, _origins(draft), assumed)
+    return EntryFact(draft.url, draft.segment.name, draft.segment.index, nulls, segments, time, origins, assumed)
 
 
 def _origins(draft: Draft) -> Mapping[str, tuple[str, ...]]:
     """Which field gave each member of the lists that are told apart by field; members are the very objects that the mapping made."""
-    if not draft.origins:
-        return _UNTOLD
     known = {id(member): place for _, member, place in draft.origins}
     return {name: tuple(known.get(id(member), "") for member in draft.res.get(name, ())) for name in {name for name, _, _ in draft.origins}}
 
@@ -323,7 +326,7 @@ def _of_message(run: Run, tables: Tables) -> Element:
     root: Element = {"resourceType": "Bundle"}
     if BUNDLE_MAP in tables.maps:
         run.landed, run.leftover = set(), {}
-        apply_segment(run, compiled(tables, BUNDLE_MAP), run.header, Draft(root, "", run.header), Scope(Group("", None), None))
+        apply_segment(run, compiled(tables, BUNDLE_MAP), run.header, Draft(root, "", run.header), At(run, run.header, Scope(Group("", None), None)))
     return root
 
 

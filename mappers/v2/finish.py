@@ -20,13 +20,14 @@ FOUND_BY_IDENTIFIER = frozenset({"Patient", "Practitioner", "Organization", "Loc
 
 def link(run: Run, draft: Draft, target: str, scope: Scope, refs: tuple[Ref, ...]) -> None:
     """Set the references of a message row."""
-    linked = run.linked
+    linked, find = run.linked, scope.find
     for ref in refs:
-        one = draft if ref.left == target else scope.find(ref.left)
+        left, right = ref.left, ref.right
+        one = draft if left == target else find(left)
         if one is None:
             continue
-        other = draft if ref.right == target else scope.find(ref.right)
-        if other is None or one is other or (ref.alone and not scope.only(ref.right)):
+        other = draft if right == target else find(right)
+        if other is None or one is other or (ref.alone and not scope.only(right)):
             continue
         key = (one.url, ref.path, other.url)
         if key not in linked:
@@ -37,13 +38,17 @@ def link(run: Run, draft: Draft, target: str, scope: Scope, refs: tuple[Ref, ...
 def _set(run: Run, node: Element, steps: tuple[tuple[str, bool], ...], other: Draft) -> None:
     """`subject`, `result[]`, `diagnosis[].condition`: a list gets one more member; what refers already stays."""
     name, many = steps[0]
+    if len(steps) == 1:
+        if many:
+            node.setdefault(name, []).append(run.refer(other))
+        elif name not in node:
+            node[name] = run.refer(other)
+        return
     rest = steps[1:]
     if many:
-        node.setdefault(name, []).append({rest[0][0]: run.refer(other)} if rest else run.refer(other))
-    elif rest:
+        node.setdefault(name, []).append({rest[0][0]: run.refer(other)})
+    else:
         _set(run, node.setdefault(name, {}), rest, other)
-    elif name not in node:
-        node[name] = run.refer(other)
 
 
 def finish(run: Run) -> list[Draft]:
@@ -102,7 +107,13 @@ def _key(res: Element) -> Any:
 def _fill(draft: Draft, rows: Iterable[Default]) -> None:
     res = draft.res
     for row in rows:
-        for node in _nodes(res, row.path) if row.path else (res,):
+        if not row.path:
+            found: Iterable[Element] = (res,)
+        elif row.path[0].removesuffix("[]") not in res:
+            continue
+        else:
+            found = _nodes(res, row.path)
+        for node in found:
             if row.known.isdisjoint(node):
                 node[row.names[0]] = json.loads(row.value)
                 if node is res:

@@ -68,9 +68,10 @@ class Grammar:
     def move(self, group: Group, position: int, name: str) -> Move | None:
         """Where segment `name` belongs when the last one stood at `position` (-1: none yet) of `group`; None: nowhere."""
         key = (group.name, position, name)
-        if key not in self._cache:
-            self._cache[key] = _forward(group, position, name) or _anywhere(group, name)
-        return self._cache[key]
+        found = self._cache.get(key)
+        if found is None and key not in self._cache:
+            found = self._cache[key] = _forward(group, position, name) or _anywhere(group, name)
+        return found
 
 
 def _after_last_group(group: Group) -> set[str]:

@@ -15,7 +15,7 @@ from mappers.v2.condition import compile_condition
 from mappers.v2.functions import FUNCTIONS, Codes, Convert
 from mappers.v2.message import NULL, Segment, content
 from mappers.v2.path import Slots, plain, slots_of, steps, writer
-from mappers.v2.place import At, Scope
+from mappers.v2.place import At
 from mappers.v2.run import Draft, Element, Run
 from mappers.v2.tables import ELSEWHERE, Row, Tables
 from mappers.v2.values import LEAVES, Leaf, string
@@ -347,51 +347,60 @@ def apply_parts(run: Run, table: Map, raw: str, place: At, level: int) -> Any:
     return root.get("$value", root) if "$value" in root else root
 
 
-def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, scope: Scope) -> int:
+def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, place: At) -> int:
     """A segment map on a segment: writes into the draft; returns how many values its fields gave."""
-    root, nulls = draft.res, draft.nulls
+    root = draft.res
     slots: Slots = {}
-    place = At(run, segment, scope)
-    by_number = table.by_number
+    by_number, landed = table.by_number, run.landed
     written = 0
     run.segment = segment
-    landed, mark = run.landed, segment.delimiters.repetition
+    mark = segment.delimiters.repetition
+    mark = mark if mark in segment.line else ""
+    run.repetition = 1
     for number, raw in segment.present:
         item = by_number.get(number)
         if item is None:
             continue
-        if raw == NULL:
-            nulls.update(item.elements)
-            nulls.update(f"{name}@{segment.name}.{number}" for name in item.lists)
+        if not raw[0].isalnum():
+            if raw == NULL:
+                _empty(item, segment, draft, landed)
+                continue
+            if not content(raw, segment.delimiters):
+                continue
+        run.field = number
+        before = [len(root.get(name, ())) for name in item.lists] if item.lists else None
+        if mark and mark in raw:
+            here = _repeated(run, item, segment, place, root, slots)
+            run.repetition = 1
+        else:
+            place.raw = raw
+            here, whole = 0, False
+            for plan in item.plans:
+                run.unsaid = False
+                if plan(run, raw, place, 0, root, slots):
+                    here += 1
+                    whole = whole or not run.unsaid
+            if here and not whole:
+                run.leftover.setdefault(number, []).append(raw)
+        if here:
             landed.add(number)
-        elif raw[0].isalnum() or content(raw, segment.delimiters):
-            run.field = number
-            before = [len(root.get(name, ())) for name in item.lists] if item.lists else None
-            if mark and mark in raw:
-                here = _repeated(run, item, segment, place, root, slots)
-            else:
-                run.repetition = 1
-                place.raw = raw
-                here, whole = 0, False
-                for plan in item.plans:
-                    run.unsaid = False
-                    if plan(run, raw, place, 0, root, slots):
-                        here += 1
-                        whole = whole or not run.unsaid
-                if here and not whole:
-                    run.leftover.setdefault(number, []).append(raw)
-            if here:
-                landed.add(number)
-                written += here
-            if before is not None:
-                for name, count_before in zip(item.lists, before):
-                    draft.origins += [(name, member, f"{segment.name}.{number}") for member in root.get(name, ())[count_before:]]
+            written += here
+        if before is not None:
+            for name, count_before in zip(item.lists, before, strict=True):
+                draft.origins += [(name, member, f"{segment.name}.{number}") for member in root.get(name, ())[count_before:]]
     run.field = run.repetition = 0
+    place.raw = ""
     if written or len(root) > 1:
-        place.raw = ""
         for plan in table.constants:
             plan(run, "", place, 0, root, slots)
     return written
+
+
+def _empty(item: Field, segment: Segment, draft: Draft, landed: set[int]) -> None:
+    """A field of `""`: the elements that it fills are emptied; of a list that others fill too, its own members."""
+    draft.nulls.update(item.elements)
+    draft.nulls.update(f"{name}@{segment.name}.{item.number}" for name in item.lists)
+    landed.add(item.number)
 
 
 def _told(run: Run, item: Field, plans: list[Plan], raw: str, place: At, root: Element, slots: Slots) -> int:

@@ -270,11 +270,18 @@ def sub_id(run: Run, raw: str, place: At, level: int) -> Element | None:
 
 def reference_range(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@reference_range: OBX-7: the text always; low and high only where all of it is a range or a bound. Kept per message."""
-    key = ("range", f"{raw}|{place.segment.text(6)}")
-    if key not in run.cache:
-        run.cache[key] = _reference_range(run, raw, place)
-    found: Element | None = run.cache[key]
-    return {name: value.copy() if type(value) is dict else value for name, value in found.items()} if found else None
+    key = (raw, place.segment.text(6))
+    found: Element | None = run.ranges.get(key)
+    if found is None:
+        made = _reference_range(run, raw, place)
+        if made is None:
+            return None
+        found = run.ranges[key] = made
+    copied = found.copy()
+    for name in ("low", "high"):
+        if name in copied:
+            copied[name] = copied[name].copy()
+    return copied
 
 
 def _reference_range(run: Run, raw: str, place: At) -> Element | None:

@@ -238,5 +238,5 @@ def clone(value: Element) -> Element:
     made = value.copy()
     coding = made.get("coding")
     if coding is not None:
-        made["coding"] = [item.copy() for item in coding]
+        made["coding"] = [coding[0].copy()] if len(coding) == 1 else [item.copy() for item in coding]
     return made

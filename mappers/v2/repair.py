@@ -148,8 +148,8 @@ def _occurrence(run: Run, draft: Draft, res: Element) -> None:
 
 def _observation(run: Run, draft: Draft, res: Element) -> None:
     """obs-6: dataAbsentReason only where there is no value."""
-    if any(name.startswith("value") for name in res):
-        res.pop("dataAbsentReason", None)
+    if "dataAbsentReason" in res and any(name.startswith("value") for name in res):
+        del res["dataAbsentReason"]
 
 
 def _allergy(run: Run, draft: Draft, res: Element) -> None:

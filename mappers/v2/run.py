@@ -102,6 +102,7 @@ class Run:
         "number",
         "order_time",
         "problems",
+        "ranges",
         "repetition",
         "seed",
         "segment",
@@ -134,6 +135,7 @@ class Run:
         self.problems: list[Problem] = []
         self.unmapped: list[Unmapped] = []
         self.cache: dict[tuple[str, str], Any] = {}
+        self.ranges: dict[tuple[str, str], Element] = {}
         self.interned: dict[tuple[str, int], tuple[Element, Draft]] = {}
         self.authorities: dict[str, str] = {}
         self.linked: set[tuple[str, str, str]] = set()
