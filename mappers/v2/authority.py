@@ -28,7 +28,7 @@ def parts(run: Run, raw: str, level: int) -> tuple[str, str, str]:
 def learn(run: Run) -> None:
     """Collect from the message which namespace goes with which OID: `HOSP&1.2.3&ISO`, `HOSP^1.2.3^ISO`."""
     component, sub, _ = run.marks
-    others = (component, sub, run.message.delimiters.field, run.message.delimiters.repetition)
+    marks = {component, sub, run.message.delimiters.field, run.message.delimiters.repetition}
     seen: set[str] = set()
     for segment in run.message.segments:
         line = segment.line
@@ -40,7 +40,10 @@ def learn(run: Run) -> None:
                 universal = line[start : at - 1]
                 if universal not in seen:
                     seen.add(universal)
-                    _learned(run, line[max(line.rfind(mark, 0, start - 1) for mark in others if mark) + 1 : start - 1], universal)
+                    first = end = max(start - 1, 0)
+                    while first and line[first - 1] not in marks:
+                        first -= 1
+                    _learned(run, line[first:end], universal)
                 if at - start < LONG:
                     seen.add(before)  # the universal id is all in it: the same again tells nothing new
             at = line.find("ISO", at + 3)

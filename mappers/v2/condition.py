@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
+from mappers.v2.place import DATATYPES
+
 
 class Fields(Protocol):
     """A segment as a condition sees it: its name, its raw fields by number."""
@@ -28,6 +30,10 @@ class Place(Protocol):
     @property
     def segment(self) -> Fields:
         """The segment where the row stands."""
+
+    @property
+    def parts(self) -> list[str] | None:
+        """Raw components of the data type at hand, None where the row stands in a field."""
 
     @property
     def raw(self) -> str:
@@ -247,7 +253,8 @@ def _quick(ref: tuple[str, int, int], test: Callable[[Place, tuple[str, int, int
     if not number or component > 1:
         return lambda place: test(place, ref)
     if test in (_valued, _absent):
-        return _present(ref, wanted=test is _valued)
+        wanted = test is _valued
+        return _part_present(ref, wanted=wanted) if name in DATATYPES else _present(ref, wanted=wanted)
     known: dict[str, bool] = {}
 
     def holds(place: Place) -> bool:
@@ -280,6 +287,22 @@ def _present(ref: tuple[str, int, int], *, wanted: bool) -> Condition:
             return not wanted
         here = place.raw
         return ((raw[0].isalnum() and (not here or here[0].isalnum())) or _valued(place, ref)) is wanted
+
+    return holds
+
+
+def _part_present(ref: tuple[str, int, int], *, wanted: bool) -> Condition:
+    """Whether a component of the data type at hand has a value: mostly its text alone tells."""
+    name, number, _ = ref
+
+    def holds(place: Place) -> bool:
+        parts = place.parts
+        if parts is None or place.segment.name == name:
+            return _valued(place, ref) is wanted
+        raw = parts[number - 1] if number <= len(parts) else ""
+        if not raw:
+            return not wanted
+        return (raw.isalnum() or _valued(place, ref)) is wanted
 
     return holds
 

@@ -255,6 +255,8 @@ def _segments(lines: list[str], delimiters: Delimiters, decode: Callable[[str], 
 
 
 def _joined(lines: list[str], delimiters: Delimiters, problems: list[Problem]) -> list[str]:
+    if all(is_segment(line, delimiters.field) for line in lines):
+        return lines
     out: list[list[str]] = []
     for line in lines:
         if is_segment(line, delimiters.field):

@@ -47,10 +47,11 @@ def _parts(text: str) -> tuple[str, ...]:
         if parts[place] == "00":
             parts[place:7] = [""] * (7 - place)
     second = "59" if parts[5] == "60" else parts[5]
-    hour = "0" if _ends_day(parts) else parts[3]
+    last = _ends_day(parts)
     try:
-        found = datetime(int(parts[0]), int(parts[1] or 1), int(parts[2] or 1), int(hour or 0), int(parts[4] or 0), int(second or 0))
-        found += timedelta(days=_ends_day(parts))
+        found = datetime(int(parts[0]), int(parts[1] or 1), int(parts[2] or 1), 0 if last else int(parts[3] or 0), int(parts[4] or 0), int(second or 0))
+        if last:
+            found += timedelta(days=1)
     except (ValueError, OverflowError):
         return ()
     return tuple(parts)
@@ -94,14 +95,15 @@ def instant(text: str, zone: Zone) -> str | None:
 
 def _clock(parts: tuple[str, ...], zone: Zone) -> str:
     """Day and time of the day with its offset."""
+    year, month, day, hour, minute, second, fraction, sent = parts
     if _ends_day(parts):
-        hour, minute, second, fraction = "00", "00", "00", ""
-        local = datetime(int(parts[0]), int(parts[1]), int(parts[2])) + timedelta(days=1)
-    else:
-        hour, minute, second, fraction = parts[3] or "00", parts[4] or "00", parts[5] or "00", parts[6]
-        local = datetime(int(parts[0]), int(parts[1]), int(parts[2]), int(hour), int(minute))
-    offset = _offset(parts[7]) or zone(local)
-    return f"{local.date().isoformat()}T{hour}:{minute}:{second}{'.' + fraction if fraction else ''}{offset}"
+        local = datetime(int(year), int(month), int(day)) + timedelta(days=1)
+        return f"{local.date().isoformat()}T00:00:00{_offset(sent) or zone(local)}"
+    hour, minute = hour or "00", minute or "00"
+    offset = _offset(sent) if sent else ""
+    if not offset:
+        offset = zone(datetime(int(year), int(month), int(day), int(hour), int(minute)))
+    return f"{year}-{month}-{day}T{hour}:{minute}:{second or '00'}{'.' + fraction if fraction else ''}{offset}"
 
 
 def time(text: str) -> str | None:
