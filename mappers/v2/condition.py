@@ -302,7 +302,7 @@ def _part_present(ref: tuple[str, int, int], *, wanted: bool) -> Condition:
         raw = parts[number - 1] if number <= len(parts) else ""
         if not raw:
             return not wanted
-        return (raw.isalnum() or _valued(place, ref)) is wanted
+        return (raw[0].isalnum() or _valued(place, ref)) is wanted
 
     return holds
 

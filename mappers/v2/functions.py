@@ -175,8 +175,9 @@ def _default_use(use: str) -> Convert:
 
     def convert(run: Run, raw: str, place: At, level: int) -> list[Element] | None:
         points = telecom.telecom(run, raw, place, level)
-        stated = codings.split(run, raw, level)[1]
-        return [point if "use" in point or stated else {**point, "use": use} for point in points] if points else None
+        if not points or all("use" in point for point in points) or codings.split(run, raw, level)[1]:
+            return points
+        return [point if "use" in point else {**point, "use": use} for point in points]
 
     return convert
 

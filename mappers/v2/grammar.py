@@ -11,16 +11,13 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """A group: `items` in order are segment names and groups; `openers` the segments that start a new instance."""
+    """A group: `items` in order are segment names and groups; `openers` the segments that start a new instance; `direct` those that stand in no group within."""
 
     name: str
     parent: "Group | None"
     items: "list[str | Group]" = field(default_factory=list)
     openers: set[str] = field(default_factory=set)
-
-    def segments(self) -> set[str]:
-        """Names of the segments that stand directly in this group."""
-        return {item for item in self.items if isinstance(item, str)}
+    direct: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +59,9 @@ class Grammar:
         plain = name.lstrip("*")
         if name.startswith("*"):
             group.openers.add(plain)
-        if plain not in group.segments() or (group.items and isinstance(group.items[-1], Group) and plain not in _after_last_group(group)):
+        if plain not in group.direct or (group.items and isinstance(group.items[-1], Group) and plain not in _after_last_group(group)):
             group.items.append(plain)
+            group.direct.add(plain)
 
     def move(self, group: Group, position: int, name: str) -> Move | None:
         """Where segment `name` belongs when the last one stood at `position` (-1: none yet) of `group`; None: nowhere."""

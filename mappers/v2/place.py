@@ -131,7 +131,7 @@ class Scope:
         while here is not None:
             if name in here.segments:
                 return here.segments[name]
-            if name in here.group.segments():
+            if name in here.group.direct:
                 return None
             here = here.parent
         return None

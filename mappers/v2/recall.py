@@ -1,16 +1,17 @@
 """Values kept from message to message of one sender: the same codes, units, doctors, places and authorities come again and again.
 
-Only what follows from the text is kept (purity.py), by the sender's settings, or by the message's clock and authorities too. A conversion with
-findings (problems, unmapped codes), or with an escape in its text, is done each time. How much is kept: run.py.
+Only what follows from the text is kept (purity.py), by the sender's settings, or by the message's clock and authorities too. A conversion that
+notes a problem, or has an escape in its text, is done each time; codes that no map knows are listed each time. How much is kept: run.py.
 """
 
 import marshal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mappers.v2.path import clone
 from mappers.v2.place import At
-from mappers.v2.run import Run
+from mappers.v2.run import Run, Unmapped
 
 Convert = Callable[[Run, str, At, int], Any]
 MOST_TEXT = 500  # characters of a text that is kept
@@ -27,18 +28,26 @@ def by_settings(convert: Convert) -> Convert:
         key = (number, raw, level)
         known = memo.get(key)
         if known is None:
-            findings, before = _findings(run), run.unsaid
-            run.unsaid = False
-            known = convert(run, raw, place, level), run.unsaid
-            run.unsaid = before
-            if len(raw) <= MOST_TEXT and _findings(run) == findings:
+            known = _first(run, lambda: convert(run, raw, place, level))
+            if len(raw) <= MOST_TEXT and known[3]:
                 memo[key] = known
-        value, unsaid = known
+        elif known[2]:
+            run.unmapped += [replace(code, location=run.at()) for code in known[2]]
+        value, unsaid, _, _ = known
         if unsaid:
             run.unsaid = True
         return clone(value) if type(value) is dict else value
 
     return remembered
+
+
+def _first(run: Run, make: Callable[[], Any]) -> tuple[Any, bool, list[Unmapped], bool]:
+    """A value, whether it leaves out a part of its text, the codes that no map knew, and whether that is all there is to say of it."""
+    problems, unmapped, before = len(run.problems), len(run.unmapped), run.unsaid
+    run.unsaid = False
+    value = make()
+    unsaid, run.unsaid = run.unsaid, before
+    return value, unsaid, run.unmapped[unmapped:], len(run.problems) == problems
 
 
 def by_message(convert: Convert) -> Convert:

@@ -6,7 +6,7 @@ from mappers.v2.place import At
 from mappers.v2.run import Element, Run
 
 _EXT = "http://hl7.org/fhir/StructureDefinition/contactpoint-"
-_CODED = frozenset({1, 2, 12, 13})  # use, equipment, times: they show as FHIR codes and times
+_CODED = frozenset({2, 3, 13, 14})  # use, equipment, times: they show as FHIR codes and times
 _PARTS = ((5, "country"), (6, "area"), (7, "local"), (8, "extension"))
 
 
@@ -22,7 +22,7 @@ def telecom(run: Run, raw: str, place: At, level: int) -> list[Element] | None:
         made.append(_point(run, number, kind if kind and kind != "email" else "phone", use, parts))
     if address:
         made.append(_point(run, address, "email" if "@" in address or kind in (None, "email") else kind, use, parts, address=True))
-    check_said(run, [*("" if place_in in _CODED else part for place_in, part in enumerate(parts))], made)
+    check_said(run, parts, made, _CODED)
     run.unsaid = run.unsaid or bool(parts[1] and not use) or bool(parts[2] and not kind)
     return made or None
 

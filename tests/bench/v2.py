@@ -26,9 +26,9 @@ def typical(number: int = 0) -> bytes:
     lines = [
         f"MSH|^~\\&|LIS^2.16.840.1.113883.3.1^ISO|CENTRAL LAB^2.16.840.1.113883.3.2^ISO|EHR^2.16.840.1.113883.3.3^ISO|HOSPITAL|202403{day}{clock}00+0100||ORU^R01^ORU_R01|MSG{123 + number:06d}|P|2.5.1|||AL|NE||UNICODE UTF-8",
         f"PID|1||{1234567 + number}^^^HOSP&2.16.840.1.113883.3.4&ISO^MR~{987654321 - number}^^^USSSA&2.16.840.1.113883.4.1&ISO^SS||Everyman^Adam{number or ''}^Quincy^Jr^^^L||{1962 + number % 40}0320|M||2106-3^White^HL70005|{1 + number} Main Street^Apt 2^Springfield^IL^62701^USA^H||^PRN^PH^^1^217^{5551234 + number}|^WPN^PH^^1^217^{5555678 + number}|en|M|||{444333222 + number}",
-        f"PV1|1|I|3WEST^{310 + number % 12}^A^HOSP||||{attending}|2222^Referrer^Rudolf^^^Dr^^^NPI&2.16.840.1.113883.4.6&ISO||MED||||||||V{100200 + number}^^^HOSP&2.16.840.1.113883.3.4&ISO|||||||||||||||||||||||||202403{day - 1}080000+0100",
-        f"ORC|RE|{orders}|||CM||||||{attending}",
-        f"OBR|1|{orders}|24323-8^Comprehensive metabolic panel^LN^CMP^Metabolic panel^L|||202403{day}083000+0100||||||||||{attending}||||||202403{day}{clock}00+0100||LAB|F",
+        f"PV1|1|I|3WEST^{310 + number % 12}^A^HOSP||||{attending}|2222^Referrer^Rudolf^^^Dr^^^NPI&2.16.840.1.113883.4.6&ISO||MED|||||||||V{100200 + number}^^^HOSP&2.16.840.1.113883.3.4&ISO|||||||||||||||||||||||||202403{day - 1}080000+0100",
+        f"ORC|RE|{orders}||CM|||||||{attending}",
+        f"OBR|1|{orders}|24323-8^Comprehensive metabolic panel^LN^CMP^Metabolic panel^L|||202403{day}083000+0100|||||||||{attending}||||||202403{day}{clock}00+0100||LAB|F",
     ]
     for row in range(16):
         lines.append(
