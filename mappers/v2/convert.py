@@ -200,14 +200,16 @@ class _Walk:
 
     def _place(self, segment: Segment) -> list[MessageRow]:
         """Move to the segment's place; its rows there."""
-        move = self.structure.grammar.move(self.scope.group, self.positions[-1], segment.name)
+        name = segment.name
+        move = self.structure.grammar.move(self.scope.group, self.positions[-1], name)
         if move is None:
             return self._elsewhere(segment)
-        for _ in range(move.close):
-            self.scope = self.scope.parent or self.scope
-            self.positions.pop()
+        if move.close:
+            for _ in range(move.close):
+                self.scope = self.scope.parent or self.scope
+            del self.positions[-move.close :]
         for group in move.opened:
-            self._open(group, segment.name)
+            self._open(group, name)
         if move.expected:
             self.positions[-1] = move.position
         else:
@@ -219,13 +221,13 @@ class _Walk:
                     "the segment stands where its structure has none; it was mapped all the same",
                 )
             )
-        return self.structure.rows.get((self.scope.group.name, segment.name), [])
+        return self.structure.rows.get((self.scope.group.name, name), [])
 
     def _open(self, group: Group, name: str) -> None:
         """Step into a group: a new instance, but for a segment that opens none and comes late (an NK1 behind the results) the latest one."""
         parent = self.scope.group
-        if group in parent.items:
-            self.positions[-1] = parent.items.index(group)
+        if group.parent is parent:
+            self.positions[-1] = group.place
         latest = self.scope.inner.get(group.name)
         if latest is None or name in group.openers:
             latest = self.scope.inner[group.name] = Scope(group, self.scope)

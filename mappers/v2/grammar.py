@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """A group: `items` in order are segment names and groups; `openers` the segments that start a new instance; `direct` those that stand in no group within."""
+    """A group: `items` in order are segment names and groups, `place` its own among those of `parent`; `openers` the segments that start a new instance; `direct` those that stand in no group within."""
 
     name: str
     parent: "Group | None"
+    place: int = 0
     items: "list[str | Group]" = field(default_factory=list)
     openers: set[str] = field(default_factory=set)
     direct: set[str] = field(default_factory=set)
@@ -51,7 +52,7 @@ class Grammar:
         found = self.groups.get(path)
         if found is None:
             parent = self._group(path.rpartition(".")[0])
-            found = self.groups[path] = Group(path, parent)
+            found = self.groups[path] = Group(path, parent, len(parent.items))
             parent.items.append(found)
         return found
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 from mappers.v2 import charset
@@ -63,7 +64,7 @@ class Segment:
         if self.name in _HEADERS:
             parts.insert(1, self.delimiters.field)
         self.fields = parts
-        self.present = [(number, raw) for number, raw in enumerate(parts) if raw]
+        self.present = list(compress(enumerate(parts), parts))
 
     def text(self, number: int) -> str:
         """Raw text of a field, '' if absent."""
