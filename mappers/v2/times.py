@@ -49,7 +49,9 @@ def _parts(text: str) -> tuple[str, ...]:
     second = "59" if parts[5] == "60" else parts[5]
     last = _ends_day(parts)
     try:
-        found = datetime(int(parts[0]), int(parts[1] or 1), int(parts[2] or 1), 0 if last else int(parts[3] or 0), int(parts[4] or 0), int(second or 0))
+        found = datetime(
+            int(parts[0]), int(parts[1] or 1), int(parts[2] or 1), 0 if last else int(parts[3] or 0), int(parts[4] or 0), int(second or 0)
+        )
         if last:
             found += timedelta(days=1)
     except (ValueError, OverflowError):
