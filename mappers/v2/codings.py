@@ -131,7 +131,7 @@ def bound(codes: Codes | None) -> Any:
         codings = sent(run, parts)
         if not codings or codes is None:
             return None
-        row = codes[1].get(codings[0]["code"].casefold())
+        row = codes[1].get(codings[0]["code"].casefold()) or codes[1].get(codings[0].get("display", "").casefold())
         if row is None:
             _note(run, codes[0], codings[0], parts[8])
         if row is None or not row["code"]:
