@@ -38,7 +38,7 @@ class Grammar:
     """A structure: `root`, and `move` to ask where the next segment belongs."""
 
     def __init__(self, rows: Iterable[tuple[str, str]]) -> None:
-        """rows: (group path 'A.B', segment name or '*NAME' for one that opens its group) in message order."""
+        """rows: (group path 'A.B', segment name or '*NAME' for one that opens its group, '+NAME' for one that may stand here again) in message order."""
         self.root = Group("", None)
         self.groups: dict[str, Group] = {"": self.root}
         for path, name in rows:
@@ -57,10 +57,11 @@ class Grammar:
         return found
 
     def _add(self, group: Group, name: str) -> None:
-        plain = name.lstrip("*")
+        plain = name.lstrip("*+")
         if name.startswith("*"):
             group.openers.add(plain)
-        if plain not in group.direct or (group.items and isinstance(group.items[-1], Group) and plain not in _after_last_group(group)):
+        again = bool(group.items) and isinstance(group.items[-1], Group) and plain not in _after_last_group(group)
+        if name.startswith("+") or again or plain not in group.direct:
             group.items.append(plain)
             group.direct.add(plain)
 

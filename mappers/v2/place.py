@@ -76,6 +76,11 @@ DATATYPES = frozenset(
 )
 
 
+_ONCE = frozenset({"MSH", "EVN", "PID", "PV1"})
+# Segments whose fields a condition sees before they come. Not all: ORC-2 holds where OBR-2 is empty and OBR-2 where ORC-2 is, and one of them has to begin.
+_DETAILS = frozenset({"RXO", "RXE"})
+
+
 class Scope:
     """An instance of a group: `labels` -> drafts visible from here (its own and its descendants', the latest), `segments` seen in it,
 
@@ -183,7 +188,10 @@ class At:
         return self._leaf(raw, component, 0)
 
     def _other(self, name: str) -> Segment | None:
-        return self.scope.segment(name) or (self.run.message.nth(name) if name in ("MSH", "EVN", "PID", "PV1") else None)
+        found = self.scope.segment(name)
+        if found is None and name in _ONCE:
+            return self.run.message.nth(name)
+        return self._ahead(name) if found is None and name in _DETAILS else found
 
     def _part(self, number: int) -> str:
         if self.parts is None:
@@ -212,17 +220,19 @@ class At:
 
     def has_segment(self, name: str) -> bool:
         """True if this group has such a segment, before this one or after it up to the next instance of the group."""
-        if self.scope.segment(name) is not None:
-            return True
+        return self.scope.segment(name) is not None or self._ahead(name) is not None
+
+    def _ahead(self, name: str) -> Segment | None:
+        """The segment of a name that comes later in this instance of the group."""
         if name not in self.run.names:
-            return False
+            return None
         group = self.scope.group
         order = [item for item in group.items if isinstance(item, str)]
         here = order.index(self.segment.name) if self.segment.name in order else len(order)
         starts = {opener for opener in group.openers if opener in order[: here + 1]}
         for segment in self.run.message.segments[self.segment.index + 1 :]:
             if segment.name in starts:
-                return False
+                return None
             if segment.name == name:
-                return True
-        return False
+                return segment
+        return None

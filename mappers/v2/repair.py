@@ -5,6 +5,7 @@ have, times that must come in pairs. What is taken away is noted as a problem. h
 from collections.abc import Callable
 from typing import Any
 
+from mappers.v2.dosage import unite
 from mappers.v2.problem import WARNING, Problem, erl
 from mappers.v2.run import Draft, Element, Run
 
@@ -210,6 +211,7 @@ _RULES: dict[str, tuple[Callable[[Run, Draft, Element], None], ...]] = {
     "Observation": (_observation,),
     "AllergyIntolerance": (_allergy,),
     "Condition": (_condition,),
-    "MedicationRequest": (_medication,),
+    "MedicationRequest": (_medication, unite),
+    "MedicationDispense": (unite,),
     "Patient": (_patient,),
 }

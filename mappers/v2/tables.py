@@ -220,7 +220,7 @@ def _structure(path: Path, rows_in_order: list[dict[str, str]]) -> Structure:
     rows: dict[tuple[str, str], list[MessageRow]] = {}
     homes: dict[str, str] = {}
     for group, segment, row in listed:
-        name = segment.lstrip("*")
+        name = segment.lstrip("*+")
         made = rows.setdefault((group, name), [])
         if row["target"]:
             holds = _condition(row["when"], f"{path.name}: {segment}") if row["when"] else None
