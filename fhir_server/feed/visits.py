@@ -4,7 +4,8 @@ Every ADT event that moves a visit is kept as a *step* in the encounter's state;
 that what was before stands again. `visit_events.csv` says what each event does (HL7 v2.8 chapter 3, 3.3; status codes of
 https://hl7.org/fhir/R4/valueset-encounter-status.html). Everything else of an Encounter goes through `reconcile`.
 
-A step: {event, at: stamp, time: FHIR dateTime, status?, class?, location?, start?, end?}; unset parts are absent.
+A step: {event, at: stamp, time: FHIR dateTime, status?, class?, location?, others?, start?, end?}; unset parts are absent. `others` are places where
+the patient is for a while or is expected (PV1-11, PV1-42): they stand until the next event that moves the visit.
 """
 
 import csv
@@ -21,6 +22,7 @@ Step = dict[str, Any]
 FOLDED = ("status", "statusHistory", "class", "classHistory", "location", "period")
 EDIT = "~fhir"
 NOT_THERE = frozenset({"planned", "cancelled", "entered-in-error"})
+ADMISSIONS = frozenset({"A01", "A04"})
 UNKNOWN = "unknown"  # the status of a visit of which no event has told any
 
 
@@ -41,6 +43,7 @@ def _table() -> Mapping[str, VisitEvent]:
 
 
 EVENTS = _table()
+UPDATES = frozenset(event for event, row in EVENTS.items() if row.kind == "update")
 SEED = VisitEvent("seed", "", frozenset())
 
 
@@ -51,7 +54,14 @@ def step(event: str, at: str, time: str, mapped: Resource) -> Step:
     status = {"step": row.status, "seed": mapped.get("status", "")}.get(row.kind, "")
     period = mapped.get("period", {})
     place = mapped.get("location", [])
-    parts = {"status": status, "class": mapped.get("class"), "location": _place(place), "start": period.get("start"), "end": period.get("end")}
+    parts = {
+        "status": status,
+        "class": mapped.get("class"),
+        "location": _place(place),
+        "others": _others(place),
+        "start": period.get("start"),
+        "end": period.get("end"),
+    }
     made.update({name: value for name, value in parts.items() if value})
     return made
 
@@ -62,6 +72,12 @@ def _place(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         if row.get("status") not in ("completed", "planned", "reserved"):
             return {name: value for name, value in row.items() if name not in ("status", "period")}
     return None
+
+
+def _others(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Further places: a temporary one, one that is planned or reserved; past ones are known from the events that led there."""
+    there = [row for row in rows if row.get("status") not in ("completed", "planned", "reserved")][:1]
+    return [row for row in rows if row.get("status") != "completed" and row not in there]
 
 
 def noticed(current: Resource, steps: Sequence[Step]) -> list[Step]:
@@ -94,10 +110,30 @@ def fold(steps: Sequence[Step]) -> Resource:
     period = _visit_period(kept, out.get("status", ""))
     if period:
         out["period"] = period
-    places = _spans(kept, "location")
-    if places:
+    places = _spans(_there(kept), "location")
+    others = _expected(kept)
+    if places or others:
         out["location"] = [_located(place, period, out.get("status", ""), last=number == len(places)) for number, place in enumerate(places, 1)]
+        out["location"] += others
     return out
+
+
+def _there(kept: Sequence[Step]) -> Sequence[Step]:
+    """The steps since the patient came, for where they are: while a visit is planned, nobody is anywhere."""
+    first = next((place for place, one in enumerate(kept) if one.get("status", "planned") != "planned"), 0)
+    if not any(one.get("status") == "planned" for one in kept[:first]):
+        return kept
+    planned = [one["location"] for one in kept[:first] if "location" in one]
+    return [{"location": planned[-1], **kept[first]} if planned else kept[first], *kept[first + 1 :]]
+
+
+def _expected(kept: Sequence[Step]) -> list[Resource]:
+    """Other places of the last step that named some, unless the visit has moved on since."""
+    others: list[Resource] = []
+    for one in kept:
+        if "others" in one or EVENTS.get(one["event"], SEED).kind != "update":
+            others = list(one.get("others", []))
+    return others
 
 
 def _effective(steps: Sequence[Step]) -> list[Step]:
@@ -113,12 +149,36 @@ def _effective(steps: Sequence[Step]) -> list[Step]:
         if found is None:
             kept.append({**one, "status": row.status} if row.status else one)
             continue
-        del kept[found]
+        kept = _without(kept, found)
+        if EVENTS[one["event"]].cancels <= UPDATES:  # a pending move is called off, also where an update repeated it
+            kept.append({"event": one["event"], "at": one["at"], "time": one["time"], "others": one.get("others", [])})
         said = {name: one[name] for name in ("class", "location", "start") if name in one} | ({"status": row.status} if row.status else {})
         missing = {name: value for name, value in said.items() if not any(name in other for other in kept)}
         if missing:  # what stood before is not known to us: the cancel itself says what stands now
             kept.append({"event": one["event"], "at": one["at"], "time": one["time"], **missing})
     return kept
+
+
+def _without(kept: Sequence[Step], found: int) -> list[Step]:
+    """The steps without the one that is cancelled, and what only repeated it; without an admission nothing that came after it took place."""
+    gone, first = kept[found], found
+    for place in range(found - 1, -1, -1):
+        one = kept[place]
+        if any(name in one and one[name] != gone.get(name) for name in ("status", *(() if "status" in gone else ("location",)))):
+            break
+        if one["event"] == gone["event"]:
+            first = place
+    if gone["event"] in ADMISSIONS:
+        return list(kept[:first])
+    rest = [_moved_back(one, gone) for place, one in enumerate(kept[first:], first) if one["event"] != gone["event"] or place > found]
+    return [*kept[:first], *rest]
+
+
+def _moved_back(one: Step, gone: Step) -> Step:
+    """An update that only repeated the place of a move which is cancelled says nothing of the place."""
+    if one["event"] not in UPDATES or one.get("location") != gone.get("location"):
+        return one
+    return {name: value for name, value in one.items() if name != "location"}
 
 
 def _spans(steps: Sequence[Step], name: str) -> list[tuple[Any, str, str]]:

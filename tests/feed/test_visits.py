@@ -116,3 +116,44 @@ def test_a_start_behind_the_end_is_left_out() -> None:
     got = fold(sent(("A01", {"location": at("a")}), ("A03", {"period": {"start": "2024-05-01", "end": "2023-12-31T10:00:00+01:00"}})))
     assert got["period"] == {"end": "2023-12-31T10:00:00+01:00"}
     assert got["location"][0]["period"] == {"end": "2023-12-31T10:00:00+01:00"}
+
+
+@pytest.mark.parametrize(
+    ("events", "status"),
+    [
+        (("A01", "A01", "A11"), "cancelled"),
+        (("A05", "A01", "A03", "A11"), "planned"),
+        (("A04", "A06", "A11"), "cancelled"),
+        (("A04", "A01", "A11"), "in-progress"),
+        (("A01", "A21", "A11"), "cancelled"),
+        (("A01", "A03", "A08", "A03", "A13"), "in-progress"),
+        (("A01", "A21", "A03", "A03", "A13"), "onleave"),
+        (("A05", "A05", "A38"), "cancelled"),
+    ],
+)
+def test_a_cancel_takes_back_what_was_said_twice_and_all_of_an_admission(events: tuple[str, ...], status: str) -> None:
+    assert fold(sent(*((event, {}) for event in events)))["status"] == status
+
+
+def test_a_transfer_that_was_said_twice_is_cancelled_whole_and_an_earlier_one_stays() -> None:
+    moves = [("A01", "a"), ("A02", "b"), ("A02", "c"), ("A08", "c"), ("A02", "c")]
+    got = fold(sent(*((event, {"location": at(place)}) for event, place in moves), ("A12", {"location": at("b")})))
+    assert [row["location"]["reference"] for row in got["location"]] == ["Location/a", "Location/b"]
+
+
+def test_a_place_counts_from_when_the_patient_came() -> None:
+    got = fold(sent(("A05", {"location": at("a")}), ("A05", {"location": at("b")}), ("A01", {}), ("A02", {"location": at("c")})))
+    assert [(row["location"]["reference"], row["period"]) for row in got["location"]] == [
+        ("Location/b", {"start": "2024-01-03", "end": "2024-01-04"}),
+        ("Location/c", {"start": "2024-01-04"}),
+    ]
+
+
+def test_a_pending_transfer_shows_where_to_until_it_took_place_or_was_called_off() -> None:
+    to = {"location": {"reference": "Location/icu"}, "status": "reserved"}
+    before = [("A01", {"location": at("a")}), ("A15", {"location": [*at("a"), to]}), ("A08", {"location": at("a")})]
+    assert fold(sent(*before))["location"][1:] == [to]
+    assert len(fold(sent(*before, ("A26", {"location": at("a")})))["location"]) == 1
+    assert len(fold(sent(*before[:2], ("A08", {"location": [*at("a"), to]}), ("A26", {"location": at("a")})))["location"]) == 1
+    moved = fold(sent(*before, ("A02", {"location": at("icu")})))["location"]
+    assert [row["status"] for row in moved] == ["completed", "active"]
