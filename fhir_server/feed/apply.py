@@ -22,7 +22,7 @@ from fhir_server.feed.items import Item, Work, linked, targets, without
 from fhir_server.feed.ledger import KIND, Ledger, owned
 from fhir_server.feed.orders import Anchor, anchors, group_key, last_before, result_uid
 from fhir_server.feed.provenance import provenance
-from fhir_server.feed.reconcile import Said, reconcile, stamp
+from fhir_server.feed.reconcile import Said, member_key, reconcile, stamp
 from fhir_server.feed.times import TIMES, event_time, sortable, zone_of
 from fhir_server.store import Stored, Tx
 from fhir_server.store.inbox import Document, Inbox
@@ -182,9 +182,10 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
             keys = tuple(key for key in keys if key not in gone) or keys
             item.keys = keys or tuple(key for key in [identity.demographic_key(source, item.res)] if key)
         elif item.rtype not in RESULT_TYPES:
-            item.keys = identity.identifier_keys(source, item.res)
+            item.keys = identity.identifier_keys(source, item.res, meeting.work.namespaces)
         if meeting.work.also_known and item.segment is not None:
             item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get((item.rtype, item.segment.index), ())]))
+        meeting.ledger.under.update(identity.paired(item.keys))
     orders = {anchor.id for anchor in found.values() if anchor.numbered}
     orders |= {children_key(order) for anchor in found.values() for order in (*anchor.orders, *anchor.parents)}
     stateful = [key for item in items if _has_state(item) for key in item.keys]
@@ -212,15 +213,34 @@ async def _find_patient(meeting: Meeting, item: Item) -> None:
     if len(refs) > 1:
         raise Deferred(Problem("E", place, "205", "the identifiers belong to different stored patients"))
     if not refs and item.keys:
-        known = await meeting.means.lookup(meeting.tx, "Patient", [key.partition("|")[2] for key in item.keys if "|~" not in key])
+        known = await meeting.means.lookup(
+            meeting.tx, "Patient", [key.partition("|")[2] for key in item.keys if "|~" not in key and not meeting.ledger.is_taken(key)]
+        )
         refs = list(dict.fromkeys([await meeting.ledger.alias(f"Patient/{rid}") for rid in known]))
         if len(refs) > 1:
             raise Deferred(Problem("E", place, "205", "several stored patients have this identifier"))
     meeting.decide(item, refs[0] if refs else "")
     if not item.keys:
         meeting.problems.append(Problem("W", place, "101", "no identifier names the patient: a new patient record was made"))
+    _spell(meeting, item)
     for key in item.keys:
         meeting.ledger.keep(key, item.ref, item.ref)
+
+
+def _spell(meeting: Meeting, item: Item) -> None:
+    """Give numbers of a namespace the universal authority that is known for them: the same number is not spelt now one way, now the other."""
+    found = {key: system for key in item.keys if (system := meeting.ledger.universal(key, item.ref))}
+    if not found or "identifier" not in item.res:
+        return
+    origins, spelt = dict(item.origins), []
+    for number, one in enumerate(item.res["identifier"]):
+        system = found.get(f"{item.rtype}|{one.get('system')}|{one.get('value')}", "")
+        now = {**one, "system": system} if system else one
+        place = origins.pop(("identifier", member_key("identifier", number, one)), "") if system else ""
+        if place:
+            origins["identifier", member_key("identifier", number, now)] = place
+        spelt.append(now)
+    item.res, item.origins = {**item.res, "identifier": spelt}, origins
 
 
 async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
@@ -273,6 +293,7 @@ def _of_one(meeting: Meeting, item: Item) -> str:
 
 def _settle(meeting: Meeting, item: Item, ref: str, patient: str) -> None:
     meeting.decide(item, ref)
+    _spell(meeting, item)
     for key in item.keys:
         meeting.ledger.keep(key, item.ref, patient, item.numbers)
     if item.rtype in SHARED_TYPES:

@@ -4,7 +4,8 @@ A key is text 'Type|system|value'. The feed's `identity` documents map keys to r
 merge moves a key to another resource and later messages land there. Rules:
 - a patient is named by the identifier types and authorities of the source (`Source.patient_types`), never by account, visit, insurance or
   social numbers; an identifier without an authority belongs to the source: the same number of two hospitals is two people;
-- a namespace and an OID sent together are one authority: both keys are kept, either finds the patient;
+- a namespace and an OID sent together are one authority: both keys are kept, either finds the patient (or visit, order, doctor) later. A
+  namespace that is known under one OID is not that of another: `MRN&1.2.3` and `MRN&9.9.9` are two hospitals (`paired`, `Ledger.under`);
 - other resources are found by their identifiers, and without any by the elements that `identity.csv` names, within source and patient.
 
 HL7 v2.8 chapter 2A (CX, HD), table 0203; https://hl7.org/fhir/R4/datatypes.html#Identifier
@@ -12,9 +13,10 @@ HL7 v2.8 chapter 2A (CX, HD), table 0203; https://hl7.org/fhir/R4/datatypes.html
 
 import csv
 import hashlib
+import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +30,8 @@ Resource = dict[str, Any]
 OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 URL = re.compile(r"(https?|urn|ftp|tag):\S+", re.IGNORECASE)
+PLAIN = "urn:id:"  # systems of namespaces that stand alone
+UNTOLD: Mapping[str, Sequence[str]] = MappingProxyType({})
 PATIENT_FIELDS = (3, 2, 4)  # PID-3; PID-2 and PID-4 are what 2.1 to 2.3 senders use when PID-3 is empty
 MERGED_FIELDS = (1, 4, 2)  # MRG-1; MRG-4 and MRG-2 before 2.5
 PATIENT_LINKS = ("subject", "patient", "beneficiary", "individual")
@@ -57,6 +61,8 @@ def _plain(name: str) -> str:
 
 
 def _universal(universal: str, kind: str) -> str:
+    if kind == "ISO":
+        return f"urn:oid:{universal}"  # also one that no OID may be: it tells two authorities of one namespace apart
     if kind in ("UUID", "GUID") or UUID.fullmatch(universal):
         return f"urn:uuid:{universal.lower()}"
     return f"urn:dns:{quote(universal, safe='.:-_')}" if kind == "DNS" else _plain(universal)
@@ -140,14 +146,32 @@ def _natural() -> Mapping[str, tuple[str, ...]]:
 NATURAL = _natural()
 
 
-def identifier_keys(source: Source, res: Resource) -> tuple[str, ...]:
-    """Keys by the identifiers of a resource that is no patient; () if it has none with a value."""
+def paired(keys: Sequence[str]) -> dict[str, str]:
+    """Key by a namespace -> the universal system that was said with it: the one of the key before, of the same number."""
+    found = {}
+    for before, key in itertools.pairwise(keys):
+        (_, system, value), (_, name, number) = _parts(before), _parts(key)
+        if value == number and name.startswith(PLAIN) and system.startswith("urn:") and not system.startswith(PLAIN):
+            found[key] = system
+    return found
+
+
+def _parts(key: str) -> tuple[str, str, str]:
+    """Type, system and value of a key; systems have no '|'."""
+    rtype, _, rest = key.partition("|")
+    system, _, value = rest.partition("|")
+    return rtype, system, value
+
+
+def identifier_keys(source: Source, res: Resource, namespaces: Mapping[str, Sequence[str]] = UNTOLD) -> tuple[str, ...]:
+    """Keys by the identifiers of a resource that is no patient; () if it has none with a value. namespaces: see `Facts`."""
     keys = []
     for identifier in [*_listed(res.get("masterIdentifier")), *_listed(res.get("identifier"))]:
         value = identifier.get("value")
         if value:
             kind = next((coding.get("code", "") for coding in identifier.get("type", {}).get("coding", ())), "")
-            keys.append(f"{res['resourceType']}|{identifier.get('system') or f'{source.own_authority}#{kind}'}|{value}")
+            system = identifier.get("system") or f"{source.own_authority}#{kind}"
+            keys += [f"{res['resourceType']}|{name}|{value}" for name in (system, *namespaces.get(system, ()))]
     return tuple(dict.fromkeys(keys))
 
 

@@ -59,7 +59,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); occurred: when its event happened, as precisely as it says (FHIR dateTime: EVN-6, else EVN-2, MSH-7); attempt: how often the entry was taken up; also_known: (type, segment index) -> further keys that find it; retiring: index of a PID -> keys that do not name its patient, since they are merged into it."""
+    """A mapped message: what `apply` writes. entry: its id in the inbox; person_time: event time of demographics (sortable text); occurred: when its event happened, as precisely as it says (FHIR dateTime: EVN-6, else EVN-2, MSH-7); namespaces: see `Facts`; attempt: how often the entry was taken up; also_known: (type, segment index) -> further keys that find it; retiring: index of a PID -> keys that do not name its patient, since they are merged into it."""
 
     entry: str
     message: Message
@@ -71,6 +71,7 @@ class Work:
     also_known: Mapping[tuple[str, int], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     retiring: Mapping[int, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     occurred: str = ""
+    namespaces: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozenset[str] = frozenset()) -> list[Item]:

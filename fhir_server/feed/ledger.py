@@ -34,6 +34,7 @@ class Ledger:
     documents: dict[str, Document] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
+    under: dict[str, str] = field(default_factory=dict)  # key by a namespace -> the universal authority that this message says with it
 
     async def load(self, keys: Iterable[str], others: Iterable[str] = ()) -> dict[str, Document]:
         """Have these documents at hand; `others` are further documents of the feed to read along, which are returned."""
@@ -48,7 +49,23 @@ class Ledger:
 
     def refs(self, key: str) -> list[str]:
         """Resources that a loaded key names."""
-        return [row["ref"] for row in self.documents.get(key, {}).get("tracks", ())]
+        return [row["ref"] for row in self._meant(key)]
+
+    def _meant(self, key: str) -> list[Document]:
+        """The rows of a key; of a namespace that the message says an OID with not those that are known under another OID."""
+        rows = self.documents.get(key, {}).get("tracks", ())
+        universal = self.under.get(key)
+        return [row for row in rows if not universal or row.get("under", universal) == universal]
+
+    def is_taken(self, key: str) -> bool:
+        """True if a key names things, but none that the message can mean."""
+        return bool(self.documents.get(key, {}).get("tracks")) and not self._meant(key)
+
+    def universal(self, key: str, ref: str) -> str:
+        """The universal authority that the namespace of a key was said with for this resource; '' if none, or if this message says one."""
+        if key in self.under:
+            return ""
+        return next((str(row["under"]) for row in self.documents.get(key, {}).get("tracks", ()) if row["ref"] == ref and "under" in row), "")
 
     async def find(self, key: str, patient: str) -> str:
         """The resource a loaded key names for this patient ('' for things of no patient); '' if there is none yet."""
@@ -56,7 +73,7 @@ class Ledger:
 
     async def rows(self, key: str, patient: str) -> list[Document]:
         """All that a loaded key names for this patient, what came from patients that were merged into this one behind its own."""
-        tracks = self.documents.get(key, {}).get("tracks", ())
+        tracks = self._meant(key)
         own = [row for row in tracks if row["patient"] == patient]
         return own + [row for row in tracks if row["patient"] not in ("", patient) and await self.alias(row["patient"]) == patient]
 
@@ -74,8 +91,12 @@ class Ledger:
         """Let a key name this resource. told: numbers that tell it apart from others of this key (`apart`)."""
         document = self.documents.setdefault(key, {"_id": key, "tracks": []})
         row = next((row for row in document["tracks"] if row["ref"] == ref and row["patient"] == patient), None)
+        under = {"under": self.under[key]} if key in self.under else {}
         if row is None:
-            document["tracks"] = [*document["tracks"], {"ref": ref, "patient": patient, **({"told": dict(told)} if told else {})}]
+            document["tracks"] = [*document["tracks"], {"ref": ref, "patient": patient, **({"told": dict(told)} if told else {}), **under}]
+            self._touch(key)
+        elif under and "under" not in row:
+            document["tracks"] = [{**one, **under} if one is row else one for one in document["tracks"]]
             self._touch(key)
         elif told and (known := {**row.get("told", {}), **told}) != row.get("told"):
             document["tracks"] = [{**one, "told": known} if one is row else one for one in document["tracks"]]

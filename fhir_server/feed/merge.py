@@ -110,6 +110,7 @@ def _item_of(meeting: Meeting, segment: Segment) -> Item | None:
 async def _known(meeting: Meeting, keys: Sequence[str]) -> list[str]:
     """The patients that these keys name: as the feed knows them, and those that a client stored with a number that the feed does not know."""
     await meeting.ledger.load(keys)
+    meeting.ledger.under.update(identity.paired(keys))
     found = [ref for key in keys for ref in meeting.ledger.refs(key)]
     unknown = [key.partition("|")[2] for key in keys if not meeting.ledger.refs(key)]
     if unknown:

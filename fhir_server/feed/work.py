@@ -43,7 +43,9 @@ class Mapped:
         items = items_of(self.bundle, self.facts, self.message, left_out(self.message))
         also, gone = also_known(self.message, self.source), retiring(self.message, self.source)
         occurred = self.facts.event_time if self.message.code == "ADT" else ""
-        return Work(self.entry, self.message, self.source, items, sortable(at), self.received, self.attempt, also, gone, occurred)
+        return Work(
+            self.entry, self.message, self.source, items, sortable(at), self.received, self.attempt, also, gone, occurred, self.facts.namespaces
+        )
 
 
 def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, message: Message, source: Source) -> Mapped:

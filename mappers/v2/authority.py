@@ -51,7 +51,10 @@ def learn(run: Run) -> None:
 
 def _learned(run: Run, namespace: str, universal: str) -> None:
     if namespace and _OID.match(universal):
-        run.authorities.setdefault(run.decode(namespace).strip().upper(), _known(run, universal) or f"urn:oid:{universal}")
+        name = run.decode(namespace).strip()
+        found = run.authorities.setdefault(name.upper(), _known(run, universal) or f"urn:oid:{universal}")
+        if name.upper() not in run.source.authorities:
+            run.namespaces[found] = (*run.namespaces.get(found, ()), _plain(name))
 
 
 def system(run: Run, namespace: str, universal: str = "", kind: str = "") -> str:

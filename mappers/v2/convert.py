@@ -5,7 +5,7 @@ Pure: nothing is looked up or stored. https://hl7.org/fhir/R4/http.html#transact
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -52,10 +52,14 @@ class EntryFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """About the whole message: its event time (FHIR dateTime, '' if none), and one EntryFact per bundle entry, in its order."""
+    """About the whole message: its event time (FHIR dateTime, '' if none), and one EntryFact per bundle entry, in its order.
+
+    namespaces: system of an authority -> the systems that its namespaces alone would give, as far as the message names both (`HOSP&1.2.3&ISO`).
+    """
 
     event_time: str
     entries: tuple[EntryFact, ...]
+    namespaces: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _UNTOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def convert(
     event_time = _event_time(run)
     facts = tuple(_fact(draft, event_time) for draft in drafts)
     bundle = {**_of_message(run, tables), **_bundle([_entry(draft) for draft in drafts])}
-    return Conversion(bundle, list(dict.fromkeys(problems + run.problems)), Facts(event_time, facts), tuple(run.unmapped))
+    return Conversion(bundle, list(dict.fromkeys(problems + run.problems)), Facts(event_time, facts, run.namespaces), tuple(run.unmapped))
 
 
 @cache

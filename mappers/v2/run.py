@@ -99,6 +99,7 @@ class Run:
         "memo",
         "message",
         "names",
+        "namespaces",
         "number",
         "order_time",
         "problems",
@@ -138,6 +139,7 @@ class Run:
         self.ranges: dict[tuple[str, str], Element] = {}
         self.interned: dict[tuple[str, int], tuple[Element, Draft]] = {}
         self.authorities: dict[str, str] = {}
+        self.namespaces: dict[str, tuple[str, ...]] = {}
         self.linked: set[tuple[str, str, str]] = set()
         self.order_time = ""
         self.memo: Memo | None = None

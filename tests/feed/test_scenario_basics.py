@@ -265,3 +265,37 @@ async def test_a_message_that_was_taken_is_tried_again_until_the_store_is_back(m
     await worker.work_once(exchange.feed)
     assert exchange.inbox.entries()[-1].status == "processed"
     assert len(exchange.all("Patient")) == 1
+
+
+NUMBERED = (("HOSP", "HOSP&1.2.3&ISO"), ("HOSP&1.2.3&ISO", "HOSP"), ("&1.2.3&ISO", "HOSP&1.2.3&ISO"), ("HOSP&1.2.3&ISO", "&1.2.3&ISO"))
+
+
+@pytest.mark.parametrize(("first", "then"), NUMBERED)
+async def test_a_namespace_and_its_oid_name_one_visit_account_and_doctor_in_any_order(first: str, then: str) -> None:
+    exchange = Exchange()
+    for authority in (first, then, first, then):
+        visit = f"PV1|1|I|||||77^WELBY^MARCUS^^^^^^{authority}" + "|" * 12 + f"V1^^^{authority}^VN"
+        await exchange.send(adt("A08", pid(authority=authority, rest="||||||||||" + f"A1^^^{authority}^AN"), visit))
+    for rtype in ("Patient", "Encounter", "Account", "Practitioner"):
+        assert [one["system"] for one in exchange.one(rtype)["identifier"]] == ["urn:oid:1.2.3"], rtype
+
+
+@pytest.mark.parametrize(("first", "then"), [("CPOE", "CPOE^1.2.8^ISO"), ("CPOE^1.2.8^ISO", "CPOE")])
+async def test_an_order_is_cancelled_by_its_number_under_namespace_or_oid(first: str, then: str) -> None:
+    exchange = Exchange()
+    for control, authority in (("NW", first), ("CA", then)):
+        header, _ = msh("ORM^O01", "CPOE|HOSP")
+        await exchange.send("\r".join([header, pid(), f"ORC|{control}|P1^{authority}", f"OBR|1|P1^{authority}||CBC^Count^L"]))
+    assert exchange.one("ServiceRequest")["status"] == "revoked"
+
+
+@pytest.mark.parametrize("other", ["2.9.9", "9.9.9"])  # the second is no OID, and yet another authority
+async def test_one_namespace_under_two_oids_is_two_hospitals(other: str) -> None:
+    exchange = Exchange()
+    for oid, name in (("1.2.3", "SMITH^JOHN"), (other, "SMITH^JIM"), ("1.2.3", "SMITH^JOHN")):
+        assert await exchange.send(adt("A08", pid("5", name, authority=f"MRN&{oid}&ISO"))) == "AA"
+    assert {one["name"][0]["given"][0]: one["identifier"][0]["system"] for one in exchange.all("Patient")} == {
+        "JOHN": "urn:oid:1.2.3",
+        "JIM": "urn:oid:2.9.9" if other == "2.9.9" else "urn:id:MRN",
+    }
+    assert await exchange.send(adt("A08", pid("5", "SMITH^JOHN", authority="MRN"))) == "AE"  # which of the two, a person must say
