@@ -27,6 +27,7 @@ MAX_REPETITIONS = 20_000
 _SOURCE = Source()
 _TIMED = frozenset({"OBR", "ORC", "PID"})
 _NONE: frozenset[str] = frozenset()
+_NAME_ALONE = {0}
 _UNTOLD: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
@@ -184,10 +185,11 @@ class _Walk:
     def _keep_rest(self, segment: Segment, drafts: list[Draft]) -> None:
         """What no row took goes, as text, into an extension named by the field's XML name (urn:hl7-org:v2xml:PV1.22): nothing is lost."""
         run = self.run
-        landed, leftover = run.landed, run.leftover
-        ignored, name, marks = self.tables.ignored, segment.name, segment.delimiters
+        leftover, name, marks = run.leftover, segment.name, segment.delimiters
+        done = run.landed.difference(leftover) if leftover else run.landed
+        done |= self.tables.ignored.get(name, _NAME_ALONE)
         for number, raw in segment.present:
-            if (number in landed and not (leftover and number in leftover)) or not number or (name, number) in ignored:
+            if number in done:
                 continue
             if number not in leftover and len(raw) > 2 and self._told(segment, raw):
                 continue

@@ -91,7 +91,7 @@ class Structure:
 
 @dataclass(slots=True, eq=False)
 class Tables:
-    """Everything a conversion needs to know. `compiled` caches closures by map name (mapping.py), `memos` values by sender (run.py)."""
+    """Everything a conversion needs to know. `ignored`: segment -> fields that carry no fact (0: its name). `compiled` caches closures by map name (mapping.py), `memos` values by sender (run.py)."""
 
     maps: dict[str, list[Row]] = field(default_factory=dict)
     codes: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Tables:
     systems: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, list[Default]] = field(default_factory=dict)
     authorities: dict[str, str] = field(default_factory=dict)
-    ignored: set[tuple[str, int]] = field(default_factory=set)
+    ignored: dict[str, set[int]] = field(default_factory=dict)
     listed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     compiled: dict[str, Any] = field(default_factory=dict)
     memos: dict[tuple[int, Any, Any], Any] = field(default_factory=dict)
@@ -179,7 +179,8 @@ def _singles(tables: Tables, folder: Path) -> None:
                 into[row["name"].upper()] = row["value"]
     path = folder / "ignored.csv"
     if path.exists():
-        tables.ignored.update((row["segment"], int(row["field"])) for row in rows_of(path))
+        for row in rows_of(path):
+            tables.ignored.setdefault(row["segment"], {0}).add(int(row["field"]))
     path = folder / "defaults.csv"
     if path.exists():
         for row in rows_of(path):

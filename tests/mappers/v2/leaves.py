@@ -27,7 +27,7 @@ def leaves(message: Message) -> Iterator[tuple[str, str]]:
     parts = {(row["segment"], row["place"]) for row in tables.rows_of(FOLDER / "ignored_parts.csv")}
     for segment in message.segments:
         for number in range(1, len(segment.fields)):
-            if (segment.name, number) in ignored or (number == 2 and segment.name == "MSH"):
+            if number in ignored.get(segment.name, ()) or (number == 2 and segment.name == "MSH"):
                 continue
             for place, text in _field(segment, number):
                 if not _listed(segment.name, place, parts):
