@@ -11,9 +11,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conformance.outcome import Refusal
@@ -82,6 +82,7 @@ class Feed:
     settled: Callable[[Iterable[str]], Awaitable[None]] = at_once  # returns when what was written of these types counts everywhere
     connections: dict[str, dict[str, None]] = field(default_factory=dict)  # source name -> its MLLP connections to this process, the latest last
     answered: asyncio.Event = field(default_factory=asyncio.Event)  # set when a later answer may be due
+    long: set[str] = field(default_factory=set)  # entries in a long transaction: they have a lease of their own
     settle_seconds: float = 65.0  # the longest that a write may take which began before a merge
 
     def remember(self, source: str, connection: str) -> None:
@@ -370,7 +371,8 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     while True:
         try:
-            answer, refs = await feed.store.transact(lambda tx: _in_transaction(feed, tx, entry, mapped))
+            async with _unhurried(feed, entry, message):
+                answer, refs = await feed.store.transact(lambda tx: _in_transaction(feed, tx, entry, mapped))
         except Behind as behind:
             if asyncio.get_running_loop().time() > deadline:
                 raise Failed("store") from behind
@@ -380,6 +382,22 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
                 await settled(feed.store)
             await feed.settled({ref.partition("/")[0] for ref in refs})
             return answer
+
+
+@contextlib.asynccontextmanager
+async def _unhurried(feed: Feed, entry: Entry, message: Message) -> AsyncIterator[None]:
+    """A large message gets a lease as long as its transaction may take, and the heartbeat leaves it alone: the transaction ends by writing the entry, and
+    would conflict with each beat. What takes longer than from one beat to the next could never be stored.
+    """
+    if not is_large(message):
+        yield
+        return
+    feed.long.add(entry.id)
+    try:
+        await feed.inbox.extend(entry.owner, datetime.now(UTC) + timedelta(seconds=feed.settle_seconds), only=entry.id)
+        yield
+    finally:
+        feed.long.discard(entry.id)
 
 
 async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> tuple[bytes, tuple[str, ...]]:

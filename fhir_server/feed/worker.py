@@ -53,11 +53,11 @@ async def _pause(feed: Feed, stop: asyncio.Event) -> None:
 
 
 async def _heartbeat(feed: Feed) -> None:
-    """Prolong the leases of what this process works on."""
+    """Prolong the leases of what this process works on, but of what has a long one: a transaction conflicts with any write to its entry."""
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         with contextlib.suppress(Refusal):
-            await feed.inbox.extend(feed.owner, datetime.now(UTC) + receipt.LEASE)
+            await feed.inbox.extend(feed.owner, datetime.now(UTC) + receipt.LEASE, besides=feed.long)
 
 
 async def _look(feed: Feed) -> None:

@@ -10,7 +10,7 @@
   replaced       an edited copy took its place
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -95,8 +95,8 @@ class Inbox(Protocol):
         None if somebody holds it, or it is accepted. An empty owner without `until` gives it to whoever claims it.
         """
 
-    async def extend(self, owner: str, until: datetime) -> int:
-        """Prolong everything this owner holds; how many entries that is."""
+    async def extend(self, owner: str, until: datetime, *, only: str = "", besides: Collection[str] = ()) -> int:
+        """Prolong everything this owner holds, or one entry of it, or all but some; how many entries that is."""
 
     async def release(self, id: str, owner: str) -> None:
         """Give a received entry back without a result."""

@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -151,8 +151,8 @@ class MemoryInbox:
         self._now(lambda tx: tx.write("inbox", id, taken))
         return taken
 
-    async def extend(self, owner: str, until: datetime) -> int:
-        held = [one for one in self.entries() if one.status == "received" and one.owner == owner]
+    async def extend(self, owner: str, until: datetime, *, only: str = "", besides: Collection[str] = ()) -> int:
+        held = [one for one in self.entries() if one.status == "received" and one.owner == owner and one.id not in besides and only in ("", one.id)]
         for one in held:
             self._now(lambda tx, one=one: tx.write("inbox", one.id, replace(one, until=until)))
         return len(held)

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from conformance.outcome import unavailable
+from fhir_server.feed import worker
 from fhir_server.feed.aside import LARGE_SEGMENTS
 from fhir_server.feed.intake import MUCH
 from fhir_server.sources import Source
@@ -50,6 +53,31 @@ async def test_large_reports_of_two_patients_both_arrive() -> None:
     assert await asyncio.wait_for(asyncio.gather(*(exchange.send(one) for one in messages)), 60) == ["AA"] * 3
     assert len(exchange.all("Patient")) == 3
     assert len(exchange.all("Observation")) == 3 * (LARGE_SEGMENTS + 1)
+
+
+async def test_the_heartbeat_leaves_a_long_transaction_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each beat writes the entries that are worked on: a transaction that lasts from one to the next would conflict with every one of them."""
+    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.01)
+    exchange = Exchange()
+    commit, beats = exchange.means.commit, []
+
+    async def slow(tx: Any, writes: Any) -> Any:
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        entry = exchange.inbox.entries()[0]
+        beats.append(entry.until)
+        return await commit(tx, writes)
+
+    exchange.feed.mean = lambda source: replace(exchange.means, commit=slow)
+    rows = [obx(f"C{number}", str(number)) for number in range(LARGE_SEGMENTS + 1)]
+    stop = asyncio.Event()
+    working = asyncio.create_task(worker.run(exchange.feed, stop))
+    assert await asyncio.wait_for(exchange.send(oru(obr(), *rows)), 60) == "AA"
+    stop.set()
+    await asyncio.wait_for(working, 30)
+    assert (len(beats), exchange.store.retries) == (1, 0)
+    assert beats[0] - datetime.now(UTC) > timedelta(seconds=40), "nobody takes it up meanwhile"
+    assert exchange.feed.long == set()
 
 
 @pytest.mark.parametrize(("rows", "codes"), [(MUCH, ["AR", "AR", "AE", "AE"]), (3, ["AR"] * 4)])

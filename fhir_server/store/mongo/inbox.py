@@ -4,7 +4,7 @@ Collections: `inbox` (one document per message), `inbox_raw` (GridFS, raw bytes 
 All of them are written with the database's own concern (majority, journaled) or inside the caller's transaction.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -193,10 +193,15 @@ class MongoInbox:
             )
             return None if row is None else await self._loaded(row)
 
-    async def extend(self, owner: str, until: datetime) -> int:
+    async def extend(self, owner: str, until: datetime, *, only: str = "", besides: Collection[str] = ()) -> int:
         """See `Inbox.extend`."""
         with surfaced():
-            done = await self.database["inbox"].update_many({"status": "received", "owner": owner}, {"$set": {"until": until}})
+            held: Document = {
+                "status": "received",
+                "owner": owner,
+                **({"_id": only} if only else {"_id": {"$nin": sorted(besides)}} if besides else {}),
+            }
+            done = await self.database["inbox"].update_many(held, {"$set": {"until": until}})
             return int(done.modified_count)
 
     async def release(self, id: str, owner: str) -> None:
