@@ -64,6 +64,7 @@ def _ends_day(parts: Sequence[str]) -> bool:
     return parts[3] == "24" and not any((parts[4] + parts[5] + parts[6]).strip("0"))
 
 
+@lru_cache(maxsize=256)
 def _offset(sent: str) -> str:
     if sent in ("Z", "z"):
         return "Z"
