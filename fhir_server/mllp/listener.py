@@ -13,10 +13,12 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from fhir_server.mllp.framing import Broken, Event, Frame, Framer, Noise, wrap
+from fhir_server.mllp.handshake import BACKLOG, TlsServer, listen
 from fhir_server.settings import Settings
 
 LOG = logging.getLogger("fhir.mllp")
@@ -51,7 +53,7 @@ class Door:
     reject: Reject
     counts: Counter[str] = field(default_factory=Counter)
     observe: Callable[[str, int], None] | None = None
-    server: asyncio.Server | None = None
+    server: asyncio.Server | TlsServer | None = None
     port: int = 0
     closing: bool = False
     tasks: "dict[asyncio.Task[None], bool]" = field(default_factory=dict)  # connection task -> busy with a block
@@ -101,17 +103,39 @@ async def open_door(
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _connection(door, reader, writer)
 
-    door.server = await asyncio.start_server(
-        accepted,
-        settings.mllp_host,
-        settings.mllp_port,
-        ssl=tls_context(settings),
-        reuse_port=share_port or None,
-        limit=CHUNK,
-        ssl_handshake_timeout=10.0 if settings.mllp_tls_cert else None,
-    )
+    context = tls_context(settings)
+    if context is None:
+        door.server = await asyncio.start_server(
+            accepted, settings.mllp_host, settings.mllp_port, reuse_port=share_port or None, limit=CHUNK, backlog=BACKLOG
+        )
+    else:
+        sockets = await listen(settings.mllp_host, settings.mllp_port, share_port=share_port)
+        door.server = TlsServer(sockets, accepted, partial(_admitted, door), partial(_no_handshake, door), context)
+        door.server.start()
     door.port = int(door.server.sockets[0].getsockname()[1])
     return door
+
+
+def _admitted(door: Door, address: str, under_way: int) -> bool:
+    """True if a client may begin a TLS handshake."""
+    refused = "" if _is_allowed(door.settings, address) else "not-allowed"
+    if not refused and len(door.tasks) + under_way >= door.settings.mllp_max_connections:
+        refused = "too-many"
+    if refused:
+        _closed(door, address, refused)
+    return not refused
+
+
+def _no_handshake(door: Door, address: str, error: str) -> None:
+    """A client that speaks no TLS, or shows no certificate that is trusted."""
+    _closed(door, address, "tls", error=error)
+
+
+def _closed(door: Door, address: str, reason: str, **more: str) -> None:
+    """A connection that was never served: it is counted and logged like one that was."""
+    door.note("connections")
+    door.note(f"closed:{reason}")
+    LOG.warning("connection closed", extra={"fields": {"peer": address, "reason": reason, **more}})
 
 
 def check_address(settings: Settings) -> None:
@@ -156,7 +180,8 @@ def _is_allowed(settings: Settings, address: str) -> bool:
 
 def _peer(writer: asyncio.StreamWriter) -> Peer:
     certificate: dict[str, Any] = writer.get_extra_info("peercert") or {}
-    names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    names = [value for key, value in certificate.get("subjectAltName", ()) if key == "DNS"][:1]  # of those that have no common name any more
+    names += [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
     address = str((writer.get_extra_info("peername") or ("",))[0])
     return Peer(address, names[-1] if names else "", uuid.uuid4().hex)
 

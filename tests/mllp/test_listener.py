@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fhir_server.mllp import handshake
 from fhir_server.mllp.framing import Frame, Framer, wrap
 from fhir_server.mllp.listener import Door, Handle, Peer, Stored, check_address, open_door
 from fhir_server.settings import Settings
@@ -245,14 +246,15 @@ def test_an_address_beyond_loopback_needs_client_certificates_or_an_allow_list()
         check_address(Settings(mllp_allow="not-a-network"))
 
 
-def certificate(folder: Path, name: str) -> Path:
-    """A self-signed certificate and key in one PEM file."""
+def certificate(folder: Path, name: str, *, common: bool = True) -> Path:
+    """A self-signed certificate and key in one PEM file; not `common`: its name stands among the alternative ones only."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME if common else NameOID.ORGANIZATION_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"{name}.example")]), critical=False)
         .sign(key, hashes.SHA256())
     )
     path = folder / f"{name}.pem"
@@ -283,3 +285,31 @@ async def test_mutual_tls_names_the_client_and_refuses_one_without_a_certificate
             if own:
                 context.load_cert_chain(own)
             assert await tls_answer(opened.port, context) == b"<end>"
+        plain = await Client.to(opened.port)
+        assert await plain.ask(wrap(b"MSH|^~")) == b"<end>", "a client that speaks no TLS"
+        await until(lambda: opened.counts["closed:tls"] == 3)
+        assert opened.counts["connections"] == 4
+
+
+async def test_a_certificate_without_a_common_name_is_known_by_its_alternative_one(tmp_path: Path) -> None:
+    server, lab = certificate(tmp_path, "server"), certificate(tmp_path, "lab1", common=False)
+    async with door(mllp_tls_cert=str(server), mllp_tls_client_ca=str(lab)) as opened:
+        context = ssl.create_default_context(cafile=str(server))
+        context.check_hostname = False
+        context.load_cert_chain(lab)
+        assert await (await Client.to(opened.port, ssl=context)).ask(wrap(b"a")) == b"ack:alab1.example"
+
+
+async def test_a_handshake_that_never_ends_is_given_up_and_counts_among_the_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "SECONDS", 0.3)
+    server = certificate(tmp_path, "server")
+    async with door(mllp_tls_cert=str(server), mllp_max_connections=1) as opened:
+        silent = await Client.to(opened.port)
+        await asyncio.sleep(0.05)
+        assert await (await Client.to(opened.port)).answer() == b"<end>"
+        assert opened.counts["closed:too-many"] == 1
+        assert await silent.answer() == b"<end>"
+        await until(lambda: opened.counts["closed:tls"] == 1)
+    async with door(mllp_tls_cert=str(server), mllp_allow="192.0.2.0/24") as opened:
+        assert await (await Client.to(opened.port)).answer() == b"<end>"
+        assert opened.counts["closed:not-allowed"] == 1
