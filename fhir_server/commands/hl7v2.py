@@ -1,4 +1,4 @@
-"""`hl7v2 send`, `list`, `show`, `resubmit`, `replay`: HL7 v2 messages from the command line."""
+"""`hl7v2 send`, `list`, `show`, `trace`, `resubmit`, `replay`, `sources`, `merges`, `undo`: HL7 v2 messages from the command line."""
 
 import asyncio
 import json
@@ -17,11 +17,14 @@ from fhir_server.commands import opened
 from fhir_server.commands.opened import DataDir, MongoUri, TenantName
 from fhir_server.context import Context
 from fhir_server.feed import desk
+from fhir_server.feed.admin import filters_of
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.outgoing import message_of
+from fhir_server.feed.statistics import alerts
 from fhir_server.mllp.delivery import deliver
 from fhir_server.sources import load_registry
+from fhir_server.store.inbox import ACCEPTED
 from fhir_server.store.mongo import inbox as mongo_inbox
 from fhir_server.store.mongo.store import MongoStore
 from mappers.v2 import batch
@@ -92,14 +95,65 @@ async def _send(messages: Sequence[tuple[str, bytes]], host: str, port: int, att
 def list_entries(
     source: Annotated[str | None, typer.Option(help="Only this source.")] = None,
     status: Annotated[str | None, typer.Option(help="Only this status (received, processed, warning, mapping-error, deferred ...).")] = None,
-    limit: int = 50,
+    event: Annotated[str | None, typer.Option(help="Only this event (ORU^R01).")] = None,
+    control_id: Annotated[str | None, typer.Option(help="Only this MSH-10.")] = None,
+    resource: Annotated[str | None, typer.Option(help="Only what wrote this resource (Patient/1).")] = None,
+    since: Annotated[str | None, typer.Option(help="Received then or later (2026-01-31T08:00:00+01:00).")] = None,
+    before: Annotated[str | None, typer.Option(help="Received before then.")] = None,
+    after: Annotated[str, typer.Option(help="Go on behind this id, the last of the page before.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
     tenant: TenantName = "",
 ) -> None:
     """List messages of the inbox, newest first."""
-    filters = {name: value for name, value in (("source", source), ("status", status)) if value}
-    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: desk.listed(feed, filters, limit=limit)))
+    given = {
+        "source": source,
+        "status": status,
+        "event": event,
+        "control_id": control_id,
+        "ref": resource,
+        "received_ge": since,
+        "received_lt": before,
+    }
+    query = {name: value for name, value in given.items() if value}
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: desk.listed(feed, filters_of(query), after=after, limit=limit)))
+
+
+@app.command()
+def trace(
+    resource: Annotated[str, typer.Argument(help="Patient/1")], data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = ""
+) -> None:
+    """The messages that wrote a resource, newest first, each with everything that it wrote."""
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: desk.messages_of(feed, resource)))
+
+
+@app.command()
+def sources(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
+    """What an operator should see of every source: when it was heard last, what waits, how much fails."""
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: alerts(feed.inbox, feed.registry)))
+
+
+@app.command()
+def merges(
+    resource: Annotated[str, typer.Argument(help="Those that concern this resource (Patient/1); else the open ones.")] = "",
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
+) -> None:
+    """List merges."""
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: desk.merges(feed, resource)))
+
+
+@app.command()
+def undo(
+    merge: Annotated[str, typer.Argument(help="The _id that `merges` shows.")],
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
+) -> None:
+    """Undo a merge from its recorded list."""
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: desk.undo_merge(feed, merge, "operator")))
 
 
 @app.command()
@@ -126,18 +180,20 @@ def resubmit(
 def replay(
     source: Annotated[str | None, typer.Option(help="Only messages of this source.")] = None,
     event: Annotated[str | None, typer.Option(help="Only this event (ORU^R01).")] = None,
+    resource: Annotated[str | None, typer.Option(help="Only the messages that wrote this resource (Patient/1).")] = None,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
     tenant: TenantName = "",
 ) -> None:
-    """Derive resources again from accepted messages, oldest first, with the mapping tables of today."""
-    filters = {name: value for name, value in (("source", source), ("event", event)) if value}
+    """Derive resources again from accepted messages, oldest first, with the mapping tables of today; prints how many, and those that failed."""
+    filters = {name: value for name, value in (("source", source), ("event", event), ("ref", resource)) if value}
 
-    async def all_pages(feed: Feed) -> dict[str, int]:
-        after, count = "", 0
+    async def all_pages(feed: Feed) -> dict[str, Any]:
+        after, count, failed = "", 0, list[str]()
         while page := await desk.replay(feed, filters, after=after):
             after, count = page[-1]["id"], count + len(page)
-        return {"replayed": count}
+            failed += [row["id"] for row in page if row["status"] not in ACCEPTED]
+        return {"replayed": count, "failed": failed}
 
     _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), all_pages))
 
@@ -151,7 +207,10 @@ def _with_feed(where: opened.Where, act: Callable[[Feed], Awaitable[Any]]) -> An
         await mongo_inbox.prepare(store.database)
         return await act(open_feed(ctx, mongo_inbox.MongoInbox(store.database), load_registry(ctx.settings.sources)))
 
-    return opened.on_store(where, fed)
+    try:
+        return opened.on_store(where, fed)
+    except Refusal as refusal:
+        raise typer.BadParameter("; ".join(issue.text for issue in refusal.issues)) from refusal
 
 
 def _print(value: Any) -> None:

@@ -27,7 +27,7 @@ class Row:
     handler: Handler
 
 
-def _filters(query: Query, paging: tuple[str, ...] = ("after", "limit")) -> dict[str, Any]:
+def filters_of(query: Query, paging: tuple[str, ...] = ("after", "limit")) -> dict[str, Any]:
     """Filters of the query; times as ISO 8601. Raises Refusal 400."""
     filters: dict[str, Any] = {name: value for name, value in query.items() if name not in paging}
     for name in ("received_ge", "received_lt"):
@@ -49,7 +49,7 @@ def _limit(query: Query) -> int:
 
 
 async def _list(feed: Feed, path: Mapping[str, str], query: Query, body: bytes, who: str) -> Any:
-    return await desk.listed(feed, _filters(query), after=query.get("after", ""), limit=_limit(query))
+    return await desk.listed(feed, filters_of(query), after=query.get("after", ""), limit=_limit(query))
 
 
 async def _show(feed: Feed, path: Mapping[str, str], query: Query, body: bytes, who: str) -> Any:
@@ -65,7 +65,7 @@ async def _replay(feed: Feed, path: Mapping[str, str], query: Query, body: bytes
         if set(query) != {"resource"}:
             raise bad_request("'resource' is given alone: all its messages are replayed")
         return await desk.replay_resource(feed, query["resource"])
-    return await desk.replay(feed, _filters(query, ("after",)), after=query.get("after", ""))
+    return await desk.replay(feed, filters_of(query, ("after",)), after=query.get("after", ""))
 
 
 async def _messages(feed: Feed, path: Mapping[str, str], query: Query, body: bytes, who: str) -> Any:

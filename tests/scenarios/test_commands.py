@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -68,6 +69,35 @@ def test_messages_are_sent_listed_shown_and_replayed(server: Server, tmp_path: P
     assert over_http.status_code == 200
     assert over_http.json()["control_id"] == f"S{mrn}"
     assert httpx.get(f"http://127.0.0.1:{server.port}/admin/hl7v2/nonsense").status_code == 404
+
+
+def test_the_inbox_is_searched_traced_replayed_and_merges_are_undone_by_command(server: Server, tmp_path: Path) -> None:
+    mrn = uuid.uuid4().hex[:12]
+    file = tmp_path / "adt.hl7"
+    head = "MSH|^~\\&|CMD|{mrn}|X|Y|2026010112000{n}||ADT^{event}|C{n}{mrn}|P|2.5\rEVN|{event}|2026010112000{n}\rPID|1||{mrn}{n}^^^CMD^MR||A^B\r"
+    bodies = [head.format(mrn=mrn, n=number, event="A28") for number in (1, 2)]
+    bodies.append(head.format(mrn=mrn, n=1, event="A40").replace("C1", "C3") + f"MRG|{mrn}2^^^CMD^MR\r")
+    file.write_text("".join(bodies), newline="")
+    assert command("hl7v2", "send", str(file), "--port", str(server.mllp_port)).stderr.count(" AA") == 3
+
+    def asked(*arguments: str) -> Any:
+        return json.loads(command("hl7v2", *arguments, "--data-dir", data_of(server)).stdout)
+
+    rows = asked("list", "--source", f"CMD.{mrn}", "--since", "2020-01-01T00:00:00Z")
+    assert [row["event"] for row in rows] == ["ADT^A40", "ADT^A28", "ADT^A28"]
+    assert [row["id"] for row in asked("list", "--source", f"CMD.{mrn}", "--limit", "1", "--after", rows[0]["id"])] == [rows[1]["id"]]
+    assert asked("list", "--control-id", f"C2{mrn}") == rows[1:2]
+    (patient,) = [ref.partition("/_history")[0] for ref in rows[2]["resources"] if ref.startswith("Patient/")]
+    assert [row["id"] for row in asked("trace", patient)] == [rows[0]["id"], rows[2]["id"]]
+    assert asked("replay", "--source", f"CMD.{mrn}") == {"replayed": 3, "failed": []}
+    (one,) = [row for row in asked("sources") if row["source"] == f"CMD.{mrn}"]
+    assert (one["messages"], one["failed"]) == (3, 0)
+    (merge,) = asked("merges", patient)
+    assert asked("undo", merge["_id"])["restored"] == merge["retired"]
+    for wrong in (("list", "--status", "lost"), ("list", "--since", "yesterday"), ("show", "nothing"), ("undo", "nothing")):
+        done = command("hl7v2", *wrong, "--data-dir", data_of(server), code=2)
+        assert done.stderr.strip()
+        assert "Traceback" not in done.stderr
 
 
 def test_a_second_server_on_the_same_directory_is_refused_with_the_reason(server: Server) -> None:
