@@ -369,14 +369,22 @@ async def _find_order(meeting: Meeting, anchor: Anchor, members: Sequence[Item])
         meeting.states.update(await meeting.means.inbox.load(meeting.tx, STATE, [id]))
     await _link_parents(meeting, anchor, observations, patient)
     sent = await aside(len(observations) > LARGE_NUMBER, _sent, observations)
-    track, others = await _track(meeting, id, anchor, patient, sent)
+    at = sortable(event_time(meeting.work.message, "result", zone_of(meeting.work.source.zone), meeting.work.received, anchor.segment))
+    now = results.result_stamp(at, anchor.status, meeting.work.entry)
+    track, others, known_wrong = await _track(meeting, id, anchor, patient, sent, now)
+    if known_wrong and track["void"]:
+        return  # these results were taken from this patient by a newer message: an older one does not bring them back
+    if known_wrong:
+        for item in members:
+            item.res = results.withdraw(item.res)
+        sent = _sent(observations)
     numbers = itertools.count()
     plan = await aside(
         len(sent) > LARGE_NUMBER,
         results.plan,
         track,
         sent,
-        event_time=sortable(event_time(meeting.work.message, "result", zone_of(meeting.work.source.zone), meeting.work.received, anchor.segment)),
+        event_time=at,
         entry=meeting.work.entry,
         new_id=lambda: meeting.new_id(f"{id}|{next(numbers)}"),
         snapshot=meeting.work.source.snapshots,
@@ -472,23 +480,35 @@ def _sent(observations: Sequence[Item]) -> list[results.Result]:
 
 
 async def _track(
-    meeting: Meeting, id: str, anchor: Anchor, patient: str, sent: Sequence[results.Result]
-) -> tuple[results.Track, list[results.Track]]:
-    """This patient's track of an order, and those of other patients; a wrong-patient correction empties the others."""
+    meeting: Meeting, id: str, anchor: Anchor, patient: str, sent: Sequence[results.Result], now: str
+) -> tuple[results.Track, list[results.Track], bool]:
+    """This patient's track of an order, those of other patients, and if a newer message said that the results are another patient's.
+
+    A wrong-patient correction empties the tracks of the others (`void`: when). Which of two messages corrects the other, their event times tell.
+    """
     mine: results.Track | None = None
     others: list[results.Track] = []
+    wrong = False
     for track in meeting.states.get(id, {}).get("tracks", ()):
         if track["patient"] == patient or await meeting.ledger.alias(track["patient"]) == patient:
             mine = {**track, "patient": patient}
+        elif track["groups"] and now < track["at"]:
+            wrong = wrong or results.corrects(track, anchor.collected)
+            others.append(track)
         elif track["groups"] and results.is_correction(track, sent, anchor.status, anchor.collected):
             meeting.withdrawn.update({f"Observation/{rid}": "wrong patient" for rid in results.all_ids(track)})
             if track["report"]:
                 meeting.withdrawn[f"DiagnosticReport/{track['report']}"] = "wrong patient"
-            others.append({**track, "groups": [], "report": ""})
+            others.append({**track, "groups": [], "report": "", "void": now})
             meeting.problems.append(Problem("W", f"OBR^{anchor.segment.occurrence}^3", "205", "the results were withdrawn from another patient"))
         else:
             others.append(track)
-    return mine or results.new_track(patient, "", anchor.collected), others
+    wrong = wrong or (mine is not None and now < mine.get("void", ""))
+    if wrong:
+        meeting.problems.append(
+            Problem("W", f"OBR^{anchor.segment.occurrence}^3", "205", "a newer message says that these are another patient's results")
+        )
+    return {"void": "", **(mine or results.new_track(patient, "", anchor.collected))}, others, wrong
 
 
 def _report(meeting: Meeting, item: Item, plan: results.Plan, track: results.Track, number: int) -> None:
@@ -542,7 +562,7 @@ async def _writes(meeting: Meeting, items: Sequence[Item]) -> dict[str, Write]:
     for ref in meeting.withdrawn:
         rtype, _, rid = ref.partition("/")
         prior = stored.get((rtype, rid))
-        if prior is not None and prior.res is not None and ref not in writes:
+        if prior is not None and prior.res is not None and ref not in writes and _differs(prior.res, results.withdraw(prior.res)):
             writes[ref] = Write(results.withdraw(prior.res), prior)
     return writes
 

@@ -105,8 +105,17 @@ def is_correction(track: Track, results: Sequence[Result], report_status: str, c
     Laboratories reuse order numbers. Only a report that says it corrects, or that is about the very same collection, withdraws another
     patient's results.
     """
-    says_so = report_status in ("C", "W", "D", "K") or any(result.status in ("C", "W", "D") for result in results)
-    return says_so or bool(collected and collected == track["collected"])
+    return corrected(report_status, results) or bool(collected and collected == track["collected"])
+
+
+def corrected(report_status: str, results: Sequence[Result]) -> bool:
+    """True for a report that says it corrects one before."""
+    return report_status in ("C", "W", "D", "K") or any(result.status in ("C", "W", "D") for result in results)
+
+
+def corrects(track: Track, collected: str) -> bool:
+    """True if what is stored of one patient corrects what an older message says of another: `is_correction` seen from the other side."""
+    return bool(track.get("corrects")) or bool(collected and collected == track["collected"])
 
 
 def all_ids(track: Track) -> list[str]:
@@ -134,7 +143,8 @@ def plan(
         present = {result.group for result in results}
         for key in [key for key in groups if key not in present]:
             withdrawn += [item["id"] for item in groups.pop(key)["items"]]
-    after = {**track, "at": max(at, track["at"]), "groups": list(groups.values())}
+    says_so = track.get("corrects", False) if older else corrected(report_status, results)
+    after = {**track, "at": max(at, track["at"]), "groups": list(groups.values()), "corrects": says_so}
     return Plan(tuple(written[place] for place in range(len(results))), tuple(withdrawn), after, older)
 
 

@@ -375,3 +375,30 @@ async def test_a_transfer_that_is_told_later_counts_from_when_it_happened_as_pre
         {"start": "2024-01-01", "end": "2024-01-02T08:30:00+00:00"},
         {"start": "2024-01-02T08:30:00+00:00"},
     ]
+
+
+WRONG = (
+    ("1", "SMITH^JOHN", "20240101090000", "F", "4.1"),
+    ("2", "LEE^ANN", "20240101100000", "C", "4.1"),
+    ("1", "SMITH^JOHN", "20240101083000", "F", "4.0"),
+)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 2), (2, 0, 1), (1, 2, 0)])
+async def test_an_older_message_does_not_give_corrected_results_back_to_the_wrong_patient(order: tuple[int, ...]) -> None:
+    exchange = Exchange()
+    for place in order:
+        number, name, at, status, value = WRONG[place]
+        who = pid(number, name, "1970" if number == "1" else "1980", "M" if number == "1" else "F")
+        assert await exchange.send(oru(obr(status=status, reported=at), obx("K", value, status), patient=who)) == "AA"
+    right, wrong = (f"Patient/{exchange.patient(number)['id']}" for number in ("2", "1"))
+    for rtype in ("Observation", "DiagnosticReport"):
+        states = [(one["subject"]["reference"], one["status"]) for one in exchange.all(rtype)]
+        assert (right, "corrected") in states
+        assert {status for subject, status in states if subject == wrong} == {"entered-in-error"}
+    versions = exchange.store.versions()
+    for place in order:
+        number, name, at, status, value = WRONG[place]
+        who = pid(number, name, "1970" if number == "1" else "1980", "M" if number == "1" else "F")
+        await exchange.send(oru(obr(status=status, reported=at), obx("K", value, status), patient=who))
+    assert exchange.store.versions() == versions
