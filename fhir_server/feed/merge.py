@@ -170,7 +170,10 @@ async def _grow_old(meeting: Meeting, writes: dict[str, Write], ref: str, keys: 
 def _refuse_cycle(meeting: Meeting, survivor: Item, keys: Sequence[str], place: str) -> None:
     """Both numbers name one patient already: fine if it was this merge, refused if it was the opposite one."""
     own = [key for key in survivor.keys if key not in keys]
-    if own and all(meeting.ledger.is_retired(key) for key in own) and not all(meeting.ledger.is_retired(key) for key in keys):
+    if not own:
+        meeting.problems.append(Problem("W", place, "205", "the patient to merge is the surviving one: nothing was done"))
+        return
+    if all(meeting.ledger.is_retired(key) for key in own) and not all(meeting.ledger.is_retired(key) for key in keys):
         raise Failed("mapping", [Problem("E", place, "205", "the surviving patient was itself merged into the retired one")])
     for key in keys:
         meeting.ledger.retire(key)
