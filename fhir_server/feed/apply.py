@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.outcome import Refusal
-from fhir_server.feed import apart, identity, numbers, results, visits
+from fhir_server.feed import apart, identity, numbers, results, siblings, visits
 from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
 from fhir_server.feed.aside import LARGE_NUMBER, aside
 from fhir_server.feed.items import Item, Work, linked, targets, without
@@ -183,6 +183,9 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
             item.keys = keys or tuple(key for key in [identity.demographic_key(source, item.res)] if key)
         elif item.rtype not in RESULT_TYPES:
             item.keys = identity.identifier_keys(source, item.res, meeting.work.namespaces)
+            if item.rtype in siblings.TABLE and item.segment is not None:
+                order = last_before(meeting.work.message, item.segment.index, ("ORC", "PID"))
+                item.keys = siblings.by_order(item.rtype, item.keys, item.segment, order, source.own_authority)
         if meeting.work.also_known and item.segment is not None:
             item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get((item.rtype, item.segment.index), ())]))
         meeting.ledger.under.update(identity.paired(item.keys))
@@ -247,17 +250,18 @@ async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
     for item in items:
         item.res = linked(item.res, meeting.refs)
     await _own(meeting, [item for item in items if item.rtype in apart.TABLE])
+    family = _family(meeting, items)
     for item in items:
         patient = identity.patient_of(item.res)
         ref = ""
         for key in item.keys:
-            ref = ref or await _named(meeting, item, key, patient)
+            ref = ref or await _named(meeting, item, key, patient, family)
         if not ref and not patient and item.rtype not in apart.TABLE:
-            ref = _of_one(meeting, item)
+            ref = _of_one(meeting, item, family)
         if not ref and item.rtype in SHARED_TYPES:
             known = await meeting.means.lookup(meeting.tx, item.rtype, [key.partition("|")[2] for key in item.keys])
             ref = f"{item.rtype}/{known[0]}" if known else ""
-        if not ref and patient and item.rtype not in OF_SEVERAL and any(meeting.ledger.refs(key) for key in item.keys):
+        if not ref and patient and item.rtype not in OF_SEVERAL and meeting.ledger.of_others(item.keys, patient):
             place = f"{item.segment.name}^{item.segment.occurrence}" if item.segment is not None else ""
             meeting.problems.append(Problem("W", place, "205", f"this {item.rtype} number was used for another patient"))
         _settle(meeting, item, ref, patient)
@@ -272,8 +276,30 @@ async def _own(meeting: Meeting, items: Sequence[Item]) -> None:
     await meeting.ledger.load([key for item in items for key in item.keys])
 
 
-async def _named(meeting: Meeting, item: Item, key: str, patient: str) -> str:
+Family = Mapping[str, Sequence[Item]]  # key -> the items of the message that have it
+
+
+def _family(meeting: Meeting, items: Sequence[Item]) -> Family:
+    """What a message says under one number more than once, of types that share numbers."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        if item.rtype in siblings.TABLE:
+            item.numbers = siblings.told(item.rtype, item.segments, meeting.work.source.name)
+            for key in item.keys:
+                found.setdefault(key, []).append(item)
+    return found
+
+
+def _sibling(item: Item, key: str, rows: Sequence[Mapping[str, Any]], family: Family) -> str:
+    others = [one for one in family.get(key, ()) if one is not item and not siblings.alike(one.numbers, item.numbers)] if rows else []
+    taken = {one.ref for one in others if one.ref}
+    return siblings.chosen(item.rtype, key.rpartition("|")[2], rows, item.numbers, [one.numbers for one in others], taken)
+
+
+async def _named(meeting: Meeting, item: Item, key: str, patient: str, family: Family) -> str:
     """The resource that a key means for an item of this patient, '' if there is none yet."""
+    if item.rtype in siblings.TABLE:
+        return _sibling(item, key, await meeting.ledger.rows(key, patient), family)
     if item.rtype not in apart.TABLE:
         return await meeting.ledger.find(key, patient)
     others = {one.ref for one in meeting.work.items if one is not item and one.rtype == item.rtype and one.ref and not _same_said(one, item)}
@@ -285,17 +311,19 @@ def _same_said(one: Item, other: Item) -> bool:
     return one.numbers == other.numbers and (bool(one.numbers) or one.res == other.res)
 
 
-def _of_one(meeting: Meeting, item: Item) -> str:
+def _of_one(meeting: Meeting, item: Item, family: Family) -> str:
     """What the numbers name where a message names no patient (an ORL or ORR without PID) and only one patient has such a number; '' otherwise."""
-    known = {ref for key in item.keys for ref in meeting.ledger.refs(key)}
-    return known.pop() if len(known) == 1 else ""
+    rows = {row["ref"]: row for key in item.keys for row in meeting.ledger.meant(key)}
+    if item.rtype in siblings.TABLE and len({row["patient"] for row in rows.values()}) == 1:
+        return next((ref for key in item.keys if (ref := _sibling(item, key, meeting.ledger.meant(key), family))), "")
+    return next(iter(rows)) if len(rows) == 1 else ""
 
 
 def _settle(meeting: Meeting, item: Item, ref: str, patient: str) -> None:
     meeting.decide(item, ref)
     _spell(meeting, item)
     for key in item.keys:
-        meeting.ledger.keep(key, item.ref, patient, item.numbers)
+        meeting.ledger.keep(key, item.ref, patient, siblings.kept(item.numbers))
     if item.rtype in SHARED_TYPES:
         item.digest = results.full_digest(item.res)
         item.write = item.new or not meeting.ledger.same(item.keys[0], meeting.work.source.name, item.digest)

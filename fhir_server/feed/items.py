@@ -23,7 +23,7 @@ class Item:
     """One resource on its way into the store.
 
     url: fullUrl in the mapped bundle; segment: the v2 segment that made it; nulls, origins, assumed: see `reconcile.Said`; key: the identity key
-    it was found or is kept under; targets: what it refers to, as mapped; numbers: what tells it apart from others of its identifier (`apart`); linked: all of it is rewritten; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
+    it was found or is kept under; targets: what it refers to, as mapped; numbers: what tells it apart from others of its identifier (`apart`, `siblings`); segments: all that wrote to it; linked: all of it is rewritten; ref: 'Type/id' once decided; new: nothing is stored under that id; write: False where it says nothing new.
     """
 
     url: str
@@ -45,6 +45,7 @@ class Item:
     numbers: Mapping[str, str] = field(default_factory=lambda: UNTOLD)
     linked: bool = False
     assumed: frozenset[str] = frozenset()
+    segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
         """Look at the resource once."""
@@ -86,7 +87,8 @@ def items_of(bundle: Resource, facts: Facts, message: Message, left_out: frozens
             items.append(Item(url, res))
         else:
             segment = _segment(message, res["resourceType"], fact)
-            items.append(Item(url, res, segment, fact.nulls, origins=origins_of(res, fact.origins), assumed=fact.assumed))
+            segments = tuple(message.segments[index] for index in fact.segments)
+            items.append(Item(url, res, segment, fact.nulls, origins=origins_of(res, fact.origins), assumed=fact.assumed, segments=segments))
     used = {target for item in items for target in item.targets}
     items = [item for item in items if item.segment is None or item.segment.name not in ("MSH", "SFT") or item.url in used]
     for item in items:

@@ -49,9 +49,9 @@ class Ledger:
 
     def refs(self, key: str) -> list[str]:
         """Resources that a loaded key names."""
-        return [row["ref"] for row in self._meant(key)]
+        return [row["ref"] for row in self.meant(key)]
 
-    def _meant(self, key: str) -> list[Document]:
+    def meant(self, key: str) -> list[Document]:
         """The rows of a key; of a namespace that the message says an OID with not those that are known under another OID."""
         rows = self.documents.get(key, {}).get("tracks", ())
         universal = self.under.get(key)
@@ -59,7 +59,12 @@ class Ledger:
 
     def is_taken(self, key: str) -> bool:
         """True if a key names things, but none that the message can mean."""
-        return bool(self.documents.get(key, {}).get("tracks")) and not self._meant(key)
+        return bool(self.documents.get(key, {}).get("tracks")) and not self.meant(key)
+
+    def of_others(self, keys: Iterable[str], patient: str) -> bool:
+        """True if these keys name things, but none of this patient."""
+        rows = [row for key in keys for row in self.meant(key)]
+        return bool(rows) and all(row["patient"] != patient for row in rows)
 
     def universal(self, key: str, ref: str) -> str:
         """The universal authority that the namespace of a key was said with for this resource; '' if none, or if this message says one."""
@@ -73,7 +78,7 @@ class Ledger:
 
     async def rows(self, key: str, patient: str) -> list[Document]:
         """All that a loaded key names for this patient, what came from patients that were merged into this one behind its own."""
-        tracks = self._meant(key)
+        tracks = self.meant(key)
         own = [row for row in tracks if row["patient"] == patient]
         return own + [row for row in tracks if row["patient"] not in ("", patient) and await self.alias(row["patient"]) == patient]
 
