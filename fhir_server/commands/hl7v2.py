@@ -67,9 +67,12 @@ def send(
 
 def _messages_in(path: str) -> list[bytes]:
     try:
-        return list(batch.split(Path(path).read_bytes()).messages)
+        found = list(batch.split(Path(path).read_bytes()).messages)
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}") from error
+    if not found:
+        raise typer.BadParameter(f"{path}: holds no HL7 v2 message")
+    return found
 
 
 async def _outgoing(ref: str, event: str, ends: Any, ctx: Context) -> bytes:

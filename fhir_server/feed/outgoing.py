@@ -15,7 +15,7 @@ from fhir_server.store import Reader
 from mappers.v2.outbound import EVENTS, Envelope, build
 from mappers.v2.tables import Tables
 
-DEPTH = 3  # a report, its results, who made them, and where those belong
+DEPTH = 6  # a report, its visit, the bed, and the room, ward, building and site that this is part of
 MOST = 2000
 EVENT: Mapping[str, str] = MappingProxyType({"DiagnosticReport": "ORU^R01", "Encounter": "ADT^A08", "Patient": "ADT^A08"})
 MADE_FOR = MappingProxyType({"ORU^R01": ("DiagnosticReport",), "ADT^A01": ("Encounter", "Patient"), "ADT^A08": ("Encounter", "Patient")})

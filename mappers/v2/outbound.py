@@ -15,6 +15,8 @@ from mappers.v2.tables import Tables
 
 EVENTS = ("ORU^R01", "ADT^A01", "ADT^A08")
 _BIRTH_TIME = "http://hl7.org/fhir/StructureDefinition/patient-birthTime"
+_RELIGION = "http://hl7.org/fhir/StructureDefinition/patient-religion"
+_KEPT = "urn:hl7-org:v2xml:PID."
 _MAIDEN = "http://hl7.org/fhir/StructureDefinition/patient-mothersMaidenName"
 # where FHIR has several statuses for one v2 code, or the code map reads several codes as one status
 _RESULT = {"final": "F", "preliminary": "P", "corrected": "C", "amended": "A", "cancelled": "X", "entered-in-error": "W", "registered": "I"}
@@ -135,11 +137,27 @@ def _pid(source: _Bundle, patient: Element) -> Raw:
     pid.put(14, repeat(xtn(point) for point in telecom if point.get("use") == "work"))
     pid.put(15, writer.cwe(next((item.get("language") for item in patient.get("communication", [])), None)))
     pid.put(16, writer.cwe(patient.get("maritalStatus")))
+    pid.put(17, writer.cwe(extensions.get(_RELIGION, {}).get("valueCodeableConcept")))
     pid.put(24, _yes(patient.get("multipleBirthBoolean", True if "multipleBirthInteger" in patient else None)))
     pid.put(25, str(patient.get("multipleBirthInteger", "")))
     pid.put(29, moment(patient.get("deceasedDateTime")))
     pid.put(30, _yes(patient.get("deceasedBoolean", True if "deceasedDateTime" in patient else None)))
+    for extension in patient.get("extension", []):
+        number = str(extension.get("url", "")).removeprefix(_KEPT)
+        if number.isdecimal() and int(number) not in pid.values:
+            pid.put(int(number), _kept(writer, extension))
     return pid.line()
+
+
+def _kept(writer: Writer, extension: Element) -> str:
+    """What the mapper kept of a field that FHIR has no element for (but texts, which may be parts of a field only)."""
+    kinds: dict[str, Callable[[Any], str]] = {
+        "valueCodeableConcept": writer.cwe,
+        "valueIdentifier": writer.cx,
+        "valueBoolean": _yes,
+        "valueDateTime": moment,
+    }
+    return next((convert(extension[name]) for name, convert in kinds.items() if name in extension), "")
 
 
 def _yes(value: Any) -> str:
@@ -227,6 +245,7 @@ def _oru(source: _Bundle, patient: Element) -> Iterator[Raw]:
         order = source.get(first_of(report.get("basedOn")))
         yield _orc(source, report, order)
         yield _obr(source, report, order, number)
+        yield from _notes(order or {})
         for count, reference in enumerate(report.get("result", []), 1):
             observation = source.get(reference)
             if observation:
@@ -314,7 +333,11 @@ def _obx(source: _Bundle, observation: Element, number: int) -> Iterator[Raw]:
         else:
             obx.values.setdefault(16, source.staff(reference))
     yield obx.line()
-    for count, note in enumerate(observation.get("note", []), 1):
+    yield from _notes(observation)
+
+
+def _notes(res: Element) -> Iterator[Raw]:
+    for count, note in enumerate(res.get("note", []), 1):
         yield join("|", "NTE", count, "", note.get("text", ""))
 
 

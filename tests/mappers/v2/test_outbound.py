@@ -21,10 +21,13 @@ PID = segment(
         7: "197001021530",
         8: "F",
         11: "1 Main St^Apt 2^Town^ST^12345^USA^H^^County~PO 1^^City^^^^M",
+        10: "2106-3^White^CDCREC",
         13: "5551234^PRN^PH~^NET^Internet^x@y.org",
         14: "5559876^WPN^PH",
         15: "en^English^ISO639",
         16: "M^Married^HL70002",
+        17: "CAT",
+        18: "ACC1^^^HOSP&1.2.3&ISO^AN",
         24: "Y",
         25: "2",
         29: "20230105",
@@ -91,6 +94,7 @@ def test_results_come_back() -> None:
         "ORU^R01",
         PID,
         OBR,
+        "NTE|1|L|of the order \\T\\ more\\.br\\and more",
         *RESULTS,
         "NTE|1||of the last",
         "SPM|1|S1&EHR^S2&LIS||119364003^Serum^SCT|||||||||||||20240101080000+0100|20240101090000+0100",
@@ -112,6 +116,7 @@ def test_results_come_back() -> None:
             *(name for name in before if name.startswith("value")),
         )
     same(one(sent, "DiagnosticReport"), one(back, "DiagnosticReport"), "code", "status", "issued", "effectiveDateTime", "identifier")
+    same(one(sent, "ServiceRequest"), one(back, "ServiceRequest"), "note", "identifier")
     same(one(sent, "Specimen"), one(back, "Specimen"), "identifier", "type", "collection", "receivedTime")
     assert one(back, "Binary") == one(sent, "Binary")
     assert resources(back, "Observation")[0]["valueQuantity"]["value"].as_tuple() == Decimal("1.00").as_tuple()
@@ -146,6 +151,9 @@ def test_persons_and_visits_come_back(event: str) -> None:
         "contact",
         "communication",
     )
+    kept = [[item for item in one(way, "Patient")["extension"] if item["url"].endswith(("religion", ".10", ".18"))] for way in (sent, back)]
+    assert len(kept[0]) == 3
+    assert kept[0] == kept[1]
     before, after = one(sent, "Encounter"), one(back, "Encounter")
     same(before, after, "class", "status", "identifier", "period", "hospitalization", "serviceType")
     assert [target(back, item["individual"])["name"] for item in after["participant"]] == [
