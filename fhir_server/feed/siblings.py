@@ -62,9 +62,10 @@ def by_order(rtype: str, keys: Sequence[str], segment: Segment | None, order: Se
     if rule is None or not rule.counter or segment is None:
         return tuple(keys)
     count, number = segment.get(f"{rule.counter}.1"), (order.get("3.1") or order.get("2.1")) if order is not None else ""
-    return tuple(
-        dict.fromkeys([*(key for key in keys if key.rpartition("|")[2] != count), *([f"{rtype}|{authority}#order|{number}"] if number else [])])
-    )
+    rest = [key for key in keys if key.rpartition("|")[2] != count]
+    if len(rest) == len(keys) or not number:  # an RXA has the numbers of its order themselves, and is never the dose that an RXG let prepare
+        return tuple(rest)
+    return (*rest, f"{rtype}|{authority}#order|{number}")
 
 
 def _text(segment: Segment, number: int) -> str:

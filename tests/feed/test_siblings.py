@@ -112,3 +112,14 @@ async def test_a_shot_with_a_number_is_the_same_when_its_vaccine_is_corrected() 
         header, _ = msh("VXU^V04^VXU_V04", "IIS|STATE")
         await exchange.send("\r".join([header, pid(), "ORC|RE||V1^IIS", f"RXA|0|1|20200101||{code}|999||||||||||||||CP|{action}"]))
     assert exchange.one("Immunization")["vaccineCode"]["coding"][0]["code"] == "94"
+
+
+async def test_4a_4_6_1_every_prepared_dose_counts_within_its_order_and_is_none_that_was_given() -> None:
+    exchange = Exchange()
+    await exchange.send(given("20240101080000"))
+    for _ in range(2):
+        for order in ("RX1", "RX2"):
+            for count in (1, 2):
+                header, _at = msh("RGV^O15^RGV_O15", "PHARM|HOSP")
+                await exchange.send("\r".join([header, pid(), f"ORC|RE|{order}^CPOE", f"RXG|{count}|1||{DRUG}|1||CAP"]))
+    assert sorted(one["status"] for one in exchange.all("MedicationAdministration")) == ["completed", *["unknown"] * 4]
