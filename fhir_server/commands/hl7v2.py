@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -22,7 +23,8 @@ from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.outgoing import message_of
 from fhir_server.feed.statistics import alerts
-from fhir_server.mllp.delivery import deliver
+from fhir_server.mllp.delivery import Delivery, deliver
+from fhir_server.mllp.sender import trusting
 from fhir_server.sources import load_registry
 from fhir_server.store.inbox import ACCEPTED
 from fhir_server.store.mongo import inbox as mongo_inbox
@@ -50,6 +52,8 @@ def send(
     receiving: Annotated[str, typer.Option(help="MSH-5|MSH-6 of a message made of a resource.")] = "|",
     attempts: Annotated[int, typer.Option(help="How often to send a message that is not acknowledged, or whose answer asks for it (AR).")] = 3,
     seconds: Annotated[float, typer.Option(help="How long to wait for each answer.")] = ANSWER_SECONDS,
+    tls_ca: Annotated[Path | None, typer.Option(help="Speak TLS: PEM file of the authorities that the door's certificate must come from.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with our own certificate and key (mutual TLS); needs --tls-ca.")] = None,
     data_dir: DataDir = None,
     mongodb_uri: MongoUri = None,
     tenant: TenantName = "",
@@ -61,8 +65,20 @@ def send(
     for one in what:
         if RESOURCE.fullmatch(one):
             messages.append((one, _with_store(opened.at(data_dir, mongodb_uri, tenant), partial(_outgoing, one, event, ends))))
-    if not asyncio.run(_send(messages, host, port, attempts, seconds)):
+    context = _tls(tls_ca, tls_cert)
+    if not asyncio.run(_send(messages, partial(deliver, host, port, attempts=attempts, seconds=seconds, context=context))):
         raise typer.Exit(1)
+
+
+def _tls(authorities: Path | None, own: Path | None) -> ssl.SSLContext | None:
+    if authorities is None:
+        if own is not None:
+            raise typer.BadParameter("--tls-cert needs --tls-ca")
+        return None
+    try:
+        return trusting(str(authorities), str(own) if own else "")
+    except OSError as error:
+        raise typer.BadParameter(f"TLS: {error.strerror or type(error).__name__}") from error
 
 
 def _messages_in(path: str) -> list[bytes]:
@@ -83,10 +99,10 @@ async def _outgoing(ref: str, event: str, ends: Any, ctx: Context) -> bytes:
         raise typer.BadParameter(f"{ref}: {refusal.issues[0].text}") from refusal
 
 
-async def _send(messages: Sequence[tuple[str, bytes]], host: str, port: int, attempts: int, seconds: float) -> bool:
+async def _send(messages: Sequence[tuple[str, bytes]], delivered: Callable[[bytes], Awaitable[Delivery]]) -> bool:
     accepted = bool(messages)
     for name, message in messages:
-        done = await deliver(host, port, message, attempts=attempts, seconds=seconds)
+        done = await delivered(message)
         told = f"{done.code} {done.text}".strip()
         again = f" ({done.attempts} attempts)" if done.attempts > 1 else ""
         console.print(f"{name}: {parse(message).control_id} {told}{again}", highlight=False, markup=False)

@@ -5,6 +5,7 @@ again. An answer to another message, garbage, silence and a closed connection co
 """
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 
 from fhir_server.mllp.sender import connected
@@ -28,24 +29,33 @@ class Delivery:
         return self.code in ACCEPTED
 
 
-async def deliver(host: str, port: int, message: bytes, *, attempts: int = 3, seconds: float = 60.0, pause: float = FIRST_PAUSE) -> Delivery:
-    """Send one message, up to `attempts` times, waiting `seconds` for each answer and `pause`, doubled each time, between."""
+async def deliver(
+    host: str,
+    port: int,
+    message: bytes,
+    *,
+    attempts: int = 3,
+    seconds: float = 60.0,
+    pause: float = FIRST_PAUSE,
+    context: ssl.SSLContext | None = None,
+) -> Delivery:
+    """Send one message, up to `attempts` times, waiting `seconds` for each answer and `pause`, doubled each time, between; context: for TLS."""
     control = parse(message).control_id
     code, text, tried = "", "", 0
     while tried < attempts:
         if tried:
             await asyncio.sleep(min(pause * 2 ** (tried - 1), LONGEST_PAUSE))
         tried += 1
-        code, text = await _once(host, port, message, control, seconds)
+        code, text = await _once((host, port, context), message, control, seconds)
         if code in ACCEPTED | WRONG:
             break
     return Delivery(code, text, tried)
 
 
-async def _once(host: str, port: int, message: bytes, control: str, seconds: float) -> tuple[str, str]:
+async def _once(to: tuple[str, int, ssl.SSLContext | None], message: bytes, control: str, seconds: float) -> tuple[str, str]:
     """(MSA-1, text); '' for anything that is no acknowledgement of this message."""
     try:
-        async with connected(host, port) as line:
+        async with connected(*to) as line:
             answer = parse(await line.ask(message, seconds))
     except TimeoutError:
         return "", "no answer in time"

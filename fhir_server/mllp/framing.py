@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 
 VT, FS, CR, LF = 0x0B, 0x1C, 0x0D, 0x0A
+COMMIT_BYTES = (b"\x06", b"\x15")  # MLLP release 2: a block of ACK or NAK alone
 HEAD = 4096  # bytes of a block kept to answer it when the block itself is not kept
 RESTART = re.compile(rb"\x0b(?:MSH|FHS|BHS)")
 START = re.compile(rb"\x0b|(?<![^\r\n])MSH")  # of a block, where the bytes begin a line; else:

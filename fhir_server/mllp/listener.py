@@ -17,7 +17,7 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from fhir_server.mllp.framing import Broken, Event, Frame, Framer, Noise, wrap
+from fhir_server.mllp.framing import COMMIT_BYTES, Broken, Event, Frame, Framer, Noise, wrap
 from fhir_server.mllp.handshake import BACKLOG, TlsServer, listen
 from fhir_server.settings import Settings
 
@@ -27,7 +27,6 @@ LARGE = 1024 * 1024  # a block beyond this needs one of the few places for large
 LARGE_PLACES = 8
 QUIET_SECONDS = 0.2
 MAX_NOISE = 65536
-COMMIT_BYTES = (b"\x06", b"\x15")  # MLLP release 2: ACK and NAK
 
 
 @dataclass(frozen=True, slots=True)

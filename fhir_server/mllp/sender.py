@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from fhir_server.mllp.framing import Frame, Framer, wrap
+from fhir_server.mllp.framing import COMMIT_BYTES, Frame, Framer, wrap
 
 MAX_ANSWER = 4 * 1024 * 1024
 
@@ -29,12 +29,12 @@ class Line:
             return await self.answer()
 
     async def answer(self) -> bytes:
-        """The next block from the other end. Raises ConnectionError if it closes first."""
+        """The next block from the other end that is no commit byte (MLLP release 2). Raises ConnectionError if it closes first."""
         while not self.got:
             data = await self.reader.read(65536)
             if not data:
                 raise ConnectionResetError("the other end closed without an answer")
-            self.got += [event.data for event in self.framer.receive(data) if isinstance(event, Frame)]
+            self.got += [event.data for event in self.framer.receive(data) if isinstance(event, Frame) and event.data not in COMMIT_BYTES]
         return self.got.pop(0)
 
 
@@ -49,6 +49,15 @@ async def connected(host: str, port: int, context: ssl.SSLContext | None = None)
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
+
+
+def trusting(authorities: str, own: str = "") -> ssl.SSLContext:
+    """TLS to a door whose certificate one of these authorities signed (a PEM file); own: PEM file of our certificate and key. Raises OSError, ssl.SSLError."""
+    context = ssl.create_default_context(cafile=authorities)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if own:
+        context.load_cert_chain(own)
+    return context
 
 
 async def send_block(address: str, message: bytes) -> bool:

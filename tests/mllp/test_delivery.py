@@ -9,7 +9,10 @@ import pytest
 
 from fhir_server.mllp.delivery import deliver
 from fhir_server.mllp.framing import wrap
+from fhir_server.mllp.listener import Peer, Stored
+from fhir_server.mllp.sender import trusting
 from tests.feed.exchange import adt, pid
+from tests.mllp.test_listener import certificate, door
 from tests.scenarios.test_commands import command
 
 MESSAGE = adt("A08", pid("1"), control="OUT1").encode()
@@ -55,6 +58,8 @@ async def peer(*answers: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
     [
         ([ack("AA")], "AA", 1),
         ([ack("CA")], "CA", 1),
+        ([wrap(b"\x06") + ack("AA")], "AA", 1),
+        ([wrap(b"\x15") + ack("AR"), wrap(b"\x06") + ack("AA")], "AA", 2),
         ([ack("AE", rest="wrong")], "AE", 1),
         ([ack("CE")], "CE", 1),
         ([ack("AR"), ack("AA")], "AA", 2),
@@ -65,7 +70,21 @@ async def peer(*answers: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         ([ack("AA", "OTHER"), ack("AA")], "AA", 2),
         ([ack("ZZ"), CLOSE, SILENT], "", 3),
     ],
-    ids=["AA", "CA", "AE", "CE", "AR then AA", "AR for ever", "closes", "silent", "garbage", "another's", "nothing that counts"],
+    ids=[
+        "AA",
+        "CA",
+        "committed",
+        "not committed",
+        "AE",
+        "CE",
+        "AR then AA",
+        "AR for ever",
+        "closes",
+        "silent",
+        "garbage",
+        "another's",
+        "nothing that counts",
+    ],
 )
 async def test_each_answer_ends_as_it_should(answers: list[bytes], code: str, attempts: int) -> None:
     async with peer(*answers) as (port, got):
@@ -85,3 +104,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     done = command("hl7v2", "send", str(tmp_path / "nothing.hl7"), "--port", "1", code=2)
     assert "nothing.hl7" in "".join(done.stderr.split()).replace("│", "")  # wherever the terminal's frame breaks the line
     assert "Traceback" not in done.stderr
+
+
+async def test_a_message_is_sent_over_mutual_tls_and_not_to_a_stranger(tmp_path: Path) -> None:
+    server, own, stranger = (certificate(tmp_path, name) for name in ("localhost", "lab1", "stranger"))
+
+    async def accept(raw: bytes, peer: Peer, stored: Stored) -> bytes:
+        await stored()
+        return ack("AA" if peer.certificate == "lab1" else "AR")[1:-2]
+
+    async with door(accept, mllp_tls_cert=str(server), mllp_tls_client_ca=str(own), mllp_commit_bytes=True) as opened:
+        for authorities, mine, code in ((server, own, "AA"), (server, "", ""), (stranger, own, "")):
+            done = await deliver("localhost", opened.port, MESSAGE, attempts=1, context=trusting(str(authorities), str(mine)))
+            assert done.code == code

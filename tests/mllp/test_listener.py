@@ -254,7 +254,7 @@ def certificate(folder: Path, name: str, *, common: bool = True) -> Path:
     made = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"{name}.example")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name if name == "localhost" else f"{name}.example")]), critical=False)
         .sign(key, hashes.SHA256())
     )
     path = folder / f"{name}.pem"
