@@ -1,4 +1,7 @@
-"""Things of one patient that share an identifier, told apart by further numbers of their segment (`apart.csv`). Pure.
+"""Things of a patient whose identifier is none but beside the patient, told apart by further numbers of their segment (`apart.csv`). Pure.
+
+Many senders count allergies (IAM-7), problems (PRB-4) and goals (GOL-4) anew for each patient: under such a number alone everybody's first allergy would be
+listed in one document, which grows with every patient, and each would look like a number that was used for another patient before.
 
 IN1-2 names a plan, not the patient's contract with it: two policies of one plan are two Coverages. IN1-36 is the policy's own number, IN1-49 the
 number of the insured; the first of them that both sides have said decides, so that a corrected member number of a policy stays with it, and a message

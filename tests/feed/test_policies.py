@@ -3,7 +3,7 @@
 import pytest
 
 from fhir_server.feed import undo
-from tests.feed.exchange import Exchange, adt, pid, pv1
+from tests.feed.exchange import Exchange, adt, msh, pid, pv1
 
 
 def in1(plan: str = "PLAN7^Basic", policy: str = "", member: str = "", *, place: int = 1, ends: str = "") -> str:
@@ -79,3 +79,18 @@ async def test_what_has_no_number_is_kept_apart_for_each_patient() -> None:
     keys = [row for row in exchange.store.tables.of("feed").values() if any(kind in row["_id"] for kind in ("|Coverage|", "|Allergy", "|Encounter|"))]
     assert len(keys) == 15
     assert {len(row["tracks"]) for row in keys} == {1}
+
+
+async def test_iam_7_and_prb_4_may_count_anew_for_each_patient() -> None:
+    exchange = Exchange()
+    for _ in range(2):
+        for number in "123":
+            assert await exchange.send(adt("A60", pid(number), "IAM|1|DA|PEN^Penicillin^L|||A|1^HOSP")) == "AA"
+            header, _at = msh("PPR^PC1", "ADT|HOSP")
+            lines = [header, pid(number), "PRB|AD|20240101|I10^Hypertension^I10|1^HOSP", "GOL|AD|20240101|W^Walks^L|1^HOSP"]
+            assert await exchange.send("\r".join(lines)) == "AA"
+    assert {entry.status for entry in exchange.inbox.entries()} == {"processed"}
+    for rtype in ("AllergyIntolerance", "Condition", "Goal"):
+        assert len(exchange.all(rtype)) == 3
+        keys = [row for row in exchange.store.tables.of("feed").values() if f"|{rtype}|" in row["_id"] or row["_id"].startswith(f"{rtype}|")]
+        assert [len(row["tracks"]) for row in keys] == [1] * 3
