@@ -20,7 +20,7 @@ from fhir_server.feed.answers import Failed, FieldOf, no_field, of_issues
 from fhir_server.feed.aside import LARGE_NUMBER, aside
 from fhir_server.feed.items import Item, Work, linked, targets, without
 from fhir_server.feed.ledger import KIND, Ledger, owned
-from fhir_server.feed.orders import Anchor, anchors, group_key, last_before, result_uid
+from fhir_server.feed.orders import Anchor, anchors, group_key, last_before, name_documents, result_uid
 from fhir_server.feed.provenance import provenance
 from fhir_server.feed.reconcile import Said, member_key, reconcile, stamp
 from fhir_server.feed.times import TIMES, event_time, sortable, zone_of
@@ -189,6 +189,7 @@ async def _load_first(meeting: Meeting, items: Sequence[Item], found: dict[int, 
         if meeting.work.also_known and item.segment is not None:
             item.keys = tuple(dict.fromkeys([*item.keys, *meeting.work.also_known.get((item.rtype, item.segment.index), ())]))
         meeting.ledger.under.update(identity.paired(item.keys))
+    name_documents(items, found, source.own_authority)
     orders = {anchor.id for anchor in found.values() if anchor.numbered}
     orders |= {children_key(order) for anchor in found.values() for order in (*anchor.orders, *anchor.parents)}
     stateful = [key for item in items if _has_state(item) for key in item.keys]
@@ -525,6 +526,7 @@ async def _track(
             others.append(track)
         elif track["groups"] and results.is_correction(track, sent, anchor.status, anchor.collected):
             meeting.withdrawn.update({f"Observation/{rid}": "wrong patient" for rid in results.all_ids(track)})
+            meeting.withdrawn.update(dict.fromkeys(_documents(meeting, track["patient"]), "wrong patient"))
             if track["report"]:
                 meeting.withdrawn[f"DiagnosticReport/{track['report']}"] = "wrong patient"
             others.append({**track, "groups": [], "report": "", "void": now})
@@ -537,6 +539,12 @@ async def _track(
             Problem("W", f"OBR^{anchor.segment.occurrence}^3", "205", "a newer message says that these are another patient's results")
         )
     return {"void": "", **(mine or results.new_track(patient, "", anchor.collected))}, others, wrong
+
+
+def _documents(meeting: Meeting, patient: str) -> list[str]:
+    """What the documents of this message's results are known as for another patient."""
+    keys = [key for item in meeting.work.items if item.rtype == "DocumentReference" for key in item.keys if "#result|" in key]
+    return [row["ref"] for key in keys for row in meeting.ledger.meant(key) if row["patient"] == patient]
 
 
 def _report(meeting: Meeting, item: Item, plan: results.Plan, track: results.Track, number: int) -> None:
@@ -631,6 +639,9 @@ def _time_of(meeting: Meeting, item: Item) -> str:
     Many senders repeat the time of the order in every transaction about it; then the message's own time tells which is the later one.
     """
     work = meeting.work
+    if item.rtype == "DocumentReference" and item.segment is not None and item.segment.name == "OBX":
+        reported = last_before(work.message, item.segment.index, ("OBR", "PID"))
+        return sortable(event_time(work.message, "result", zone_of(work.source.zone), work.received, reported))
     if item.segment is None or item.segment.name not in ORDER_SEGMENTS or item.rtype in SHARED_TYPES or (work.message.code, "order") not in TIMES:
         return work.person_time
     order = last_before(work.message, item.segment.index, ("ORC", "PID"))

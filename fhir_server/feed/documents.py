@@ -3,8 +3,13 @@
 HL7 v2.8 chapter 9, 9.5; https://hl7.org/fhir/R4/documentreference-definitions.html#DocumentReference.relatesTo
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from fhir_server.feed import identity
 from fhir_server.feed.apply import Meeting, Write
+
+Resource = dict[str, Any]
 
 
 async def relate(meeting: Meeting, writes: dict[str, Write]) -> None:
@@ -23,7 +28,13 @@ async def relate(meeting: Meeting, writes: dict[str, Write]) -> None:
                 related.append(resolved)
             if ref and row.get("code") == "replaces":
                 await _supersede(meeting, writes, ref)
-        writes[item.ref] = Write({**write.res, "relatesTo": related}, write.prior)
+        writes[item.ref] = Write({**write.res, "relatesTo": _one_each(related)}, write.prior)
+
+
+def _one_each(related: Sequence[Resource]) -> list[Resource]:
+    """Without an addendum to what is replaced: an edit (T08) or a status (T04) repeats TXA-13 and does not say which it was."""
+    replaced = [row["target"] for row in related if row.get("code") == "replaces"]
+    return [row for row in related if row.get("code") != "appends" or row["target"] not in replaced]
 
 
 async def _stored(meeting: Meeting, named: dict[str, str], patient: str) -> str:

@@ -133,7 +133,7 @@ def origins_of(res: Resource, origins: Mapping[str, Sequence[str]]) -> dict[tupl
 
 
 def targets(value: Any) -> list[str]:
-    """Every `reference` text in a resource."""
+    """Every `reference` text in a resource, and what its attachments point to within the message."""
     found: list[str] = []
     _gather(value, found)
     return found
@@ -144,7 +144,7 @@ def _gather(value: Any, found: list[str]) -> None:
         for name, part in value.items():
             kind = type(part)
             if kind is str:
-                if name == "reference":
+                if name == "reference" or (name == "url" and part.startswith("urn:uuid:")):
                     found.append(part)
             elif kind is dict or kind is list:
                 _gather(part, found)
@@ -166,7 +166,7 @@ def _linked(value: Any, refs: Mapping[str, str]) -> Any:
         kind = type(part)
         if kind is dict or kind is list:
             new = _linked(part, refs)
-        elif name == "reference" and kind is str:
+        elif kind is str and (name == "reference" or name == "url"):
             new = refs.get(part, part)
         else:
             continue

@@ -4,9 +4,10 @@ An *anchor* is the segment that a result hangs on: the OBR before it, else RXA o
 track (`results.py`): sender, filler order number (placer or collection time where there is none), service, parent result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fhir_server.feed.items import Item
 from fhir_server.sources import Source
 from mappers.v2.message import Message, Segment
 
@@ -123,3 +124,14 @@ def result_uid(segment: Segment) -> str:
 def last_before(message: Message, index: int, names: Sequence[str]) -> Segment | None:
     """The nearest segment of one of these names at or before a place."""
     return next((segment for segment in reversed(message.segments[: index + 1]) if segment.name in names), None)
+
+
+def name_documents(items: Sequence[Item], found: Mapping[int, Anchor], authority: str) -> None:
+    """The document of an OBX (ED, RP) is known as its result is: by order, OBX-3, OBX-4 and OBX-21 or how many there are."""
+    seen: dict[str, int] = {}
+    for item in items:
+        anchor = found.get(item.segment.index) if item.segment is not None and item.segment.name == "OBX" else None
+        if item.rtype == "DocumentReference" and not item.keys and item.segment is not None and anchor is not None:
+            key = f"DocumentReference|{authority}#result|{anchor.id}|{group_key(item.segment, 0)}|{result_uid(item.segment)}"
+            seen[key] = seen.get(key, 0) + 1
+            item.keys = (f"{key}|{seen[key]}",)

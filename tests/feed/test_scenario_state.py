@@ -402,3 +402,39 @@ async def test_an_older_message_does_not_give_corrected_results_back_to_the_wron
         who = pid(number, name, "1970" if number == "1" else "1980", "M" if number == "1" else "F")
         await exchange.send(oru(obr(status=status, reported=at), obx("K", value, status), patient=who))
     assert exchange.store.versions() == versions
+
+
+def report_with_document(status: str, at: str, data: str, patient: str = "") -> str:
+    return oru(obr(status=status, reported=at), f"OBX|1|ED|PDF^Report^L||^application^pdf^Base64^{data}||||||{status}", patient=patient)
+
+
+async def test_the_document_of_a_result_is_one_that_points_to_what_was_sent_last() -> None:
+    exchange = Exchange()
+    for status, at, data in (
+        ("P", "20240101090000", "QUJD"),
+        ("F", "20240101100000", "REVG"),
+        ("P", "20240101090000", "QUJD"),
+        ("F", "20240101100000", "REVG"),
+    ):
+        assert await exchange.send(report_with_document(status, at, data)) == "AA"
+    document, report = exchange.one("DocumentReference"), exchange.one("DiagnosticReport")
+    stored = {f"Binary/{one['id']}": one["data"] for one in exchange.all("Binary")}
+    (content,) = document["content"]
+    assert stored[content["attachment"]["url"]] == "REVG"
+    assert [stored[one["url"]] for one in report["presentedForm"]] == ["REVG"]
+    assert len(stored) == 2
+
+
+async def test_the_document_of_a_result_is_withdrawn_from_the_wrong_patient() -> None:
+    exchange = Exchange()
+    await exchange.send(report_with_document("F", "20240101090000", "QUJD", pid("1")))
+    await exchange.send(report_with_document("C", "20240101100000", "QUJD", pid("2", "LEE^ANN", "1980", "F")))
+    states = {one["subject"]["reference"]: one["status"] for one in exchange.all("DocumentReference")}
+    assert states == {f"Patient/{exchange.patient('1')['id']}": "entered-in-error", f"Patient/{exchange.patient('2')['id']}": "current"}
+
+
+async def test_the_document_of_a_withdrawn_result_is_entered_in_error() -> None:
+    exchange = Exchange()
+    await exchange.send(report_with_document("F", "20240101090000", "QUJD"))
+    await exchange.send(report_with_document("W", "20240101100000", "QUJD"))
+    assert exchange.one("DocumentReference")["status"] == "entered-in-error"

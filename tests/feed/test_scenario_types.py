@@ -206,3 +206,10 @@ async def test_two_patients_of_one_plan_and_account_have_coverages_of_their_own_
         assert await exchange.send(adt("A01", patient, pv1(f"V{number}"), "IN1|1|PLAN7^Basic|I1|Insco" + "|" * 32 + "POL9")) == "AA"
     assert [entry.status for entry in exchange.inbox.entries()] == ["processed"] * 2
     assert len({res["beneficiary"]["reference"] for res in exchange.all("Coverage")}) == len(exchange.all("Coverage")) == 2
+
+
+async def test_an_edit_of_a_document_that_replaced_another_does_not_make_it_an_addendum_too() -> None:
+    exchange = Exchange()
+    for event, number, parent in (("T02", "D1", ""), ("T10", "D2", "D1"), ("T08", "D2", "D1")):
+        assert await exchange.send(document(event, number, parent) if parent else document(event, number)) == "AA"
+    assert [row["code"] for row in documents(exchange)["D2"]["relatesTo"]] == ["replaces"]
