@@ -23,10 +23,12 @@ from mappers.v2.values import LEAVES, Leaf, string
 # types whose equal content within a message is one resource from the start
 _INTERNED = frozenset({"Practitioner", "Organization", "Location", "Device"})
 _TIMED = frozenset({"dateTime", "instant", "date"})
+_REPEATED = frozenset({"@components"})  # conversions that give nothing where the field does not repeat
 _JOINING = frozenset({"@joined", "@observation_value", "@components", "@document_text"})
 # (run, raw text, place, level, element, slots) -> True if something of the message was written; constants tell nothing
 Plan = Callable[[Run, str, At, int, Element, Slots], bool]
 MOST_COMPONENTS = 40
+SHORT, MOST_TEXTS = 32, 256  # characters of a text, and texts, for which it is kept what plans do with them
 # lists that several fields fill (PID-13 and PID-14, PID-5 and PID-9): of each member it is told which field gave it
 FIELDWISE = frozenset({"address", "identifier", "name", "participant", "telecom"})
 _EXPRESSION = re.compile(r'"([^"]*)"|([A-Z][A-Z0-9]{1,2})[-.](\d+)(?:\.(\d+))?|\+|\s+')
@@ -37,12 +39,15 @@ class Field:
     """The plans of one field or component; `drop`: slots that a further repetition starts anew; `elements`: what a null empties;
 
     `lists`: those of FIELDWISE that it fills, of which a null empties its own members only;
-    `joins`: a conversion that reads all repetitions at the first; `takes_all`: one that reads all of the data type (`^...`).
+    `joins`: a conversion that reads all repetitions at the first; `takes_all`: one that reads all of the data type (`^...`);
+    `alone`: the plans where the field does not repeat; `settled`: raw text -> those of them that do something, where the text alone says so.
     """
 
     number: int
     plans: list[Plan] = field(default_factory=list)
     once: list[Plan] = field(default_factory=list)
+    alone: list[Plan] = field(default_factory=list)
+    settled: dict[str, list[Plan]] | None = None
     drop: tuple[str, ...] = ()
     elements: frozenset[str] = frozenset()
     lists: tuple[str, ...] = ()
@@ -84,9 +89,13 @@ def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
         lists = tuple(sorted({step.name for row in own if (step := steps(row.path)[0]).slot and step.name in FIELDWISE}))
         elements = frozenset(_element(row) for row in own) - set(lists)
         made = Field(number, drop=drop, elements=elements, lists=lists, joins=joins, takes_all=takes_all)
+        if len(own) > 1 and all(purity.settles(row, f"{name.partition('[')[0]}-{number}".upper()) for row in own):
+            made.settled = {}
         for row in own:
             plan = _plan(tables, row)
             made.plans.append(plan)
+            if row.convert not in _REPEATED:
+                made.alone.append(plan)
             if row.path.startswith("$this") or any(key in drop for key in slots_of(row.path)) or row.path.endswith("$value"):
                 made.once.append(plan)
         fields.append(made)
@@ -375,7 +384,7 @@ def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, place: A
         else:
             place.raw = raw
             here, whole = 0, False
-            for plan in item.plans:
+            for plan in item.alone if item.settled is None else _settled(run, item, raw, place):
                 run.unsaid = False
                 if plan(run, raw, place, 0, root, slots):
                     here += 1
@@ -394,6 +403,27 @@ def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, place: A
         for plan in table.constants:
             plan(run, "", place, 0, root, slots)
     return written
+
+
+def _settled(run: Run, item: Field, raw: str, place: At) -> list[Plan]:
+    """The plans of a field that do something with this text. Asked once per text: coded fields have many rows, of which one or two hold."""
+    assert item.settled is not None
+    found = item.settled.get(raw)
+    if found is not None and run.memo is not None:
+        return found
+    if run.memo is None or len(raw) > SHORT or "\\" in raw or len(item.settled) >= MOST_TEXTS:
+        return item.alone
+    problems, unmapped = len(run.problems), len(run.unmapped)
+    found = []
+    for plan in item.alone:
+        root: Element = {}
+        before = len(run.problems) + len(run.unmapped)
+        plan(run, raw, place, 0, root, {})
+        if root or len(run.problems) + len(run.unmapped) > before:
+            found.append(plan)
+    del run.problems[problems:], run.unmapped[unmapped:]
+    item.settled[raw] = found
+    return found
 
 
 def _empty(item: Field, segment: Segment, draft: Draft, landed: set[int]) -> None:

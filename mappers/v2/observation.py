@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 
-from mappers.v2 import codings, quantities, telecom, times
+from mappers.v2 import codings, quantities, recall, telecom, times
 from mappers.v2.message import NULL, content
 from mappers.v2.place import At
 from mappers.v2.run import Element, Run
@@ -26,7 +26,7 @@ _LINES = ("TX", "FT", "ST")
 _PARAGRAPHS = ("TX", "FT")
 _DOCUMENTS = ("ED", "RP")
 _ATTACHMENT = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Observation.value"
-_concept = codings.concept(None)
+_concept = recall.by_settings(codings.concept(None))
 
 
 def value(run: Run, raw: str, place: At, level: int) -> Element | None:
@@ -111,15 +111,19 @@ def _guess(run: Run, raw: str, place: At) -> Element | None:
 
 
 def _unit(run: Run, place: At) -> Element:
+    """OBX-6 as unit, system and code: shared by all that have it, so to be copied into what is made of it."""
     raw = place.segment.text(6)
     run.landed.add(6)
-    mark = place.segment.delimiters.repetition
-    before, run.unsaid = run.unsaid, False
-    made = quantities.units(run, raw.split(mark, 1)[0] if mark and mark in raw else raw, 0)
-    if run.unsaid or (mark and mark in raw):
+    found = run.units.get(raw)
+    if found is None:
+        mark = place.segment.delimiters.repetition
+        before, run.unsaid = run.unsaid, False
+        made = quantities.units(run, raw.split(mark, 1)[0] if mark and mark in raw else raw, 0)
+        found = run.units[raw] = made, run.unsaid or bool(mark and mark in raw)
+        run.unsaid = before
+    if found[1]:
         run.leftover[6] = [raw]
-    run.unsaid = before
-    return made
+    return found[0]
 
 
 def _numeric(run: Run, raw: str, place: At) -> Element | None:
@@ -254,8 +258,10 @@ _TYPES: dict[str, Value] = {
 
 def sub_id(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@sub_id: OBX-4 (ST, or OG from 2.8.2) -> the observation-v2-subid extension."""
-    parts = codings.split(run, raw, level)
     url = "http://hl7.org/fhir/StructureDefinition/observation-v2-subid"
+    if raw.isalnum():
+        return {"url": url, "extension": [{"url": "original-sub-identifier", "valueString": raw}]}
+    parts = codings.split(run, raw, level)
     rows: list[Element] = []
     if parts[0]:
         rows.append({"url": "original-sub-identifier", "valueString": parts[0]})

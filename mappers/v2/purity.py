@@ -30,12 +30,21 @@ _WITHIN = frozenset(
 )
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _NAME = re.compile(r"\b[A-Z][A-Z0-9]{1,2}\b")
+_PLACE = re.compile(r"\b[A-Z][A-Z0-9]{1,2}(?!\w)(?:[-.]\d+)?")
 _WORDS = frozenset({"AND", "ARE", "IF", "IN", "IS", "NOT", "OR"})
 
 
 def follows(tables: Tables, name: str) -> bool:
     """True if a data type map ('xcn[practitioner]') asks nothing of the message around its text and makes no resource beside its own."""
     return all(_row_follows(tables, row, name.partition("[")[0].upper()) for row in tables.maps[name] if row.path != ELSEWHERE)
+
+
+def settles(row: Row, field: str) -> bool:
+    """True if the text of its field ('OBX-11') alone says whether a row does anything: a constant or a code, asked for by nothing but the field."""
+    asked = set(_PLACE.findall(_QUOTED.sub("", row.when))) - _WORDS
+    if any(name != field for name in asked) or any(step.rtype for step in steps(row.path)) or row.value.startswith("="):
+        return False
+    return bool(row.value) or row.convert in PURE or row.convert == "code"
 
 
 def _row_follows(tables: Tables, row: Row, own: str) -> bool:

@@ -111,6 +111,7 @@ class Run:
         "tables",
         "to_ucum",
         "translate",
+        "units",
         "unmapped",
         "unsaid",
         "zone",
@@ -136,6 +137,7 @@ class Run:
         self.problems: list[Problem] = []
         self.unmapped: list[Unmapped] = []
         self.cache: dict[tuple[str, str], Any] = {}
+        self.units: dict[str, tuple[Element, bool]] = {}
         self.ranges: dict[tuple[str, str], Element] = {}
         self.interned: dict[tuple[str, int], tuple[Element, Draft]] = {}
         self.authorities: dict[str, str] = {}
