@@ -167,6 +167,8 @@ class _Walk:
         for segment in run.message.segments:
             segment.split()
             rows = self._place(segment)
+            if segment.name in self.tables.deleted and self._is_deletion(segment):
+                rows = []
             self.scope.note(segment)
             if segment.name in _TIMED:
                 run.order_time = times.date_time(segment.get("22.1"), run.zone) or "" if segment.name == "OBR" else ""
@@ -181,6 +183,11 @@ class _Walk:
         for scope in self.scopes:
             scope.inner.clear()  # a circle of parents and children would keep all of the message until the collector comes
         return self.links
+
+    def _is_deletion(self, segment: Segment) -> bool:
+        """True where a segment says what is no longer so: nothing of it is stated."""
+        number, codes = self.tables.deleted[segment.name]
+        return segment.get(f"{number}.1").upper() in codes
 
     def _keep_rest(self, segment: Segment, drafts: list[Draft]) -> None:
         """What no row took goes, as text, into an extension named by the field's XML name (urn:hl7-org:v2xml:PV1.22): nothing is lost."""

@@ -91,7 +91,7 @@ class Structure:
 
 @dataclass(slots=True, eq=False)
 class Tables:
-    """Everything a conversion needs to know. `ignored`: segment -> fields that carry no fact (0: its name). `compiled` caches closures by map name (mapping.py), `memos` values by sender (run.py)."""
+    """Everything a conversion needs to know. `ignored`: segment -> fields that carry no fact (0: its name). `deleted`: segment -> the field and its codes by which it says what is no longer so. `compiled` caches closures by map name (mapping.py), `memos` values by sender (run.py)."""
 
     maps: dict[str, list[Row]] = field(default_factory=dict)
     codes: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
@@ -101,6 +101,7 @@ class Tables:
     defaults: dict[str, list[Default]] = field(default_factory=dict)
     authorities: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, set[int]] = field(default_factory=dict)
+    deleted: dict[str, tuple[int, frozenset[str]]] = field(default_factory=dict)
     listed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     compiled: dict[str, Any] = field(default_factory=dict)
     memos: dict[tuple[int, Any, Any], Any] = field(default_factory=dict)
@@ -181,6 +182,9 @@ def _singles(tables: Tables, folder: Path) -> None:
     if path.exists():
         for row in rows_of(path):
             tables.ignored.setdefault(row["segment"], {0}).add(int(row["field"]))
+    path = folder / "deleted.csv"
+    if path.exists():
+        tables.deleted.update({row["segment"]: (int(row["field"]), frozenset(row["codes"].split())) for row in rows_of(path)})
     path = folder / "defaults.csv"
     if path.exists():
         for row in rows_of(path):
