@@ -88,6 +88,7 @@ async def part_of(loaded: Loaded, store: MongoStore, shared: Shared, metrics: Me
     system = _system(loaded, shelved, tenant)
     feed = await _feed(system, store, loaded.registry)
     feed.statistics.observe, feed.statistics.observe_queue = _observers(metrics)
+    feed.statistics.observe_last = lambda source, at: metrics.received.labels(source).set(at)
     recorder = trail.Trail(system)
     services = Services(
         settings=settings,

@@ -18,12 +18,15 @@ class Statistics:
     """counts: (source, what) -> number, `what` being 'received', 'duplicate', a status of the inbox, or 'answer:AA'.
 
     observe: called with (source, what) as well, for a metrics library, observe_queue with (source, age in seconds of its oldest unfinished message);
+    observe_last with (source, time of its latest message) when the process starts: a feed that fell silent before must not look like one that never was.
     waited: the sources that had one when they were looked at last.
     """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     observe: Callable[[str, str], None] | None = None
     observe_queue: Callable[[str, float], None] | None = None
+    observe_last: Callable[[str, float], None] | None = None
+    remembered: bool = False
     waited: set[str] = field(default_factory=set)
 
     def count(self, source: str, what: str) -> None:
@@ -39,12 +42,15 @@ class Statistics:
         for (source, what), number in sorted(self.counts.items()):
             yield source, what, number
 
-    async def look(self, inbox: Inbox) -> None:
-        """Tell the age of the oldest unfinished message of each source, 0 where there is none any more."""
+    async def look(self, inbox: Inbox, known: Registry) -> None:
+        """Tell the age of the oldest unfinished message of each source, 0 where there is none any more; and once what is known from before a restart."""
         now = datetime.now(UTC)
-        ages: dict[str, float] = {}
-        for entry in await inbox.search({"status": "received"}, limit=MAX_SOURCES, newest_first=False):
-            ages.setdefault(entry.source, (now - entry.received).total_seconds())
+        if self.observe_last is not None and not self.remembered:
+            for source in known.sources:
+                for entry in await inbox.search({"source": source.name}, limit=1):
+                    self.observe_last(source.name, entry.received.replace(tzinfo=UTC).timestamp())
+            self.remembered = True
+        ages = {source: (now - oldest).total_seconds() for source, oldest in (await inbox.waiting()).items()}
         if self.observe_queue is not None:
             for source in self.waited | ages.keys():
                 self.observe_queue(source, ages.get(source, 0.0))

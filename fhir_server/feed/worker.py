@@ -64,7 +64,7 @@ async def _look(feed: Feed) -> None:
     """Tell the age of what waits, for alerts."""
     while True:
         with contextlib.suppress(Refusal):
-            await feed.statistics.look(feed.inbox)
+            await feed.statistics.look(feed.inbox, feed.registry)
         await asyncio.sleep(LOOK_SECONDS)
 
 

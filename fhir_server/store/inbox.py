@@ -119,6 +119,9 @@ class Inbox(Protocol):
     async def summary(self, since: datetime) -> list[Document]:
         """Per source and status: count, oldest and newest receipt, and `recent`, how many were received since."""
 
+    async def waiting(self) -> dict[str, datetime]:
+        """Per source the receipt of its oldest unfinished message."""
+
     async def load(self, tx: Tx | None, kind: str, ids: Iterable[str]) -> dict[str, Document]:
         """Documents of feed ('feed': identity, aliases and states; 'merges') by id."""
 

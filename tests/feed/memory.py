@@ -200,6 +200,9 @@ class MemoryInbox:
             rows = [one for one in rows if any(ref.startswith(filters["ref"] + "/_history/") for ref in one.refs)]
         return [one for one in rows if not after or (one.id < after if newest_first else one.id > after)][:limit]
 
+    async def waiting(self) -> dict[str, datetime]:
+        return {one.source: one.received for one in reversed(self.entries()) if one.status == "received"}
+
     async def summary(self, since: datetime) -> list[dict[str, Any]]:
         groups: dict[tuple[str, str], list[Entry]] = {}
         for one in self.entries():

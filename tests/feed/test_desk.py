@@ -145,13 +145,38 @@ async def test_the_age_of_the_queue_is_told_per_source_until_it_is_empty() -> No
     told: list[tuple[str, float]] = []
     exchange.feed.statistics.observe_queue = lambda source, seconds: told.append((source, seconds))
     await exchange.send(adt("A01", pid(), pv1(), msh_rest="|||AL|NE"))  # enhanced mode: taken, the worker does the rest
-    await exchange.feed.statistics.look(exchange.inbox)
+    await exchange.feed.statistics.look(exchange.inbox, exchange.feed.registry)
     (source, seconds) = told.pop()
     assert (source, seconds > 0) == ("ADT.HOSP", True)
     await worker.work_once(exchange.feed)
-    await exchange.feed.statistics.look(exchange.inbox)
-    await exchange.feed.statistics.look(exchange.inbox)
+    await exchange.feed.statistics.look(exchange.inbox, exchange.feed.registry)
+    await exchange.feed.statistics.look(exchange.inbox, exchange.feed.registry)
     assert told == [("ADT.HOSP", 0.0)]
+
+
+async def test_after_a_restart_a_silent_feed_is_told_by_when_it_was_heard_last() -> None:
+    known = {"sources": [{"name": "adt", "senders": ["ADT|HOSP"]}, {"name": "never", "senders": ["N|N"]}]}
+    exchange = Exchange(known)
+    await exchange.send(adt("A01", pid(), pv1()))
+    told: dict[str, float] = {}
+    exchange.feed.statistics.observe_last = told.__setitem__
+    await exchange.feed.statistics.look(exchange.inbox, exchange.feed.registry)
+    assert told == {"adt": exchange.inbox.entries()[0].received.timestamp()}
+    told.clear()
+    await exchange.feed.statistics.look(exchange.inbox, exchange.feed.registry)
+    assert told == {}
+
+
+async def test_the_age_of_one_queue_is_told_however_long_another_is() -> None:
+    exchange = Exchange()
+    for number in range(520):
+        await exchange.send(adt("A08", pid(str(number)), msh_rest="|||AL|NE"))
+    await exchange.send(adt("A08", pid("x"), sender="LAB|HOSP", msh_rest="|||AL|NE"))
+    told: dict[str, float] = {}
+    exchange.feed.statistics.observe_queue = told.__setitem__
+    await exchange.feed.statistics.look(exchange.inbox, exchange.feed.registry)
+    assert set(told) == {"ADT.HOSP", "LAB.HOSP"}
+    assert told["ADT.HOSP"] > told["LAB.HOSP"] > 0
 
 
 async def test_the_error_rate_is_that_of_the_last_hour() -> None:

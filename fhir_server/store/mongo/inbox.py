@@ -7,7 +7,7 @@ All of them are written with the database's own concern (majority, journaled) or
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from gridfs.asynchronous import AsyncGridFSBucket
@@ -275,6 +275,13 @@ class MongoInbox:
             }
             rows = await (await self.database["inbox"].aggregate([{"$group": group}])).to_list()
             return [{**row.pop("_id"), **row} for row in rows]
+
+    async def waiting(self) -> dict[str, datetime]:
+        """See `Inbox.waiting`."""
+        with surfaced():
+            stages = [{"$match": {"status": "received"}}, {"$group": {"_id": "$source", "oldest": {"$min": "$received"}}}]
+            rows = await (await self.database["inbox"].aggregate(stages)).to_list()
+            return {row["_id"]: row["oldest"].replace(tzinfo=UTC) for row in rows}
 
     async def load(self, tx: Tx | None, kind: str, ids: Iterable[str]) -> dict[str, Document]:
         """See `Inbox.load`."""
