@@ -363,11 +363,6 @@ async def _give_up(feed: Feed, entry: Entry, message: Message, *, cancelled: boo
 
 async def _processed(feed: Feed, entry: Entry, message: Message, source: Source) -> bytes:
     mapped = await aside(is_large(message), map_message, feed.convert, entry, message, source)
-    if mapped.excluded:
-        answer = answers.answer(message, "AA", mapped.problems)
-        await feed.inbox.finish(None, entry, _final("excluded", mapped.problems, answer, entry, message, entry.refs))
-        feed.statistics.count(source.name, "excluded")
-        return answer
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     while True:
         try:
@@ -408,6 +403,11 @@ async def _in_transaction(feed: Feed, tx: Tx, entry: Entry, mapped: Mapped) -> t
     if REUSED in entry.flags:
         problems.append(Problem("W", "MSH^1^10", "205", "this control id was used before for another message"))
     expected = await sequence.check(feed.inbox, tx, mapped.source, mapped.message, entry)
+    if mapped.excluded:
+        answer = answers.answer(mapped.message, "AA", problems, expected)
+        await feed.inbox.finish(tx, entry, _final("excluded", problems, answer, entry, mapped.message, entry.refs))
+        feed.statistics.count(entry.source, "excluded")
+        return answer, ()
     applied = await apply_all(feed.mean(mapped.source), tx, mapped)
     problems += applied.problems
     answer = answers.answer(mapped.message, "AA", problems, expected)

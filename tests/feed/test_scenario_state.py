@@ -296,6 +296,16 @@ async def test_the_messages_of_a_numbered_link_are_worked_on_in_order_whoever_th
     assert [entry.status for entry in exchange.inbox.entries()] == ["processed"] * 12
 
 
+async def test_a_test_message_takes_its_number_of_the_link_too() -> None:
+    exchange = Exchange(NUMBERED)
+    said = []
+    for number, processing in ((1, "P"), (2, "T"), (3, "P")):
+        answer = await exchange.answer(adt("A08", pid("1"), msh_rest=f"|{number}").replace("|P|2.5.1", f"|{processing}|2.5.1"))
+        said.append((parse(answer or b"").get("MSA-1"), parse(answer or b"").get("MSA-4")))
+    assert said == [("AA", "2"), ("AA", "3"), ("AA", "4")]
+    assert [entry.status for entry in exchange.inbox.entries()] == ["processed", "excluded", "processed"]
+
+
 async def test_what_an_operator_replays_or_sends_again_has_had_its_turn_on_the_link() -> None:
     exchange = Exchange(NUMBERED)
     for number in (1, 2, 4, 3):
