@@ -46,9 +46,9 @@ class Statistics:
         """Tell the age of the oldest unfinished message of each source, 0 where there is none any more; and once what is known from before a restart."""
         now = datetime.now(UTC)
         if self.observe_last is not None and not self.remembered:
-            for source in known.sources:
-                for entry in await inbox.search({"source": source.name}, limit=1):
-                    self.observe_last(source.name, entry.received.replace(tzinfo=UTC).timestamp())
+            for one in known.sources:
+                for entry in await inbox.search({"source": one.name}, limit=1):
+                    self.observe_last(one.name, entry.received.replace(tzinfo=UTC).timestamp())
             self.remembered = True
         ages = {source: (now - oldest).total_seconds() for source, oldest in (await inbox.waiting()).items()}
         if self.observe_queue is not None:

@@ -279,7 +279,7 @@ class MongoInbox:
     async def waiting(self) -> dict[str, datetime]:
         """See `Inbox.waiting`."""
         with surfaced():
-            stages = [{"$match": {"status": "received"}}, {"$group": {"_id": "$source", "oldest": {"$min": "$received"}}}]
+            stages: list[Document] = [{"$match": {"status": "received"}}, {"$group": {"_id": "$source", "oldest": {"$min": "$received"}}}]
             rows = await (await self.database["inbox"].aggregate(stages)).to_list()
             return {row["_id"]: row["oldest"].replace(tzinfo=UTC) for row in rows}
 
