@@ -1,4 +1,5 @@
-"""The feed under load: messages acknowledged after commit, durable receipts, memory with large documents. `python -m tests.bench.feed [--quick]`.
+"""The feed under load: messages acknowledged after commit, durable receipts, memory with large documents. `python -m tests.bench.feed [--quick]`; single reports of thousands of results:
+`--long`.
 
 The exchange itself (`fhir-exchange serve --workers 2`, embedded database, a temporary folder); the load generator runs on the same cores. Every report
 has 20 OBX (22 resources and a Provenance). Figures: messages per second, median and 99th percentile of the answer in milliseconds, CPU
@@ -19,11 +20,12 @@ from tests.bench.processes import cpu_seconds, exchange, family, free_port, pss_
 from tests.feed.exchange import msh, oru, pid, pv1
 
 QUICK, FULL = 200, 1000
+LONG = (1000, 6000, 19_000)  # results of one report; a message may have 20,000 segments
 
 
-def report(number: int, patient: int, rest: str = "") -> bytes:
-    """An ORU^R01 of 20 numeric results."""
-    rows = [f"OBX|{row}|NM|C{row}^Analyte {row}^L||{4 + row / 10:.1f}|mmol/L|3-9|N|||F|||20240101080000" for row in range(1, 21)]
+def report(number: int, patient: int, rest: str = "", results: int = 20) -> bytes:
+    """An ORU^R01 of so many numeric results."""
+    rows = [f"OBX|{row}|NM|C{row}^Analyte {row}^L||{4 + row / 10:.1f}|mmol/L|3-9|N|||F|||20240101080000" for row in range(1, results + 1)]
     order = f"OBR|1||F{number}^LAB|CBC^Count^L|||20240101080000|||||||||77^WELBY^MARCUS^^^^^^HOSP||||||20240101090000|||F"
     return oru(pv1(f"V{patient}"), f"ORC|RE||F{number}^LAB", order, *rows, patient=pid(str(patient), f"NAME{patient}^X"), msh_rest=rest).encode()
 
@@ -98,5 +100,13 @@ def measure_on(port: int, root: int, size: int, figures: dict[str, Any]) -> None
     figures["memory after each 20 MB document, MB"] = memory
 
 
+def long_reports() -> dict[str, float]:
+    """Results in one report -> seconds to the answer after its commit."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, exchange(["--data-dir", folder, "--workers", "1", "--mllp-port", str(port)], free_port()):
+        asyncio.run(load(port, [report(0, 1)], 1, b"AA"))
+        return {f"{size} results": round(asyncio.run(load(port, [report(size, 1, results=size)], 1, b"AA"))["median_ms"] / 1000, 1) for size in LONG}
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(QUICK if "--quick" in sys.argv else FULL), indent=1))
+    print(json.dumps(long_reports() if "--long" in sys.argv else measure(QUICK if "--quick" in sys.argv else FULL), indent=1))
