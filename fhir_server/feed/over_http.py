@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from conformance.outcome import bad_request, unsupported_media
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
+from mappers.v2.charset import of_media
 
 MEDIA = "application/hl7-v2"
 CURL_DEFAULT = "application/x-www-form-urlencoded"  # what `curl --data-binary` says of any bytes; a message is never a form
@@ -31,20 +32,11 @@ async def hl7v2(feed: Feed, body: bytes, headers: Mapping[str, str], *, client: 
 
     headers: lower-case names; client: the OAuth client of the request; address: where it came from. Raises Refusal 400, 415.
     """
-    media, charset = _media(headers.get("content-type", ""))
+    told = headers.get("content-type", "")
+    media = told.split(";")[0].strip().lower()
     if media not in ACCEPTED_MEDIA and media != CURL_DEFAULT:
         raise unsupported_media(f"HL7 v2 messages are sent as {MEDIA}")
     if not body.strip():
         raise bad_request("the body holds no message")
-    answer = await receive(feed, body, Sender("http", address, client=client), charset=charset)
+    answer = await receive(feed, body, Sender("http", address, client=client), charset=of_media(told))
     return answer or b"", MEDIA
-
-
-def _media(text: str) -> tuple[str, str | None]:
-    """Media type in lower case, and the charset parameter."""
-    media, *parameters = (part.strip() for part in text.split(";"))
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return media.lower(), value.strip().strip('"') or None
-    return media.lower(), None

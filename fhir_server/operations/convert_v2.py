@@ -20,6 +20,7 @@ from fhir_server.security.tokens import OPEN_GRANT
 from fhir_server.settings import Settings
 from fhir_server.sources import Source, sender_of, spoken_for
 from mappers.v2.batch import split
+from mappers.v2.charset import of_media
 from mappers.v2.convert import Conversion, convert
 from mappers.v2.message import Message, parse
 from mappers.v2.problem import Problem, failed
@@ -36,7 +37,7 @@ async def convert_v2(ctx: Context, request: Request) -> Reply:
     found = split(raw)
     if len(found.messages) != 1:
         raise bad_request("the body must hold one HL7 v2 message, beginning with MSH")
-    message = parse(found.messages[0])
+    message = parse(found.messages[0], of_media(request.headers.get("content-type", "")) if request.body else None)
     client = "" if ctx.source == OPEN_GRANT.client else ctx.source
     source = spoken_for(ctx.senders, *sender_of(message), client=client)
     conversion = convert_from(ctx.settings, ctx.terms, message, source)

@@ -246,6 +246,10 @@ async def _request(
     searches = exchange.method == "POST" and exchange.path[-1:] == ("_search",)
     if body and searches and media != FORM:
         raise unsupported_media(f"a search by POST sends its parameters as {FORM}")
+    if exchange.path[-1:] == ("$convert-v2",) and not negotiate.is_fhir(
+        media
+    ):  # any charset, and no form either: `curl --data-binary` calls all bytes one
+        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media), ()
     if media == FORM and (searches or (exchange.path[-1:] and exchange.path[-1].startswith("$"))):
         form = _pairs(body.strip())
         asked = tuple(pair for pair in form if pair[0] not in FORMAT_PARAMS)
@@ -254,8 +258,6 @@ async def _request(
         )
     if media in PATCH_TYPES:
         negotiate.check_charset(content_type)
-        return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media), ()
-    if exchange.path[-1:] == ("$convert-v2",) and negotiate.body_format(content_type) not in (negotiate.JSON, negotiate.XML):
         return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media), ()
     res = _decode(services, exchange, body, content_type)
     return Request(exchange.method, exchange.path, query, exchange.headers, res, content_type=media), ()

@@ -120,7 +120,12 @@ def body_format(content_type: str) -> str:
     if version and version not in VERSIONS:
         raise unsupported_media("the body's fhirVersion is not one this server reads: 4.0")
     check_charset(content_type)
-    return MEDIA.get(media, OTHER) if media not in ("", "*/*", "application/*", "text/*", "text/html", "json", "xml") else OTHER
+    return MEDIA[media] if is_fhir(media) else OTHER
+
+
+def is_fhir(media: str) -> bool:
+    """True for the media type of a body in one of FHIR's formats."""
+    return media in MEDIA and media not in ("", "*/*", "application/*", "text/*", "text/html", "json", "xml")
 
 
 def check_charset(content_type: str) -> None:

@@ -59,6 +59,15 @@ def hinted(hint: str) -> str | None:
     return None if found in UNITS else found
 
 
+def of_media(content_type: str) -> str | None:
+    """The charset parameter of a media type, None without one."""
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip('"') or None
+    return None
+
+
 def wide(raw: bytes) -> str | None:
     """The codec of a text of 16- or 32-bit units, or one that a byte order mark names; None for all others."""
     for mark, codec in _BOMS:

@@ -18,11 +18,11 @@ from tests.feed.exchange import adt, pid, pv1
 MESSAGE = adt("A01", pid(), pv1())
 
 
-async def ask(res: Any = None, body: bytes = b"", known: Any = None) -> Reply:
+async def ask(res: Any = None, body: bytes = b"", known: Any = None, told: str = "application/hl7-v2") -> Reply:
     ctx = Context(
         "t", Grant("t", "t", ()), None, load_spec(), None, Settings(), "http://x/fhir", "t", datetime.now(UTC), senders=registry(known or {})
     )
-    return await TABLE["convert-v2"][0].handler(ctx, Request("POST", ("$convert-v2",), res=res, body=body))
+    return await TABLE["convert-v2"][0].handler(ctx, Request("POST", ("$convert-v2",), headers={"content-type": told}, res=res, body=body))
 
 
 async def test_every_way_to_send_the_message_gives_the_same_bundle() -> None:
@@ -38,6 +38,13 @@ async def test_every_way_to_send_the_message_gives_the_same_bundle() -> None:
     assert all(bundle == bundles[0] for bundle in bundles)
     assert bundles[0]["type"] == "transaction"
     assert {"Patient", "Encounter"} <= {entry["resource"]["resourceType"] for entry in bundles[0]["entry"]}
+
+
+async def test_the_charset_of_the_media_type_counts_where_msh_18_is_empty() -> None:
+    name = "ИВАНОВ"
+    reply = await ask(body=adt("A08", pid(name=name)).encode("iso8859_5"), told="application/hl7-v2; charset=ISO-8859-5")
+    (patient,) = [entry["resource"] for entry in reply.res["entry"] if entry["resource"]["resourceType"] == "Patient"]
+    assert patient["name"][0]["family"] == name
 
 
 @pytest.mark.parametrize(
