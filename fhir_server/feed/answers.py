@@ -93,7 +93,9 @@ def reject(head: bytes, reason: str) -> bytes | None:
     start = head.find(b"MSH")
     if start < 0:
         return ack.unreadable([problem], control_id=new_control_id(), now=datetime.now(UTC))
-    line = head[start:].replace(b"\n", b"\r").split(b"\r", 1)[0]
+    line, ended, _ = head[start:].replace(b"\n", b"\r").partition(b"\r")
+    if not ended:
+        line = line.rpartition(line[3:4] or b"|")[0]  # half a control id would name another message
     return answer(parse(line), failure.code, [problem])
 
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from fhir_server.feed.answers import reject
 from fhir_server.feed.intake import answer_code
 from fhir_server.feed.receipt import digest
 from fhir_server.sources import recognise, registry
@@ -172,6 +173,13 @@ def test_a_sender_cannot_take_the_name_of_a_configured_source() -> None:
     assert recognise(known, "LAB", "HOSP", certificate="lab").name == "LAB.HOSP"
     assert recognise(known, "LAB", "HOSP").name == "LAB.HOSP-unknown"
     assert recognise(registry({"unknown": "default", "sources": [{"name": "default", "certificates": ["x"]}]}), "A", "B").name == "default-unknown"
+
+
+@pytest.mark.parametrize(("head", "named"), [("|P|2.5\r", "CONTROL-1"), ("|P", "CONTROL-1"), ("", ""), ("\nPID|1", "CONTROL-1")])
+def test_a_message_that_was_cut_off_is_named_only_by_a_whole_control_id(head: str, named: str) -> None:
+    answer = parse(reject(f"MSH|^~\\&|A|B|C|D|20240101||ADT^A08|CONTROL-1{head}".encode(), "cut-off") or b"")
+    assert (answer.get("MSA-1"), answer.get("MSA-2"), answer.get("MSH-5")) == ("AR", named, "A")
+    assert reject(b"MSH", "cut-off") is not None
 
 
 async def test_a_batch_that_counts_wrong_is_told_so() -> None:
