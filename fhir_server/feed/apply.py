@@ -248,11 +248,10 @@ def _spell(meeting: Meeting, item: Item) -> None:
 
 
 async def _find_by_identifier(meeting: Meeting, items: Sequence[Item]) -> None:
-    for item in items:
-        item.res = linked(item.res, meeting.refs)
     await _own(meeting, [item for item in items if item.rtype in apart.TABLE])
     family = _family(meeting, items)
     for item in items:
+        item.res = linked(item.res, meeting.refs)  # one by one: a room is part of the ward that was found before it
         patient = identity.patient_of(item.res)
         ref = ""
         for key in item.keys:
@@ -272,7 +271,7 @@ async def _own(meeting: Meeting, items: Sequence[Item]) -> None:
     """Of what is told apart by further numbers, have the keys of its patient at hand."""
     for item in items:
         item.numbers = apart.told(item.rtype, item.segment)
-        patient = identity.patient_of(item.res)
+        patient = identity.patient_of(linked(item.res, meeting.refs))
         item.keys = tuple(owned(key, patient) for key in apart.without_numbers(item.keys, item.numbers))
     await meeting.ledger.load([key for item in items for key in item.keys])
 
