@@ -308,6 +308,7 @@ FUNCTIONS: dict[str, Make] = {
     "observation_value": _plain(observation.value),
     "components": _plain(observation.components),
     "sub_id": _plain(observation.sub_id),
+    "collected": _plain(observation.collected),
     "document": _plain(observation.document),
     "reference_range": _plain(observation.reference_range),
     "unit": _plain(quantities.unit),

@@ -305,6 +305,23 @@ def _reference_range(run: Run, raw: str, place: At) -> Element | None:
     return {**made, "text": text}
 
 
+def collected(run: Run, raw: str, place: At, level: int) -> Element | None:
+    """@collected: OBR-7, or OBR-7 to OBR-8, of the order that a result stands under: when it was observed if it does not say so itself (HL7 v2.8 7.4.2.14)."""
+    fields = place.segment.fields
+    order = place.scope.segment("OBR") if len(fields) < 15 or fields[14] in ("", NULL) else None
+    if order is None:
+        return None
+    key = ("collected", str(order.index))
+    if key not in run.cache:
+        start, end = (times.date_time(order.get(f"{number}.1"), run.zone) for number in (7, 8))
+        run.cache[key] = (start, end) if start else None
+    found = run.cache[key]
+    if found is None:
+        return None
+    start, end = found
+    return {"effectivePeriod": {"start": start, "end": end}} if end and end != start else {"effectiveDateTime": start}
+
+
 def document(run: Run, raw: str, place: At, level: int) -> Element | None:
     """@document: OBX-5 of type ED or RP -> Attachment; the bytes of an ED become one Binary that the Attachment points to."""
     kind = place.segment.get("2").strip().upper()

@@ -204,6 +204,17 @@ def _patient(run: Run, draft: Draft, res: Element) -> None:
             del res["contact"]
 
 
+def _document(run: Run, draft: Draft, res: Element) -> None:
+    """What TXA says of a file (its name, its kind) is about the content that an OBX brings, not a second rendition without any."""
+    content = res.get("content", [])
+    bare = [row for row in content if row.keys() == {"attachment"} and not row["attachment"].keys() & {"data", "url"}]
+    full = [row for row in content if row not in bare]
+    if bare and full:
+        for row in bare:
+            full[0]["attachment"] = {**row["attachment"], **full[0]["attachment"]}
+        res["content"] = full
+
+
 _RULES: dict[str, tuple[Callable[[Run, Draft, Element], None], ...]] = {
     "Organization": (_organization,),
     "Appointment": (_appointment,),
@@ -214,4 +225,5 @@ _RULES: dict[str, tuple[Callable[[Run, Draft, Element], None], ...]] = {
     "MedicationRequest": (_medication, unite),
     "MedicationDispense": (unite,),
     "Patient": (_patient,),
+    "DocumentReference": (_document,),
 }

@@ -3,6 +3,7 @@
 import base64
 import gc
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -216,3 +217,32 @@ def test_a_code_is_mapped_once_and_told_alike_each_time() -> None:
     assert {"url": "urn:hl7-org:v2xml:OBX.11", "valueString": "F^Final^HL70085^odd"} in first["extension"]
     assert first["extension"] is not again["extension"]
     assert first["code"]["coding"][0] is not again["code"]["coding"][0]
+
+
+@pytest.mark.parametrize(
+    ("times", "own", "expected"),
+    [
+        ("20240101080000|", "", {"effectiveDateTime": "2024-01-01T08:00:00+01:00"}),
+        ("20240101|20240102", "", {"effectivePeriod": {"start": "2024-01-01", "end": "2024-01-02"}}),
+        ("20240101080000|20240101080000", '""', {"effectiveDateTime": "2024-01-01T08:00:00+01:00"}),
+        ("20240101080000|", "20240103", {"effectiveDateTime": "2024-01-03"}),
+        ("|", "", {}),
+    ],
+)
+def test_a_result_that_does_not_say_when_is_of_the_time_of_its_order(times: str, own: str, expected: dict[str, Any]) -> None:
+    """HL7 v2.8 7.4.2.14: OBX-14 is needed only where it differs from OBR-7."""
+    made = mapped("ORU^R01", "PID|1||1^^^B^MR", f"OBR|1||F1^LAB|GLU^Glucose^L|||{times}", f"OBX|1|NM|GLU^Glucose^L||5|mg/dL|||||F|||{own}")
+    assert {name: value for name, value in one(made, "Observation").items() if name.startswith("effective")} == expected
+
+
+def test_results_behind_the_specimen_of_an_oul_r24_are_the_report_s() -> None:
+    made = mapped("OUL^R24", "PID|1||1^^^B^MR", "OBR|1||F1^LAB|GLU^Glucose^L", "SPM|1|S1||BLD", "OBX|1|NM|GLU^Glucose^L||5|mg/dL|||||F")
+    assert len(one(made, "DiagnosticReport")["result"]) == 1
+
+
+def test_the_text_of_a_document_and_what_txa_says_of_its_file_are_one_content() -> None:
+    txa = "TXA|1|DS^Summary^L|TX|20240101||||||||1^TRANS||||summary.txt|AU||AV"
+    made = mapped("MDM^T02", "EVN|T02|20240101", "PID|1||1^^^B^MR", "PV1|1|I", txa, "OBX|1|TX|DS^x^L||One||||||F", "OBX|2|TX|DS^x^L||Two||||||F")
+    (content,) = one(made, "DocumentReference")["content"]
+    assert content["attachment"]["title"] == "summary.txt"
+    assert base64.b64decode(content["attachment"]["data"]) == b"One\nTwo"
