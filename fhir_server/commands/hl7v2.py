@@ -1,4 +1,4 @@
-"""`hl7v2 send`, `list`, `show`, `trace`, `resubmit`, `replay`, `sources`, `merges`, `undo`: HL7 v2 messages from the command line."""
+"""`hl7v2 send`, `list`, `show`, `trace`, `resubmit`, `replay`, `sources`, `unmapped`, `merges`, `undo`: HL7 v2 messages from the command line."""
 
 import asyncio
 import json
@@ -18,6 +18,7 @@ from fhir_server.commands import opened
 from fhir_server.commands.opened import DataDir, MongoUri, TenantName
 from fhir_server.context import Context
 from fhir_server.feed import desk
+from fhir_server.feed import unmapped as codes
 from fhir_server.feed.admin import filters_of
 from fhir_server.feed.assembly import open_feed
 from fhir_server.feed.intake import Feed
@@ -151,6 +152,17 @@ def trace(
 def sources(data_dir: DataDir = None, mongodb_uri: MongoUri = None, tenant: TenantName = "") -> None:
     """What an operator should see of every source: when it was heard last, what waits, how much fails."""
     _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: alerts(feed.inbox, feed.registry)))
+
+
+@app.command()
+def unmapped(
+    source: Annotated[str, typer.Argument(help="Only what this source sent.")] = "",
+    data_dir: DataDir = None,
+    mongodb_uri: MongoUri = None,
+    tenant: TenantName = "",
+) -> None:
+    """List codes that no map knows, for mapping: source, map, system, code, text, and a message that has it."""
+    _print(_with_feed(opened.at(data_dir, mongodb_uri, tenant), lambda feed: codes.listed(feed.inbox, source)))
 
 
 @app.command()

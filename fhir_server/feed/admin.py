@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from conformance.outcome import bad_request
-from fhir_server.feed import desk
+from fhir_server.feed import desk, unmapped
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.statistics import alerts
 
@@ -77,6 +77,10 @@ async def _alerts(feed: Feed, path: Mapping[str, str], query: Query, body: bytes
     return [{**row, "last": row["last"].isoformat() if row["last"] else None} for row in rows]
 
 
+async def _unmapped(feed: Feed, path: Mapping[str, str], query: Query, body: bytes, who: str) -> Any:
+    return await unmapped.listed(feed.inbox, query.get("source", ""), _limit(query))
+
+
 async def _merges(feed: Feed, path: Mapping[str, str], query: Query, body: bytes, who: str) -> Any:
     return json.loads(json.dumps(await desk.merges(feed, query.get("resource", "")), default=str))
 
@@ -92,6 +96,7 @@ TABLE = (
     Row("POST", ("replay",), _replay),
     Row("GET", ("messages", "{type}", "{rid}"), _messages),
     Row("GET", ("sources",), _alerts),
+    Row("GET", ("unmapped",), _unmapped),
     Row("GET", ("merges",), _merges),
     Row("POST", ("merges", "{id}", "undo"), _undo),
 )

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conformance.outcome import Refusal
-from fhir_server.feed import answers, receipt, sequence
+from fhir_server.feed import answers, receipt, sequence, unmapped
 from fhir_server.feed.answers import COMMIT, FAILURES, Failed
 from fhir_server.feed.apply import Deferred, Means
 from fhir_server.feed.aside import LARGE_BYTES, aside, is_large
@@ -78,6 +78,7 @@ class Feed:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[tuple[Entry, "asyncio.Future[tuple[Entry, bool]]"]] = field(default_factory=list)
     writing: bool = False
+    unmapped: set[str] = field(default_factory=set)  # kinds of codes without a map that this process noted
     unsupported: Callable[[Message, Source], Problem | None] = nothing_wrong
     settled: Callable[[Iterable[str]], Awaitable[None]] = at_once  # returns when what was written of these types counts everywhere
     connections: dict[str, dict[str, None]] = field(default_factory=dict)  # source name -> its MLLP connections to this process, the latest last
@@ -376,6 +377,7 @@ async def _processed(feed: Feed, entry: Entry, message: Message, source: Source)
             if merges(mapped.message):
                 await settled(feed.store)
             await feed.settled({ref.partition("/")[0] for ref in refs})
+            await unmapped.note(feed.inbox, feed.unmapped, mapped.source.name, entry.id, mapped.unmapped)
             return answer
 
 

@@ -19,6 +19,7 @@ from fhir_server.store.inbox import Entry
 from mappers.v2.convert import Conversion, Facts
 from mappers.v2.message import Message
 from mappers.v2.problem import Problem, failed
+from mappers.v2.run import Unmapped
 
 PROCESSING = frozenset({"", "P", "T", "D", "N"})  # table 0103, https://terminology.hl7.org/CodeSystem/v2-0103 (N: education, since 2.9)
 
@@ -36,6 +37,7 @@ class Mapped:
     received: datetime
     excluded: bool = False
     attempt: int = 1
+    unmapped: tuple[Unmapped, ...] = ()
 
     def work(self) -> Work:
         """Fresh items: a transaction that is retried starts again from what was mapped."""
@@ -60,7 +62,9 @@ def map_message(convert: Callable[[Message, Source], Conversion], entry: Entry, 
     problems = tuple(conversion.problems)  # those of the message's form among them
     if failed(list(problems)):
         raise Failed(kind_of(conversion.problems), problems)
-    return Mapped(entry.id, message, source, conversion.bundle, conversion.facts, problems, entry.received, attempt=entry.attempt)
+    return Mapped(
+        entry.id, message, source, conversion.bundle, conversion.facts, problems, entry.received, attempt=entry.attempt, unmapped=conversion.unmapped
+    )
 
 
 def check(message: Message, source: Source) -> None:
