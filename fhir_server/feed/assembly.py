@@ -9,9 +9,9 @@ from functools import lru_cache, partial
 from conformance.outcome import Refusal
 from fhir_server.context import Context
 from fhir_server.feed.answers import FieldOf
-from fhir_server.feed.apply import Invalid, Means, Write
 from fhir_server.feed.aside import LARGE_NUMBER, aside
 from fhir_server.feed.intake import Feed
+from fhir_server.feed.meeting import Invalid, Means, Write
 from fhir_server.interactions import commit
 from fhir_server.interactions.profiles import renew
 from fhir_server.operations.convert_v2 import convert_from, tables_of

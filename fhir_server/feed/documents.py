@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fhir_server.feed import identity
-from fhir_server.feed.apply import Meeting, Write
+from fhir_server.feed.meeting import Meeting, Write
 
 Resource = dict[str, Any]
 

@@ -19,9 +19,9 @@ from typing import Any
 from conformance.outcome import Refusal
 from fhir_server.feed import answers, receipt, sequence, unmapped
 from fhir_server.feed.answers import COMMIT, FAILURES, Failed
-from fhir_server.feed.apply import Deferred, Means
 from fhir_server.feed.aside import LARGE_BYTES, aside, is_large
 from fhir_server.feed.asked import asked, wanted
+from fhir_server.feed.meeting import Deferred, Means
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.statistics import Statistics
 from fhir_server.feed.work import Mapped, apply_all, check, kind_of, map_message, merges

@@ -17,9 +17,9 @@ from typing import Any
 
 from fhir_server.feed import identity, numbers
 from fhir_server.feed.answers import Failed
-from fhir_server.feed.apply import Deferred, Meeting, Write
 from fhir_server.feed.items import Item
 from fhir_server.feed.ledger import KIND as FEED
+from fhir_server.feed.meeting import Deferred, Meeting, Write
 from fhir_server.feed.moved import follow, known_again
 from fhir_server.feed.numbers import identity_of
 from fhir_server.feed.rewrite import redirected, rewritten

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fhir_server.feed.apply import Means, Write, version
+from fhir_server.feed.meeting import Means, Write, version
 from fhir_server.feed.provenance import merge_provenance
 from fhir_server.interactions.retired import is_kept
 from fhir_server.store import Stored, Tx

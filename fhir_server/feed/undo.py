@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conformance.outcome import conflict, not_found
-from fhir_server.feed.apply import Means, Write, version
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.ledger import GENERATION, KIND
+from fhir_server.feed.meeting import Means, Write, version
 from fhir_server.feed.numbers import forgetting, identity_of
 from fhir_server.feed.provenance import merge_provenance
 from fhir_server.feed.rewrite import redirected

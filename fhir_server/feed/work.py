@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from fhir_server.feed.answers import Failed
-from fhir_server.feed.apply import Applied, Means, Meeting, Write, apply
+from fhir_server.feed.apply import apply
 from fhir_server.feed.aside import aside, is_large
 from fhir_server.feed.documents import relate
 from fhir_server.feed.items import Work, items_of
+from fhir_server.feed.meeting import Applied, Means, Meeting, Write
 from fhir_server.feed.merge import also_known, left_out, merge, retiring, row_of
 from fhir_server.feed.sequence import opens
 from fhir_server.feed.times import event_time, sortable, zone_of

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from fhir_server.feed import rewrite
-from fhir_server.feed.apply import Means, Write
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.items import targets
+from fhir_server.feed.meeting import Means, Write
 from fhir_server.feed.receipt import Sender
 from fhir_server.sources import Registry, Source, registry
 from fhir_server.store import Change, Stored
