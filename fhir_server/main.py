@@ -21,12 +21,12 @@ import uvloop
 from conformance.shelf import installed
 from conformance.spec import load_spec
 from fhir_server import logs
+from fhir_server.beside import beside
 from fhir_server.feed import answers, later, worker
 from fhir_server.feed.intake import Feed, receive
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.routing import Astray
 from fhir_server.interactions.validity import check_settings
-from fhir_server.jobs.beside import beside
 from fhir_server.metrics import Metrics, open_metrics
 from fhir_server.mllp.listener import Peer, Stored, open_door
 from fhir_server.mllp.sender import send_block

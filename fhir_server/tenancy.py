@@ -15,12 +15,12 @@ from typing import Any
 from conformance.outcome import Refusal
 from conformance.shelf import installed
 from conformance.spec import Spec
+from fhir_server.beside import beside
 from fhir_server.feed import later, worker
 from fhir_server.feed.intake import Feed
 from fhir_server.feed.receipt import Sender
 from fhir_server.feed.routing import OWN, Astray, whose
 from fhir_server.interactions.validity import check_settings
-from fhir_server.jobs.beside import beside
 from fhir_server.metrics import Metrics, for_tenants, of_tenant
 from fhir_server.mllp.sender import send_block
 from fhir_server.security import tenants

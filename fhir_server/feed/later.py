@@ -47,9 +47,11 @@ class Later:
                     await asyncio.wait_for(self.feed.answered.wait(), ROUND_SECONDS)
                 self.feed.answered.clear()
         finally:
-            for task in self.working.values():
+            tasks = list(self.working.values())
+            self.working.clear()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self.working.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def step(self) -> int:
         """One round; how many answers were sent within a moment (slow ones go on beside)."""

@@ -73,9 +73,13 @@ def event_time(message: Message, what: str, zone: tzinfo, received: datetime, se
     return received
 
 
+LASTS = {8: timedelta(days=1), 10: timedelta(hours=1), 12: timedelta(minutes=1)}  # digits of a DTM value -> how long what it names lasts
+
+
 def _precision(text: str) -> timedelta:
     """How long the time lasts that a DTM value names; nothing for years and months, which tell no order of events."""
-    return {8: timedelta(days=1), 10: timedelta(hours=1), 12: timedelta(minutes=1)}.get(len(re.match(r"\d*", text.strip())[0]), timedelta(0))  # type: ignore[index]
+    digits = len(text.strip()) - len(text.strip().lstrip("0123456789"))
+    return LASTS.get(digits, timedelta(0))
 
 
 def _component(path: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conformance.outcome import Refusal
+from fhir_server.beside import beside
 from fhir_server.feed import receipt, rewrite, undo
 from fhir_server.feed.intake import Feed, is_gone, resume
 from fhir_server.feed.later import Later, Push, Send
@@ -25,9 +26,12 @@ LOOK_SECONDS = 10.0
 
 async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: Send | None = None) -> None:
     """Work until `stop` is set; what is in work then is finished first."""
-    beside = [asyncio.create_task(one) for one in (_heartbeat(feed), _look(feed), Later(feed, push, send).run(stop))]
-    sweep = Sweep()
-    try:
+    later, sweep = Later(feed, push, send), Sweep()
+    async with (
+        beside("the feed's heartbeat", lambda: _heartbeat(feed)),
+        beside("the feed's look at what waits", lambda: _look(feed)),
+        beside("the feed's later answers", lambda: later.run(stop)),
+    ):
         while not stop.is_set():
             try:
                 busy = await step(feed)
@@ -37,11 +41,6 @@ async def run(feed: Feed, stop: asyncio.Event, push: Push | None = None, send: S
                 busy = False
             if not busy:
                 await _pause(feed, stop)
-    finally:
-        for task in beside:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 async def _pause(feed: Feed, stop: asyncio.Event) -> None:

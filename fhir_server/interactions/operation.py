@@ -16,7 +16,8 @@ class Operation:
     """One row: an operation and where it may be called.
 
     name: without the '$'; definition: canonical URL of its OperationDefinition; levels: of 'system', 'type', 'instance';
-    types: resource types it is for ('*': all); changes: OperationDefinition.affectsState (GET is then refused); handler: does it.
+    types: resource types it is for ('*': all); changes: OperationDefinition.affectsState (GET is then refused); handler: does it;
+    takes_bytes: a body that is none of FHIR's formats is handed to it as it came.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Operation:
     types: frozenset[str]
     changes: bool
     handler: Handler
+    takes_bytes: bool = False
 
     def serves(self, level: str, rtype: str) -> bool:
         """True if this row answers calls on that level ('system', 'type', 'instance') and type ('' on system level)."""

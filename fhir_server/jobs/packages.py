@@ -19,7 +19,7 @@ from conformance.outcome import Issue, Refusal, conflict, refuse
 from conformance.package import Package, open_package
 from conformance.shelf import depends, file_of, install, installed, names, place
 from conformance.spec import Spec
-from fhir_server.jobs.beside import beside
+from fhir_server.beside import beside
 from fhir_server.search import custom
 from fhir_server.store.mongo import packages as table
 from fhir_server.store.mongo.store import MongoStore

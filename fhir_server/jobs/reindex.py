@@ -16,9 +16,9 @@ from typing import Any
 
 from conformance.outcome import Refusal
 from conformance.spec import Param
+from fhir_server.beside import beside
 from fhir_server.context import Context
 from fhir_server.interactions.indexing import index_of
-from fhir_server.jobs.beside import beside
 from fhir_server.search import custom
 from fhir_server.store.mongo import reindexing
 from fhir_server.store.mongo.client import Database

@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from conformance.outcome import Refusal
+from fhir_server.beside import beside
 from fhir_server.context import Context
-from fhir_server.jobs.beside import beside
 from fhir_server.query.clauses import Clause
 from fhir_server.search.keys import token_clause
 from fhir_server.security.audit import MADE, RTYPE, TAGS

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conformance.outcome import Refusal
-from fhir_server.jobs.beside import beside
+from fhir_server.beside import beside
 from fhir_server.query.clauses import EVERYTHING
 from fhir_server.store.mongo import shelf, unknown_codes
 from fhir_server.store.mongo.client import Database

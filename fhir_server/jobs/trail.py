@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from conformance.outcome import Refusal, unavailable
+from fhir_server.beside import beside
 from fhir_server.context import Context, Reply, Request, Resource
 from fhir_server.interactions.audited import accesses, drafts
-from fhir_server.jobs.beside import beside
 from fhir_server.security.audit import SUCCESS, kept
 from fhir_server.security.occurrences import Bounds, Occurrence, event_of
 

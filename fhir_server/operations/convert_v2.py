@@ -100,4 +100,4 @@ def _decoded(text: Any) -> bytes:
         raise Refusal(400, (Issue("error", "value", "the message is not base64"),)) from error
 
 
-ROWS = (Operation("convert-v2", URL, frozenset({"system"}), frozenset({"*"}), False, convert_v2),)
+ROWS = (Operation("convert-v2", URL, frozenset({"system"}), frozenset({"*"}), False, convert_v2, takes_bytes=True),)

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -246,9 +246,7 @@ async def _request(
     searches = exchange.method == "POST" and exchange.path[-1:] == ("_search",)
     if body and searches and media != FORM:
         raise unsupported_media(f"a search by POST sends its parameters as {FORM}")
-    if exchange.path[-1:] == ("$convert-v2",) and not negotiate.is_fhir(
-        media
-    ):  # any charset, and no form either: `curl --data-binary` calls all bytes one
+    if not negotiate.is_fhir(media) and _takes_bytes(exchange.path):  # no form either: `curl --data-binary` calls all bytes one
         return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media), ()
     if media == FORM and (searches or (exchange.path[-1:] and exchange.path[-1].startswith("$"))):
         form = _pairs(body.strip())
@@ -261,6 +259,12 @@ async def _request(
         return Request(exchange.method, exchange.path, query, exchange.headers, body=body, content_type=media), ()
     res = _decode(services, exchange, body, content_type)
     return Request(exchange.method, exchange.path, query, exchange.headers, res, content_type=media), ()
+
+
+def _takes_bytes(path: Sequence[str]) -> bool:
+    """True for the path of an operation that reads bodies of other formats than FHIR's."""
+    name = path[-1] if path else ""
+    return name.startswith("$") and any(row.takes_bytes for row in TABLE.get(name[1:], ()))
 
 
 def _decode(services: Services, exchange: Exchange, body: bytes, content_type: str) -> Resource | None:

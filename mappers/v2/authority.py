@@ -13,8 +13,6 @@ from mappers.v2.run import Run
 _OID = re.compile(r"[0-2](?:\.(?:0|[1-9]\d*))+$")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 _URL = re.compile(r"(?:https?|urn|ftp|tag):\S+$", re.IGNORECASE)
-
-
 LONG = 48  # characters before 'ISO' that are compared with what was seen
 
 

@@ -27,7 +27,7 @@ MAX_REPETITIONS = 20_000
 _SOURCE = Source()
 _TIMED = frozenset({"OBR", "ORC", "PID"})
 _NONE: frozenset[str] = frozenset()
-_NAME_ALONE = {0}
+_NAME_ALONE = frozenset({0})
 _UNTOLD: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
@@ -193,8 +193,7 @@ class _Walk:
         """What no row took goes, as text, into an extension named by the field's XML name (urn:hl7-org:v2xml:PV1.22): nothing is lost."""
         run = self.run
         leftover, name, marks = run.leftover, segment.name, segment.delimiters
-        done = run.landed.difference(leftover) if leftover else run.landed
-        done |= self.tables.ignored.get(name, _NAME_ALONE)
+        done = (run.landed.difference(leftover) if leftover else run.landed) | self.tables.ignored.get(name, _NAME_ALONE)
         for number, raw in segment.present:
             if number in done:
                 continue

@@ -89,7 +89,7 @@ def _compile(tables: Tables, name: str, rows: list[Row]) -> Map:
         lists = tuple(sorted({step.name for row in own if (step := steps(row.path)[0]).slot and step.name in FIELDWISE}))
         elements = frozenset(_element(row) for row in own) - set(lists)
         made = Field(number, drop=drop, elements=elements, lists=lists, joins=joins, takes_all=takes_all)
-        if len(own) > 1 and all(purity.settles(row, f"{name.partition('[')[0]}-{number}".upper()) for row in own):
+        if len(own) > 1 and all(purity.settles(row, name.partition("[")[0].upper()) for row in own):
             made.settled = {}
         for row in own:
             plan = _plan(tables, row)
@@ -384,7 +384,7 @@ def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, place: A
         else:
             place.raw = raw
             here, whole = 0, False
-            for plan in item.alone if item.settled is None else _settled(run, item, raw, place):
+            for plan in item.alone if item.settled is None else _settled(run, item.settled, item.alone, raw, place):
                 run.unsaid = False
                 if plan(run, raw, place, 0, root, slots):
                     here += 1
@@ -405,24 +405,25 @@ def apply_segment(run: Run, table: Map, segment: Segment, draft: Draft, place: A
     return written
 
 
-def _settled(run: Run, item: Field, raw: str, place: At) -> list[Plan]:
+def _settled(run: Run, known: dict[str, list[Plan]], plans: list[Plan], raw: str, place: At) -> list[Plan]:
     """The plans of a field that do something with this text. Asked once per text: coded fields have many rows, of which one or two hold."""
-    assert item.settled is not None
-    found = item.settled.get(raw)
-    if found is not None and run.memo is not None:
+    if run.memo is None:
+        return plans
+    found = known.get(raw)
+    if found is not None:
         return found
-    if run.memo is None or len(raw) > SHORT or "\\" in raw or len(item.settled) >= MOST_TEXTS:
-        return item.alone
+    if len(raw) > SHORT or "\\" in raw or len(known) >= MOST_TEXTS:
+        return plans
     problems, unmapped = len(run.problems), len(run.unmapped)
     found = []
-    for plan in item.alone:
+    for plan in plans:
         root: Element = {}
         before = len(run.problems) + len(run.unmapped)
         plan(run, raw, place, 0, root, {})
         if root or len(run.problems) + len(run.unmapped) > before:
             found.append(plan)
     del run.problems[problems:], run.unmapped[unmapped:]
-    item.settled[raw] = found
+    known[raw] = found
     return found
 
 

@@ -52,19 +52,19 @@ class Segment:
             return self.present
         if name != "fields":
             raise AttributeError(name)
-        parts = self.line.split(self.delimiters.field)
-        if self.name in _HEADERS:
-            parts.insert(1, self.delimiters.field)
-        self.fields = parts
-        return parts
+        self.fields = self._parts()
+        return self.fields
 
     def split(self) -> None:
         """Make `fields` and `present` at once: who reads all of a segment saves the detour of a slot that is still empty."""
+        self.fields = parts = self._parts()
+        self.present = list(compress(enumerate(parts), parts))
+
+    def _parts(self) -> list[str]:
         parts = self.line.split(self.delimiters.field)
         if self.name in _HEADERS:
             parts.insert(1, self.delimiters.field)
-        self.fields = parts
-        self.present = list(compress(enumerate(parts), parts))
+        return parts
 
     def text(self, number: int) -> str:
         """Raw text of a field, '' if absent."""

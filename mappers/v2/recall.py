@@ -55,23 +55,14 @@ def by_message(convert: Convert) -> Convert:
     number = id(convert)
 
     def remembered(run: Run, raw: str, place: At, level: int) -> Any:
-        known = run.known
-        if known is None or "\\" in raw:
-            return convert(run, raw, place, level)
-        key = (number, raw, level)
-        found = known.get(key)
-        if found is None:
-            found = convert(run, raw, place, level), run.unsaid
-            if len(raw) <= MOST_TEXT:
-                known[key] = found
-        value, run.unsaid = found
+        value, run.unsaid = element(run, number, lambda: convert(run, raw, place, level), raw, level)
         return value
 
     return remembered
 
 
 def element(run: Run, which: int | str, make: Callable[[], Any], raw: str, level: int) -> tuple[Any, bool]:
-    """An element (a new copy) that follows from text, sender, clock and authorities, and whether it leaves out a part of the text.
+    """An element (a new copy) or a text that follows from text, sender, clock and authorities, and whether it leaves out a part of the text.
 
     `which` tells the conversions apart; `make` is it, called where the element is not known. It makes no resource.
     """
@@ -82,11 +73,11 @@ def element(run: Run, which: int | str, make: Callable[[], Any], raw: str, level
     found = known.get(key)
     if found is not None:
         packed, unsaid = found
-        return marshal.loads(packed), unsaid  # noqa: S302 - our own bytes, made below
+        return marshal.loads(packed) if type(packed) is bytes else packed, unsaid  # noqa: S302 - our own bytes, made below
     findings = _findings(run)
     made = make()
     if _findings(run) == findings:
-        known[key] = marshal.dumps(made), run.unsaid
+        known[key] = made if type(made) is str else marshal.dumps(made), run.unsaid
     return made, run.unsaid
 
 

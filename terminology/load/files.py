@@ -21,7 +21,7 @@ class BadRelease(ValueError):
     """A release that cannot be read; the text names file, line and what was expected."""
 
 
-# What an archive's member may raise; the last where it is encrypted, or (as NotImplementedError) packed in a way that is not read.
+# What an archive's member may raise; the last where it is encrypted, or packed in a way that zipfile does not read.
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 

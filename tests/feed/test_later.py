@@ -4,6 +4,9 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from fhir_server import beside
 from fhir_server.feed import later, worker
 from mappers.v2.message import parse
 from tests.feed.exchange import Exchange, adt, pid
@@ -126,3 +129,25 @@ async def test_only_so_many_connections_are_remembered() -> None:
         exchange.feed.remember("one", f"c{number}")
     assert len(exchange.feed.connections) == len(exchange.feed.connections["one"]) == 1000
     assert "c1099" in exchange.feed.connections["one"]
+
+
+async def test_a_defect_in_sending_answers_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange, wire = Exchange(), Wire("here")
+    await taken(exchange, "LAB|HOSP", "C1", "here")
+    step, defects = later.Later.step, ["a defect"]
+
+    async def broken_once(self: later.Later) -> int:
+        if defects:
+            raise ValueError(defects.pop())
+        return await step(self)
+
+    monkeypatch.setattr(later.Later, "step", broken_once)
+    monkeypatch.setattr(beside, "PAUSE_SECONDS", 0.01)
+    stop = asyncio.Event()
+    work = asyncio.create_task(worker.run(exchange.feed, stop, wire.push))
+    async with asyncio.timeout(30):
+        while not wire.sent:
+            await asyncio.sleep(0.02)
+        stop.set()
+        await work
+    assert wire.sent == [("here", "C1")]

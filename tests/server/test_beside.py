@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from fhir_server.jobs import beside as module
-from fhir_server.jobs.beside import beside
+from fhir_server import beside as module
+from fhir_server.beside import beside
 
 
 async def test_it_runs_beside_the_block_and_ends_with_it() -> None:
