@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import NotPrimaryError
 
 from fhir_server.store import bundled, embedded
 from fhir_server.store.bundled import NoDatabase
@@ -25,8 +26,16 @@ time.sleep(60)
 
 
 def write(uri: str, value: int) -> None:
+    """Just after a restart the server may answer 'not primary' to the driver's one retry too."""
     with MongoClient(uri, serverSelectionTimeoutMS=10000) as client:
-        client.get_database("t")["c"].insert_one({"_id": value})
+        for left in range(50, -1, -1):
+            try:
+                client.get_database("t")["c"].insert_one({"_id": value})
+                return
+            except NotPrimaryError:
+                if not left:
+                    raise
+                time.sleep(0.1)
 
 
 def values(uri: str) -> list[int]:
